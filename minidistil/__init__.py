@@ -1,0 +1,65 @@
+"""DistilBERT from scratch: loads the Hub's weights, gives transformers' logits, weighs what torch weighs.
+
+The public names, each looked up when it is first asked for, so that importing this costs nothing.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .checkpoint import from_pretrained
+    from .config import DistilBertConfig
+    from .errors import CheckpointError, Error, InputError, MissingDependency
+    from .layout import Batch, Layout
+    from .model import DistilBertForSequenceClassification, DistilBertModel
+    from .ops import Ops, Product
+    from .pipelines import pipeline
+    from .tokenizer import Tokenizer
+    from .trace import Trace, trace
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Batch",
+    "CheckpointError",
+    "DistilBertConfig",
+    "DistilBertForSequenceClassification",
+    "DistilBertModel",
+    "Error",
+    "InputError",
+    "Layout",
+    "MissingDependency",
+    "Ops",
+    "Product",
+    "Tokenizer",
+    "Trace",
+    "from_pretrained",
+    "pipeline",
+    "trace",
+]
+
+_HOME = {  # public name -> module
+    **dict.fromkeys(["CheckpointError", "Error", "InputError", "MissingDependency"], "errors"),
+    **dict.fromkeys(["DistilBertForSequenceClassification", "DistilBertModel"], "model"),
+    **dict.fromkeys(["Batch", "Layout"], "layout"),
+    **dict.fromkeys(["Ops", "Product"], "ops"),
+    **dict.fromkeys(["Trace", "trace"], "trace"),
+    "DistilBertConfig": "config",
+    "Tokenizer": "tokenizer",
+    "from_pretrained": "checkpoint",
+    "pipeline": "pipelines",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f".{_HOME[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,255 @@
+"""`minidistil VERB`: the pipelines from a shell. Answers go to stdout or --output, all else to stderr."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import io
+import itertools
+import json
+import os
+import sys
+import time
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from .errors import Error, InputError  # all else is imported when needed: --help takes no torch
+
+BAR = 24  # how wide the bar of a score of 1 is
+EXAMPLES = """examples:
+  minidistil zero-shot "The team won in extra time." --labels sports,politics,business --model MODEL
+  minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
+  minidistil zero-shot --input texts.txt --labels sports,politics --model MODEL --output answers.jsonl
+
+MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-base-uncased-mnli."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 for success, 2 for an error in what was given, 130 when interrupted."""
+    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    warnings.formatwarning = lambda message, *_, **__: f"minidistil: {message}\n"
+    try:
+        options.run(options)
+        sys.stdout.flush()
+    except Error as error:
+        if options.debug:
+            raise
+        print(f"minidistil: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        if options.debug:
+            raise
+        print("minidistil: interrupted; the lines written so far are complete", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+    except OSError as error:
+        if options.debug:
+            raise
+        print(f"minidistil: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="minidistil",
+        description="DistilBERT: classify text, with labels of your own or the model's.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    verbs = parser.add_subparsers(metavar="VERB", required=True)
+
+    verb = _verb(verbs, "zero-shot", "classify with any labels", zero_shot)
+    verb.add_argument("--labels", help="the labels, with commas between; for JSONL input, where a line has none")
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}  # what is not given keeps the pipeline's own default
+    verb.add_argument("--template", dest="hypothesis_template", help="a sentence with {} for the label", **given)
+    verb.add_argument(
+        "--multi-label", action="store_true", help="score each label alone: several may be true", **given
+    )
+
+    verb = _verb(verbs, "classify", "classify with the model's own labels", classify)
+    verb.add_argument("--pair", help="a second text, for models of pairs")
+    return parser
+
+
+def _verb(
+    verbs: Any, name: str, description: str, run: Callable[[argparse.Namespace], None]
+) -> argparse.ArgumentParser:
+    """Add a verb with what all verbs share."""
+    verb: argparse.ArgumentParser = verbs.add_parser(name, help=description, description=description)
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    verb.set_defaults(run=run)
+    verb.add_argument("text", nargs="?", help="the text")
+    verb.add_argument("--model", help="a folder or a Hub id", required=True)
+    verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
+    verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
+    verb.add_argument("--dtype", help="float32, bfloat16, float16 or float64", **given)
+    verb.add_argument("--input", metavar="FILE", help="many texts: one a line, or .jsonl; - is stdin")
+    verb.add_argument("--jsonl", action="store_true", help="the input is JSONL, whatever its name")
+    verb.add_argument("--output", metavar="FILE", help="where to write; the default is stdout")
+    verb.add_argument("--json", action="store_true", help="answer in JSON, a line for each text")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    return verb
+
+
+def zero_shot(options: argparse.Namespace) -> None:
+    """Run the verb `zero-shot`."""
+    labels = None if options.labels is None else [label.strip() for label in options.labels.split(",")]
+    _check(options)
+    if labels is None and not _is_jsonl(options):
+        raise InputError("--labels is missing: give the labels to choose from, with commas between")
+    call = {key: value for key, value in vars(options).items() if key in ("hypothesis_template", "multi_label")}
+    if options.input is None:
+        answer = _pipeline("zero-shot-classification", options)(options.text, labels, **call)
+        _print_one(options, answer, answer["sequence"], zip(answer["labels"], answer["scores"], strict=True))
+        return
+    texts, label_sets = itertools.tee(_texts_with_labels(options, labels))
+    pipe = _pipeline("zero-shot-classification", options)
+    _write(options, pipe((text for text, _ in texts), (choices for _, choices in label_sets), **call))
+
+
+def classify(options: argparse.Namespace) -> None:
+    """Run the verb `classify`."""
+    _check(options)
+    if options.input is None:
+        example = options.text if options.pair is None else {"text": options.text, "text_pair": options.pair}
+        answers = _pipeline("text-classification", options)(example, top_k=None)
+        title = options.text if options.pair is None else f"{options.text} / {options.pair}"
+        best = answers[0] if options.json else answers
+        _print_one(options, best, title, ((answer["label"], answer["score"]) for answer in answers))
+        return
+    if options.pair is not None:
+        raise InputError("--pair goes with one text: in JSONL input, give each line a text_pair")
+    _write(options, _pipeline("text-classification", options)(_examples(options)))
+
+
+def _check(options: argparse.Namespace) -> None:
+    if (options.text is None) == (options.input is None):
+        raise InputError("give either one text or --input FILE")
+    if options.input is None and (options.output is not None or options.jsonl):
+        raise InputError("--output and --jsonl go with --input FILE")
+    if options.output is not None:
+        _check_output(Path(options.output), options.input)
+
+
+def _check_output(path: Path, source: str) -> None:
+    """Refuse before the model is loaded what could not be written after."""
+    try:
+        if source != "-" and path.exists() and path.samefile(source):
+            raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
+        path.open("a").close()
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}") from error
+
+
+def _pipeline(task: str, options: argparse.Namespace) -> Any:
+    from .pipelines import pipeline
+
+    given = {key: value for key, value in vars(options).items() if key in ("revision", "device", "dtype")}
+    return pipeline(task, options.model, **given)
+
+
+def _print_one(options: argparse.Namespace, answer: Any, title: str, scores: Iterable[tuple[str, float]]) -> None:
+    if options.json:
+        print(json.dumps(answer, ensure_ascii=False))
+        return
+    rows = list(scores)
+    width = max(_width(label) for label, _ in rows)
+    print(title)
+    for label, score in rows:
+        bar = "█" * round(BAR * min(max(score, 0.0), 1.0))
+        print(f"  {label}{' ' * (width - _width(label))}  {score:.3f}  {bar}".rstrip())
+
+
+def _width(text: str) -> int:
+    """How many columns a terminal gives a text: wide characters take two, combining ones none."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+
+
+def _is_jsonl(options: argparse.Namespace) -> bool:
+    return bool(options.input is not None and (options.jsonl or options.input.endswith(".jsonl")))
+
+
+def _records(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
+    """Read the input's lines: each as a record with its text, and where it stands."""
+    name = "stdin" if options.input == "-" else options.input
+    try:
+        with sys.stdin.buffer if options.input == "-" else Path(options.input).open("rb") as lines:
+            for number, line in enumerate(lines, 1):
+                where = f"{name}, line {number}"
+                yield _record(line.rstrip(b"\r\n"), _is_jsonl(options), where), where
+    except OSError as error:
+        raise InputError(f"cannot read {name}: {error.strerror}") from error
+
+
+def _record(line: bytes, jsonl: bool, where: str) -> dict[str, Any]:
+    try:
+        text = line.decode("utf-8-sig" if where.endswith(", line 1") else "utf-8")
+        record = json.loads(text) if jsonl else {"text": text}
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{where}: {error}") from error
+    if not isinstance(record, dict):
+        raise InputError(f"{where}: expected a JSON object with text, found {type(record).__name__}")
+    return record
+
+
+def _text(record: dict[str, Any], key: str, where: str) -> str:
+    text = record.get(key)
+    if not isinstance(text, str):
+        raise InputError(f"{where}: {key} is {text!r}: expected a string")
+    return text
+
+
+def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) -> Iterator[tuple[str, list[str]]]:
+    for record, where in _records(options):
+        text, own = _text(record, "text", where), record.get("labels", labels)
+        if not text:
+            raise InputError(f"{where}: the text is empty: there is nothing to classify")
+        if not isinstance(own, list) or not own:
+            raise InputError(f"{where}: labels is {own!r}: expected a list of labels, or --labels for all")
+        yield text, own
+
+
+def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
+    for record, where in _records(options):
+        text = _text(record, "text", where)
+        if record.get("text_pair") is None:
+            yield text
+        else:
+            yield {"text": text, "text_pair": _text(record, "text_pair", where)}
+
+
+def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
+    """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
+    count, start, shown = 0, time.monotonic(), time.monotonic()
+    with contextlib.ExitStack() as stack:
+        file: IO[str] | None = None
+        for answer in answers:
+            if file is None:  # only now: what the file held stays if there is no answer
+                file = _open_output(options.output, stack)
+            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            count += 1
+            if time.monotonic() - shown > 1:
+                file.flush()
+                shown = time.monotonic()
+                _show_progress(count, shown - start)
+    _show_progress(count, time.monotonic() - start, end="\n")
+
+
+def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:
+    return sys.stdout if path is None else stack.enter_context(Path(path).open("w", encoding="utf-8"))
+
+
+def _show_progress(count: int, seconds: float, end: str = "") -> None:
+    start = "\r" if sys.stderr.isatty() else ""
+    end = end if sys.stderr.isatty() else "\n"
+    print(f"{start}{count} texts, {count / max(seconds, 1e-9):.1f} a second", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,184 @@
+"""config.json as a frozen dataclass, with the Hub's own names."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .errors import CheckpointError
+
+ALIASES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+CHOICES = {
+    "activation": ("gelu", "relu"),
+    "dtype": ("float32", "float16", "bfloat16", "float64", None),
+    "problem_type": ("regression", "single_label_classification", "multi_label_classification", None),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class DistilBertConfig:
+    """The shape of a DistilBERT and the names of its labels.
+
+    Fields and defaults are those of transformers' class of this name. `extra` keeps the keys that mean
+    nothing here, so that saving loses none. `CheckpointError` names the key whose value cannot be.
+    """
+
+    vocab_size: int = 30522
+    max_position_embeddings: int = 512
+    sinusoidal_pos_embds: bool = False
+    n_layers: int = 6
+    n_heads: int = 12
+    dim: int = 768
+    hidden_dim: int = 3072
+    dropout: float = 0.1
+    attention_dropout: float = 0.1
+    activation: str = "gelu"
+    initializer_range: float = 0.02
+    seq_classif_dropout: float = 0.2
+    pad_token_id: int | None = 0
+    problem_type: str | None = None
+    dtype: str | None = None
+    architectures: tuple[str, ...] = ()
+    id2label: Mapping[int, str] = dataclasses.field(default_factory=lambda: {0: "LABEL_0", 1: "LABEL_1"})
+    extra: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim"):
+            value = getattr(self, key)
+            if not _is_int(value) or value < 1:
+                raise CheckpointError(f"{key} is {value!r}: expected a whole number of at least 1")
+        if self.dim % self.n_heads:
+            raise CheckpointError(f"n_heads is {self.n_heads}: it must divide dim, which is {self.dim}")
+        pad = self.pad_token_id
+        if pad is not None and not (_is_int(pad) and 0 <= pad < self.vocab_size):
+            raise CheckpointError(f"pad_token_id is {pad!r}: expected an id below vocab_size, or null")
+        for key in ("dropout", "attention_dropout", "seq_classif_dropout"):
+            value = getattr(self, key)
+            if not _is_number(value) or not 0 <= value < 1:
+                raise CheckpointError(f"{key} is {value!r}: expected a probability of at least 0 and below 1")
+        if not _is_number(self.initializer_range) or not 0 <= self.initializer_range < float("inf"):
+            raise CheckpointError(
+                f"initializer_range is {self.initializer_range!r}: expected a number of at least 0"
+            )
+        if not isinstance(self.sinusoidal_pos_embds, bool):
+            raise CheckpointError(f"sinusoidal_pos_embds is {self.sinusoidal_pos_embds!r}: expected true or false")
+        for key, choices in CHOICES.items():
+            if getattr(self, key) not in choices:
+                known = ", ".join(choice for choice in choices if choice)
+                raise CheckpointError(f"{key} is {getattr(self, key)!r}: minidistil has {known}")
+        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
+            raise CheckpointError(f"id2label is {dict(self.id2label)}: expected one label for each id from 0 up")
+
+    hidden_size = property(lambda self: self.dim, doc="Transformers' general name for `dim`.")
+    num_attention_heads = property(lambda self: self.n_heads, doc="Transformers' general name for `n_heads`.")
+    num_hidden_layers = property(lambda self: self.n_layers, doc="Transformers' general name for `n_layers`.")
+
+    @property
+    def num_labels(self) -> int:
+        """How many logits a classifier returns."""
+        return len(self.id2label)
+
+    @property
+    def label2id(self) -> dict[str, int]:
+        """The inverse of `id2label`; of labels with one name, the last counts, as in transformers."""
+        return {label: index for index, label in self.id2label.items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:
+        """Read the keys of a config.json, in any form that the Hub holds: old names, maps with string keys."""
+        rest = {_new_name(key): value for key, value in values.items() if key not in ALIASES}
+        for alias, key in ALIASES.items():
+            if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
+                raise CheckpointError(f"{key} is {rest[key]!r} but its other name {alias} is {values[alias]!r}")
+        model_type = rest.pop("model_type", "distilbert")
+        if model_type != "distilbert":
+            raise CheckpointError(f"model_type is {model_type!r}: minidistil loads 'distilbert'")
+        maps = (rest.pop("id2label", None), rest.pop("label2id", None), rest.pop("num_labels", None))
+        known: dict[str, Any] = {"id2label": _labels(*maps)}
+        known["architectures"] = _architectures(rest.pop("architectures", None))
+        known["extra"] = {}
+        fields = {field.name for field in dataclasses.fields(cls)} - {"extra"}
+        for key, value in rest.items():
+            (known if key in fields else known["extra"])[key] = value
+        return cls(**known)
+
+    @classmethod
+    def from_file(cls, path: str | Path) -> DistilBertConfig:
+        """Read a config.json; errors name the file."""
+        try:
+            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            if not isinstance(values, dict):
+                raise CheckpointError(f"expected a JSON object, found {type(values).__name__}")
+            return cls.from_dict(values)
+        except (OSError, ValueError, RecursionError) as error:
+            raise CheckpointError(f"{path}: {error}") from error
+
+    def to_dict(self) -> dict[str, Any]:
+        """The keys of a config.json that transformers reads back to the same config."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        extra = values.pop("extra")
+        values["architectures"] = list(self.architectures)
+        values["id2label"] = {str(index): label for index, label in self.id2label.items()}
+        values["label2id"] = self.label2id
+        values["model_type"] = "distilbert"
+        return {**extra, **{key: value for key, value in values.items() if value is not None}}
+
+
+def _new_name(key: str) -> str:
+    return "dtype" if key == "torch_dtype" else key
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _architectures(names: object) -> tuple[str, ...]:
+    if names is None:
+        return ()
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CheckpointError(f"architectures is {names!r}: expected a list of class names")
+    return tuple(names)
+
+
+def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int, str]:
+    """One map of id to label out of all that a config may say about it; it may not contradict itself.
+
+    A map of LABEL_n to n says nothing, so it yields to the other map.
+    """
+    by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
+    by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
+    names, inverse = (map_ if not _says_nothing(map_) else {} for map_ in (by_id, by_label))
+    if names and any(names.get(index) != label for index, label in inverse.items()):
+        raise CheckpointError(f"id2label and label2id contradict each other: {id2label} and {label2id}")
+    labels = names or inverse or by_id or by_label
+    if num_labels is None:
+        num_labels = len(labels) or 2
+    if not isinstance(num_labels, int) or num_labels < 1 or (labels and len(labels) != num_labels):
+        raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, which are {labels}")
+    return labels or {index: f"LABEL_{index}" for index in range(num_labels)}
+
+
+def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
+    if values is None:
+        return []
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{key} is {values!r}: expected a map")
+    return list(values.items())
+
+
+def _label_id(index: Any, labels: object) -> int:
+    """Ids are stored as numbers or as strings of digits."""
+    if (isinstance(index, str) and index.isdecimal()) or _is_int(index):
+        return int(index)
+    raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected a whole number")
+
+
+def _says_nothing(labels: dict[int, str]) -> bool:
+    return all(label == f"LABEL_{index}" for index, label in labels.items())

@@ -1,0 +1,216 @@
+"""The door: padded tensors and masks on one side, one flat list of tokens on the other.
+
+Every value check and every wait for a device is here. Behind it tokens lie end to end, without padding,
+and a `Layout` says where each sequence begins and ends.
+
+Letters in shapes: T tokens of a batch, n sequences, L padded length, D width of the model.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .config import DistilBertConfig
+from .errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Layout:
+    """Where each of n sequences lies in a flat list of T tokens.
+
+    Everything that an operation may need is a tensor, so that a compiled model serves every batch; what
+    Python code may need lies on the CPU, so that asking never waits for a GPU. A row without any real
+    token is a sequence of length 0.
+    """
+
+    starts: Tensor  # (n + 1,) int32: sequence i is the tokens from starts[i] to starts[i + 1]
+    starts_cpu: Tensor  # (n + 1,) the same, always on the CPU
+    positions: Tensor  # (T,) int64: each token's place in its row, counted from the row's left edge
+    slots: Tensor  # (T,) int64: each token's place among n * width padded ones
+    width: int  # how long a padded row is
+    first: Layout | None = None  # the layout of the first tokens alone
+    picks: Tensor | None = None  # in such a layout: (T,) int64, where those tokens lie in the whole list
+
+    @classmethod
+    def from_mask(cls, mask: Tensor) -> Layout:
+        """Make the layout of a padded batch. mask: (n, L) bool on the CPU, True at real tokens, holes allowed."""
+        lengths = mask.sum(1)  # (n,)
+        picks = (lengths.cumsum(0) - lengths)[lengths > 0]
+        first = cls._build((lengths > 0)[:, None], picks=picks)
+        return cls._build(mask, first=first)
+
+    @classmethod
+    def from_lengths(cls, lengths: Sequence[int]) -> Layout:
+        """Make the layout of sequences of these lengths, laid end to end."""
+        if any(length < 0 for length in lengths):
+            raise InputError(f"lengths are {list(lengths)}: none can be below 0")
+        columns = torch.arange(max(lengths, default=0))
+        return cls.from_mask(columns < torch.tensor(lengths, dtype=torch.int64)[:, None])
+
+    @classmethod
+    def _build(cls, mask: Tensor, *, first: Layout | None = None, picks: Tensor | None = None) -> Layout:
+        rows, positions = mask.nonzero(as_tuple=True)
+        starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
+        starts[1:] = mask.sum(1).cumsum(0)
+        width = mask.shape[1]
+        return cls(starts, starts, positions, rows * width + positions, width, first, picks)
+
+    def __len__(self) -> int:
+        """How many sequences there are."""
+        return len(self.starts_cpu) - 1
+
+    @property
+    def lengths(self) -> list[int]:
+        """The length of each sequence."""
+        return self.starts_cpu.diff().tolist()
+
+    def to(self, device: torch.device | str) -> Layout:
+        """Give the same layout with its tensors, but for `starts_cpu`, on another device."""
+        moved: dict[str, Any] = {
+            "starts": self.starts.to(device),
+            "positions": self.positions.to(device),
+            "slots": self.slots.to(device),
+            "first": None if self.first is None else self.first.to(device),
+            "picks": None if self.picks is None else self.picks.to(device),
+        }
+        return dataclasses.replace(self, **moved)
+
+    def pick(self, x: Tensor) -> Tensor:
+        """Take this layout's tokens out of the whole list: all of them, or the first of each sequence."""
+        return x if self.picks is None else x.index_select(0, self.picks)
+
+    def pad(self, x: Tensor) -> Tensor:
+        """Lay flat tokens out in rows, 0 where there is none: (T, ...) -> (n, width, ...)."""
+        n = len(self.starts) - 1
+        padded = x.new_zeros(n * self.width, *x.shape[1:])
+        return padded.index_copy(0, self.slots, x).unflatten(0, (n, self.width))
+
+    def unpad(self, padded: Tensor) -> Tensor:
+        """Take the real tokens out of padded rows: (n, width, ...) -> (T, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.slots)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Batch:
+    """Token ids laid end to end, with their layout; what a tokenizer returns and a model takes.
+
+    Made by `from_lists` or `from_padded`, which check every value, on the CPU.
+    """
+
+    ids: Tensor  # (T,) int64
+    layout: Layout
+    largest_id: int  # the largest token id
+    longest: int  # one more than the last position: as many as the model must have
+    starts_masked: bool = False  # whether a row that is not empty has its first position masked
+    truncated: int = 0  # how many texts lost their end to fit
+    pad_id: int = 0  # what `padded` fills up with
+
+    @classmethod
+    def from_lists(cls, ids: Sequence[Sequence[int]], *, truncated: int = 0, pad_id: int = 0) -> Batch:
+        """Make a batch of the token ids of n sequences."""
+        flat = torch.tensor([i for sequence in ids for i in sequence], dtype=torch.int64)
+        return cls._checked(flat, Layout.from_lengths([len(sequence) for sequence in ids]), truncated, pad_id)
+
+    @classmethod
+    def from_padded(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> Batch:
+        """Make a batch of padded rows, on the device of `input_ids`. This is where a GPU is waited for, once.
+
+        input_ids: (n, L) integers. attention_mask: (n, L) of 1 at real tokens and 0 at padding, of any
+        type; None: all are real. `InputError` says what is wrong and where.
+        """
+        if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
+            raise InputError(
+                f"input_ids is {_describe(input_ids)}: expected whole numbers of shape (sequences, length)"
+            )
+        mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if mask.shape != input_ids.shape:
+            raise InputError(
+                f"attention_mask is {_describe(mask)}: expected the shape of input_ids, {tuple(input_ids.shape)}"
+            )
+        if mask.device != input_ids.device:
+            raise InputError(f"attention_mask is on {mask.device} but input_ids on {input_ids.device}")
+        kept = (mask == 1).to(torch.int64)
+        wrong = ((mask != 0) & (mask != 1)).to(torch.int64)
+        ids, kept, wrong = torch.stack([input_ids.to(torch.int64), kept, wrong]).cpu()
+        if wrong.any():
+            row, column = wrong.nonzero()[0].tolist()
+            value = mask[row, column].item()
+            raise InputError(f"attention_mask[{row}, {column}] is {value}: expected 1 for a token, 0 for padding")
+        layout = Layout.from_mask(kept.bool())
+        return cls._checked(layout.unpad(ids), layout).to(input_ids.device)
+
+    @classmethod
+    def _checked(cls, ids: Tensor, layout: Layout, truncated: int = 0, pad_id: int = 0) -> Batch:
+        smallest, largest_id, longest = 0, 0, 0
+        if len(ids):
+            smallest, largest_id = int(ids.min()), int(ids.max())
+            longest = int(layout.positions.max()) + 1
+        if smallest < 0:
+            raise InputError(f"a token id is {smallest}: ids are 0 or more")
+        starts_masked = layout.first is not None and bool(layout.first.pick(layout.positions).any())
+        return cls(ids, layout, largest_id, longest, starts_masked, truncated, pad_id)
+
+    def __len__(self) -> int:
+        """How many sequences there are."""
+        return len(self.layout)
+
+    def to(self, device: torch.device | str) -> Batch:
+        """Give the same batch on another device."""
+        return dataclasses.replace(self, ids=self.ids.to(device), layout=self.layout.to(device))
+
+    def padded(self) -> tuple[Tensor, Tensor]:
+        """Give `input_ids` and `attention_mask`, both (n, L) int64, as transformers takes them."""
+        attention_mask = self.layout.pad(torch.ones_like(self.ids))
+        input_ids = self.layout.pad(self.ids - self.pad_id) + self.pad_id
+        return input_ids, attention_mask
+
+
+def enter(
+    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
+) -> tuple[Batch, Callable[[Tensor], Tensor]]:
+    """Take a model's arguments in: a batch that the model can read, and how to give its tokens back.
+
+    The second value is `Layout.pad` for padded arguments, and does nothing for a batch.
+    """
+    if isinstance(inputs, Batch):
+        if attention_mask is not None:
+            raise InputError("attention_mask goes with padded input_ids: a Batch has none to mask")
+        batch, leave = inputs, _as_it_is
+    elif isinstance(inputs, Tensor):
+        batch = Batch.from_padded(inputs, attention_mask)
+        leave = batch.layout.pad
+    else:
+        raise InputError(f"expected a Batch or a tensor of token ids, found {type(inputs).__name__}")
+    if batch.largest_id >= config.vocab_size:
+        raise InputError(
+            f"a token id is {batch.largest_id}, beyond the model's vocabulary of {config.vocab_size}: "
+            "is this the model's own tokenizer?"
+        )
+    if batch.longest > config.max_position_embeddings:
+        raise InputError(
+            f"a sequence is {batch.longest} tokens long: the model has positions for "
+            f"{config.max_position_embeddings}; cut it, for example with max_length="
+        )
+    return batch, leave
+
+
+def first_tokens(batch: Batch) -> Layout:
+    """Give the layout of the first tokens, which a sequence head reads: [CLS]."""
+    if batch.starts_masked:
+        raise InputError("a row starts with a masked position, but [CLS] must come first: pad on the right")
+    if batch.layout.first is None:
+        raise InputError("this layout is one of first tokens: a model reads whole sequences")
+    return batch.layout.first
+
+
+def _as_it_is(x: Tensor) -> Tensor:
+    return x
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{tensor.dtype} of shape {tuple(tensor.shape)}"

@@ -1,0 +1,306 @@
+"""DistilBERT: embeddings, six transformer blocks, and the heads that stand on them. Logits, no loss.
+
+Every parameter has the Hub's name: `distilbert.transformer.layer.0.attention.q_lin.weight` is the path
+through the modules below. Tokens come in a flat list, and a `Layout` that says where sequences begin and
+end travels beside them, with the `Ops` that do the work. Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
+
+Letters in shapes: T tokens, D width of the model, F width of the feed-forward, H heads, d = D / H,
+n sequences, L padded length, C labels.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import itertools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .config import DistilBertConfig
+from .errors import InputError
+from .layout import Batch, Layout, enter, first_tokens
+from .ops import Ops
+
+EPS = 1e-12  # of every LayerNorm
+M = TypeVar("M", bound="Model")
+
+
+class Table(nn.Module):
+    """Rows to look up. As nn.Embedding, which takes over a second to import its way to the meta device."""
+
+    def __init__(self, rows: int, width: int):
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(rows, width, device="meta"))
+
+
+def norm(width: int) -> nn.LayerNorm:
+    """Make the weight and bias of a LayerNorm."""
+    return nn.LayerNorm(width, eps=EPS, device="meta")
+
+
+def lin(inputs: int, outputs: int) -> nn.Linear:
+    """Make the weight and bias of a product."""
+    return nn.Linear(inputs, outputs, device="meta")
+
+
+class Embeddings(nn.Module):
+    """What each token is, plus where it stands."""
+
+    def __init__(self, config: DistilBertConfig):
+        super().__init__()
+        self.word_embeddings = Table(config.vocab_size, config.dim)
+        self.position_embeddings = Table(config.max_position_embeddings, config.dim)
+        self.LayerNorm = norm(config.dim)
+        self.dropout = config.dropout
+
+    def forward(self, ids: Tensor, layout: Layout, ops: Ops) -> Tensor:
+        """Embed: (T,) -> (T, D)."""
+        tables = self.word_embeddings.weight, self.position_embeddings.weight
+        x = ops.embed(ids, layout.positions, *tables, self.LayerNorm.weight, self.LayerNorm.bias, EPS)
+        return F.dropout(x, self.dropout, self.training)
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention: each token gathers from the tokens of its sequence."""
+
+    def __init__(self, config: DistilBertConfig):
+        super().__init__()
+        self.n_heads = config.n_heads
+        self.dropout = config.attention_dropout
+        self.q_lin = lin(config.dim, config.dim)
+        self.k_lin = lin(config.dim, config.dim)
+        self.v_lin = lin(config.dim, config.dim)
+        self.out_lin = lin(config.dim, config.dim)
+
+    def prepare(self, ops: Ops) -> None:
+        """Let the products lay these weights out as they like."""
+        self.states = ops.qkv.prepare(self.q_lin, self.k_lin, self.v_lin), ops.linear.prepare(self.out_lin)
+
+    def forward(self, x: Tensor, queries: Layout, keys: Layout, ops: Ops) -> Tensor:
+        """Let the queries' tokens gather from all: (T, D) -> (Tq, D)."""
+        qkv, out = self.states
+        q, k, v = (y.unflatten(1, (self.n_heads, -1)) for y in ops.qkv.run(x, qkv))  # 3 of (T, H, d)
+        dropout_p = self.dropout if self.training else 0.0
+        gathered = ops.attention(queries.pick(q), k, v, queries, keys, dropout_p)  # (Tq, H, d)
+        return ops.linear.run(gathered.flatten(1), out)
+
+
+class FeedForward(nn.Module):
+    """Two products with an activation between them, for each token alone."""
+
+    def __init__(self, config: DistilBertConfig):
+        super().__init__()
+        self.activation = config.activation
+        self.dropout = config.dropout
+        self.lin1 = lin(config.dim, config.hidden_dim)
+        self.lin2 = lin(config.hidden_dim, config.dim)
+
+    def prepare(self, ops: Ops) -> None:
+        """Let the products lay these weights out as they like."""
+        self.widen = ops.linear_gelu if self.activation == "gelu" else ops.linear
+        self.states = self.widen.prepare(self.lin1), ops.linear.prepare(self.lin2)
+
+    def forward(self, x: Tensor, ops: Ops) -> Tensor:
+        """Widen, bend, narrow: (T, D) -> (T, F) -> (T, D)."""
+        state1, state2 = self.states
+        h = self.widen.run(x, state1)  # (T, F)
+        h = F.relu(h) if self.activation == "relu" else h  # gelu is part of its product
+        return F.dropout(ops.linear.run(h, state2), self.dropout, self.training)
+
+
+class Block(nn.Module):
+    """Attention, then feed-forward, each added to what it read and normalised."""
+
+    def __init__(self, config: DistilBertConfig):
+        super().__init__()
+        self.attention = Attention(config)
+        self.sa_layer_norm = norm(config.dim)
+        self.ffn = FeedForward(config)
+        self.output_layer_norm = norm(config.dim)
+
+    def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout | None = None) -> Tensor:
+        """(T, D) -> (Tq, D): every token's new value, or that of the queries' tokens only."""
+        queries = layout if queries is None else queries
+        n1, n2 = self.sa_layer_norm, self.output_layer_norm
+        attended = self.attention(x, queries, layout, ops)
+        x = ops.add_norm(attended, queries.pick(x), n1.weight, n1.bias, EPS)
+        return ops.add_norm(self.ffn(x, ops), x, n2.weight, n2.bias, EPS)
+
+
+class Transformer(nn.Module):
+    """The blocks, one after the other."""
+
+    def __init__(self, config: DistilBertConfig):
+        super().__init__()
+        self.layer = nn.ModuleList(Block(config) for _ in range(config.n_layers))
+
+    def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout | None = None) -> Tensor:
+        """(T, D) -> (Tq, D). Only the last block may ask for fewer tokens: the others feed it all."""
+        *lower, last = self.layer
+        for block in lower:
+            x = block(x, layout, ops)
+        return last(x, layout, ops, queries)
+
+
+class Model(nn.Module):
+    """What every DistilBERT is: a config, one set of operations, and a way from and to files."""
+
+    _ops: Ops
+
+    def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
+        """Make a model with random weights on a device; on "meta" with none, for weights to be assigned."""
+        super().__init__()
+        self.config = config
+        self.build()
+        self._use(Ops())
+        if torch.device(device).type != "meta":
+            self.to_empty(device=device)
+            self.reset_parameters()
+
+    def build(self) -> None:
+        """Make the modules, on the meta device: each class has its own."""
+        raise TypeError(f"{type(self).__name__} is not a model: use one of its subclasses")
+
+    def _use(self, ops: Ops) -> None:
+        for module in self.modules():
+            if isinstance(module, Model):
+                module._ops = ops
+            elif isinstance(module, Attention | FeedForward):
+                module.prepare(ops)
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        """Draw weights as transformers does: normal with `initializer_range`, biases 0, norms 1."""
+        for module in self.modules():
+            if isinstance(module, nn.Linear | Table):
+                module.weight.normal_(0.0, self.config.initializer_range)
+            if isinstance(module, nn.Linear):
+                module.bias.zero_()
+            if isinstance(module, nn.LayerNorm):
+                module.reset_parameters()
+        for module in self.modules():
+            if isinstance(module, Embeddings) and self.config.pad_token_id is not None:
+                module.word_embeddings.weight[self.config.pad_token_id] = 0
+            if isinstance(module, Embeddings) and self.config.sinusoidal_pos_embds:
+                module.position_embeddings.weight.copy_(sinusoids(*module.position_embeddings.weight.shape))
+
+    @property
+    def ops(self) -> Ops:
+        """The operations in use."""
+        return self._ops
+
+    def with_ops(self: M, **ops: Any) -> M:
+        """Give another view of the same parameters, with some operations replaced, by their names in `Ops`.
+
+        Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have.
+        """
+        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
+        view = copy.deepcopy(self, shared)
+        view._use(dataclasses.replace(self._ops, **ops))
+        return view
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the parameters are stored as, and the model computes in."""
+        return next(self.parameters()).dtype
+
+    @classmethod
+    def from_pretrained(cls: type[M], name: str | Path, **options: Any) -> M:
+        """Load this class from a folder, a Hub id or weights/; see `minidistil.from_pretrained`."""
+        from .checkpoint import load
+
+        return load(cls, name, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write config.json and model.safetensors into a folder, as transformers reads them."""
+        from .checkpoint import save
+
+        save(self, folder)
+
+    def train(self: M, mode: bool = True) -> M:
+        """Switch dropout on or off; refused for operations that hold a copy of the weights."""
+        if mode:
+            self._refuse_unless_live("be trained")
+        return super().train(mode)
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        """Load as nn.Module does; refused for operations that hold a copy of the weights."""
+        self._refuse_unless_live("load other weights")
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        self._refuse_unless_live("be moved or converted")
+        return super()._apply(fn, recurse)
+
+    def _refuse_unless_live(self, what: str) -> None:
+        if not self._ops.live:
+            raise InputError(
+                f"this model cannot {what}: its operations hold a prepared copy of the weights, which would be "
+                "left behind; do that to the model first, then hand the operations in with with_ops()"
+            )
+
+
+class DistilBertModel(Model):
+    """The encoder: one vector for each token."""
+
+    def build(self) -> None:
+        """Make the embeddings and the blocks."""
+        self.embeddings = Embeddings(self.config)
+        self.transformer = Transformer(self.config)
+
+    def encode(self, batch: Batch, queries: Layout | None = None) -> Tensor:
+        """Give the last hidden state of every token, or of the queries' only: (T,) -> (Tq, D)."""
+        x = self.embeddings(batch.ids, batch.layout, self.ops)
+        return self.transformer(x, batch.layout, self.ops, queries)
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Encode a Batch: (T, D); or padded ids and mask, both (n, L): (n, L, D), 0 at padding.
+
+        `InputError` where ids, mask or lengths are not what this model reads.
+        """
+        batch, leave = enter(input_ids, attention_mask, self.config)
+        return leave(self.encode(batch))
+
+
+class DistilBertForSequenceClassification(Model):
+    """A classifier: the encoder, and a head of two layers on each sequence's first token."""
+
+    def build(self) -> None:
+        """Make the encoder and the head."""
+        config = self.config
+        self.distilbert = DistilBertModel(config, device="meta")
+        self.pre_classifier = lin(config.dim, config.dim)
+        self.classifier = lin(config.dim, config.num_labels)
+        self.dropout = config.seq_classif_dropout
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Classify a Batch, or padded ids and mask, both (n, L): logits (n, C).
+
+        A row without any token is classified by the head's biases alone. `InputError` as for the encoder,
+        and where a row's first position is masked.
+        """
+        batch, _ = enter(input_ids, attention_mask, self.config)
+        queries = first_tokens(batch)
+        x = self.distilbert.encode(batch, queries)
+        x = queries.pad(x).flatten(0, 1)  # (n, D)
+        x = F.relu(self.pre_classifier(x))
+        x = F.dropout(x, self.dropout, self.training)
+        return self.classifier(x)
+
+
+def sinusoids(positions: int, width: int) -> Tensor:
+    """Give the position table of Attention Is All You Need, section 3.5: (positions, width)."""
+    columns = torch.arange(width, dtype=torch.float64)
+    rates = 10000.0 ** (-2 * (columns // 2) / width)
+    angles = torch.arange(positions, dtype=torch.float64)[:, None] * rates
+    return torch.where(columns % 2 == 0, angles.sin(), angles.cos()).to(torch.float32)

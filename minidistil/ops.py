@@ -1,0 +1,130 @@
+"""The six operations that a DistilBERT is made of, in plain PyTorch, and `Ops`, which holds one set of them.
+
+An implementation is a value: hand another one in with `model.with_ops(attention=mine)`, or with
+`from_pretrained(..., ops=...)`. The model knows nothing else about it.
+
+Letters in shapes: T tokens, D width of the model, K and N a product's input and output width, H heads,
+d width of a head, n sequences, L their length.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .layout import Layout
+
+
+def embed(
+    ids: Tensor, positions: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
+) -> Tensor:
+    """Look up each token and its position, add, and normalise: (T,), (T,) -> (T, D)."""
+    x = F.embedding(ids, word) + F.embedding(positions, position)  # (T, D)
+    return F.layer_norm(x, weight.shape, weight, bias, eps)
+
+
+def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm(x + residual), over the width: (T, D), (T, D) -> (T, D)."""
+    return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
+
+
+class Product(NamedTuple):
+    """A matrix product with given weights: `prepare` them once, `run` often.
+
+    A product whose state is the weights themselves is live: it can be trained, moved and loaded. One that
+    packs, fuses or quantises them holds a copy, and a model that uses it refuses what would leave it behind.
+    """
+
+    prepare: Callable[..., Any]  # the nn.Linear, or three of them -> state
+    run: Callable[[Tensor, Any], Any]  # (T, K), state -> (T, N), or three of these
+    live: bool = False
+
+
+def _qkv(x: Tensor, state: tuple[nn.Linear, nn.Linear, nn.Linear]) -> tuple[Tensor, Tensor, Tensor]:
+    q, k, v = (F.linear(x, lin.weight, lin.bias) for lin in state)
+    return q, k, v
+
+
+qkv = Product(lambda q_lin, k_lin, v_lin: (q_lin, k_lin, v_lin), _qkv, live=True)
+linear = Product(lambda lin: lin, lambda x, lin: F.linear(x, lin.weight, lin.bias), live=True)
+linear_gelu = Product(lambda lin: lin, lambda x, lin: F.gelu(F.linear(x, lin.weight, lin.bias)), live=True)
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Tensor:
+    """softmax(q kᵀ / √d) v inside each sequence: (Tq, H, d), two of (T, H, d) -> (Tq, H, d).
+
+    Sequence i's queries see sequence i's keys, and nothing else; there may be fewer queries than keys
+    (a classifier's last layer asks for its first tokens only). Attention Is All You Need, section 3.2.
+    """
+    if torch.compiler.is_compiling():
+        return attention_padded(q, k, v, queries, keys, dropout_p)
+    runs = _runs(queries, keys)
+    if q.is_cpu or len(runs) <= 1:
+        return attention_runs(q, k, v, runs, dropout_p)
+    return attention_padded(q, k, v, queries, keys, dropout_p)
+
+
+class Run(NamedTuple):
+    """Neighbouring sequences of one length."""
+
+    sequences: int
+    queries: int  # of each sequence
+    keys: int  # of each sequence
+
+
+def _runs(queries: Layout, keys: Layout) -> list[Run]:
+    pairs = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
+    return [Run(len(list(group)), *lengths) for lengths, group in pairs]
+
+
+def attention_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[Run], dropout_p: float) -> Tensor:
+    """Attend to each run of sequences of one length as to one dense batch: no padding, no mask.
+
+    On a CPU nothing is faster than to ask for no work; on CUDA each run reaches the flash kernel.
+    """
+    of_q = q.split([run.sequences * run.queries for run in runs])
+    of_k = k.split([run.sequences * run.keys for run in runs])
+    of_v = v.split([run.sequences * run.keys for run in runs])
+    outputs = [_dense(*parts, dropout_p) for parts in zip(runs, of_q, of_k, of_v, strict=True)]
+    return outputs[0] if len(outputs) == 1 else torch.cat([q[:0], *outputs])
+
+
+def _dense(run: Run, q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+    q = q.unflatten(0, (run.sequences, run.queries)).transpose(1, 2)  # (n, H, Lq, d)
+    k = k.unflatten(0, (run.sequences, run.keys)).transpose(1, 2)  # (n, H, L, d)
+    v = v.unflatten(0, (run.sequences, run.keys)).transpose(1, 2)  # (n, H, L, d)
+    out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (n, H, Lq, d)
+    return out.transpose(1, 2).flatten(0, 1)
+
+
+def attention_padded(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float) -> Tensor:
+    """Attend in padded rows, padding masked: a few large kernels, one graph for batches of every shape."""
+    q = queries.pad(q).transpose(1, 2)  # (n, H, Lq, d)
+    k = keys.pad(k).transpose(1, 2)  # (n, H, L, d)
+    v = keys.pad(v).transpose(1, 2)  # (n, H, L, d)
+    mask = keys.pad(torch.ones_like(keys.slots, dtype=torch.bool))[:, None, None, :]  # (n, 1, 1, L)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)  # (n, H, Lq, d)
+    return queries.unpad(out.transpose(1, 2))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ops:
+    """One implementation of each operation. The defaults are this page."""
+
+    embed: Callable[..., Tensor] = embed
+    qkv: Product = qkv
+    linear: Product = linear
+    linear_gelu: Product = linear_gelu
+    add_norm: Callable[..., Tensor] = add_norm
+    attention: Callable[..., Tensor] = attention
+
+    @property
+    def live(self) -> bool:
+        """Whether every product works on the live weights."""
+        return self.qkv.live and self.linear.live and self.linear_gelu.live

@@ -1,0 +1,369 @@
+"""Text → answers, with transformers' task names, arguments and results."""
+
+from __future__ import annotations
+
+import inspect
+import itertools
+import warnings
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from types import EllipsisType
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from .checkpoint import from_pretrained, parse_device
+from .errors import CheckpointError, InputError
+from .layout import Batch
+from .model import DistilBertForSequenceClassification, Model
+from .tokenizer import Tokenizer, check_text
+
+WINDOW = 1024  # how many sequences are sorted by length together
+TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
+CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
+
+Answer: TypeAlias = dict[str, Any]
+
+
+def pipeline(
+    task: str,
+    model: str | Path | Model | None = None,
+    tokenizer: str | Path | Tokenizer | None = None,
+    *,
+    revision: str | None = None,
+    dtype: str | torch.dtype | None = None,
+    device: str | int | torch.device | None = None,
+    **defaults: Any,
+) -> Pipeline:
+    """Make a pipeline for a task: "zero-shot-classification", "text-classification" or "sentiment-analysis".
+
+    model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. device: -1
+    is the CPU, a number that CUDA device; None: CUDA where there is one, and where a given model is. defaults:
+    arguments of every call. `InputError` for what does not fit together.
+    """
+    if task not in TASKS:
+        raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
+    if model is None:
+        raise InputError("model is missing: expected a folder, a Hub id or a model")
+    if isinstance(model, Model):
+        if tokenizer is None or dtype is not None or revision is not None:
+            raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
+        model = model if device is None else model.to(parse_device(device))
+    else:
+        tokenizer = model if tokenizer is None else tokenizer
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        where = parse_device(default if device is None else device)
+        model = from_pretrained(model, task=task, revision=revision, dtype=dtype, device=where)
+    if not isinstance(tokenizer, Tokenizer):
+        tokenizer = Tokenizer.from_pretrained(tokenizer, revision=revision)
+    return TASKS[task](task, model, tokenizer, **defaults)
+
+
+class Pipeline:
+    """What every task shares: one stream of batches, bounded by tokens, without padding."""
+
+    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
+        if not isinstance(model, DistilBertForSequenceClassification):
+            raise InputError(f"{task} needs a DistilBertForSequenceClassification, found {type(model).__name__}")
+        inspect.signature(self.run).bind_partial(**defaults)  # TypeError for what run() does not know
+        self.task = task
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.defaults = defaults
+        self.max_length = min(tokenizer.max_length, model.config.max_position_embeddings)
+        self._warned = False
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Answer: the arguments are those of `run`, with the pipeline's own defaults."""
+        return self.run(*args, **{**self.defaults, **options})
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Answer one input or many; each task documents its own."""
+        raise TypeError(f"{type(self).__name__} has no task of its own")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def _logits(
+        self,
+        examples: Iterable[tuple[str, str | None]],
+        truncation: str,
+        max_length: int | None = None,
+        batch_size: int | None = None,
+    ) -> Iterator[Tensor]:
+        """Give the logits (C,) of each text or pair, in order, in float32 on the CPU."""
+        for window in _windows(examples):
+            ids = self._encode(window, truncation, max_length)
+            rows: dict[int, Tensor] = {}
+            for group in _groups([len(sequence) for sequence in ids], batch_size):
+                batch = Batch.from_lists([ids[i] for i in group]).to(self.device)
+                with torch.inference_mode():
+                    rows.update(zip(group, self.model(batch).float().cpu(), strict=True))
+            yield from (rows[i] for i in range(len(window)))
+
+    def _encode(
+        self, window: list[tuple[str, str | None]], truncation: str, max_length: int | None
+    ) -> list[list[int]]:
+        ids: dict[int, list[int]] = {}
+        truncated = 0
+        for paired in (False, True):
+            chosen = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
+            encoded = self.tokenizer.encode(
+                [window[i][0] for i in chosen],
+                [window[i][1] or "" for i in chosen] if paired else None,
+                max_length=max_length or self.max_length,
+                truncation=truncation,
+            )
+            ids.update(zip(chosen, encoded.ids, strict=True))
+            truncated += encoded.truncated
+        if truncated and not self._warned:
+            self._warned = True
+            limit = max_length or self.max_length
+            warnings.warn(f"texts longer than {limit} tokens are cut: {truncated} so far", stacklevel=2)
+        return [ids[i] for i in range(len(window))]
+
+
+def _windows(examples: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
+    """Cut a stream into windows; what comes before a broken example is still answered."""
+    window = []
+    try:
+        for example in examples:
+            window.append(example)
+            if len(window) == WINDOW:
+                yield window
+                window = []
+    except InputError:
+        yield window
+        raise
+    yield window
+
+
+def _groups(lengths: list[int], batch_size: int | None) -> Iterator[list[int]]:
+    """Plan batches: which sequences go together, shortest first."""
+    group: list[int] = []
+    tokens = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (tokens + lengths[i] > TOKENS or len(group) == batch_size):
+            yield group
+            group, tokens = [], 0
+        group.append(i)
+        tokens += lengths[i]
+    if group:
+        yield group
+
+
+def _ranked(scores: list[float]) -> list[int]:
+    """Give the places of scores from the best down; equal ones keep their order."""
+    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+
+
+class ZeroShotClassification(Pipeline):
+    """Classify with labels that nobody trained on: does the text entail "This example is LABEL."?"""
+
+    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
+        super().__init__(task, model, tokenizer, **defaults)
+        self.entailment_id = self._label_id("entailment", ("entail",))
+        self.contradiction_id = self._label_id("contradiction", CONTRADICTION)
+
+    def _label_id(self, meaning: str, beginnings: tuple[str, ...]) -> int:
+        labels = self.model.config.id2label
+        names = {index: label.lower().replace("-", "_").replace(" ", "_") for index, label in labels.items()}
+        found = [index for index, name in names.items() if name.startswith(beginnings)]
+        if len(found) != 1:
+            raise CheckpointError(
+                f"id2label is {dict(labels)}: zero-shot classification needs one label for {meaning}; "
+                "is this a model of natural-language inference?"
+            )
+        return found[0]
+
+    def run(
+        self,
+        sequences: str | Iterable[str],
+        candidate_labels: str | Sequence[str] | Iterable[Sequence[str]],
+        hypothesis_template: str = "This example is {}.",
+        multi_label: bool = False,
+        *,
+        batch_size: int | None = None,
+    ) -> Answer | list[Answer] | Iterator[Answer]:
+        """Score each label for each text.
+
+        sequences: a text, a list of them, or any iterable, which is read and answered as a stream.
+        candidate_labels: labels for all, as a list or one string with commas; or a list of labels for each
+        text. hypothesis_template: has {} where the label goes. multi_label: each label alone, entailment
+        against contradiction; otherwise the labels share 1. batch_size: sequences in a batch at most.
+
+        Returns {"sequence", "labels", "scores"}, best first, for a text; a list of those for a list; an
+        iterator for another iterable. A text longer than the model is cut. `InputError` for an empty text,
+        no or empty labels, a template without {}.
+        """
+        _check_template(hypothesis_template)
+        one = isinstance(sequences, str)
+        texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
+        jobs = _with_labels(texts, candidate_labels)
+        answers = self._answers(jobs, hypothesis_template, multi_label, batch_size)
+        if one:
+            return next(answers)
+        return list(answers) if isinstance(sequences, list | tuple) else answers
+
+    def _answers(
+        self,
+        jobs: Iterator[tuple[str, list[str]]],
+        template: str,
+        multi_label: bool,
+        batch_size: int | None,
+    ) -> Iterator[Answer]:
+        waiting: deque[tuple[str, list[str]]] = deque()
+
+        def pairs() -> Iterator[tuple[str, str]]:
+            hypotheses: dict[tuple[str, ...], list[str]] = {}
+            for i, (text, labels) in enumerate(jobs):
+                check_text(text, f"sequences[{i}]")
+                if not text:
+                    raise InputError(f"sequences[{i}] is empty: there is nothing to classify")
+                if tuple(labels) not in hypotheses:
+                    hypotheses = {tuple(labels): self._hypotheses(labels, template)}
+                waiting.append((text, labels))
+                yield from ((text, hypothesis) for hypothesis in hypotheses[tuple(labels)])
+
+        rows = self._logits(pairs(), "only_first", batch_size=batch_size)
+        for row in rows:
+            text, labels = waiting.popleft()
+            logits = torch.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (labels, C)
+            yield self._answer(text, labels, logits, multi_label)
+
+    def _hypotheses(self, labels: list[str], template: str) -> list[str]:
+        """Put each label into the template; each must leave room for a token of text."""
+        hypotheses = [template.format(label) for label in labels]
+        alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
+        for label, ids in zip(labels, alone.ids, strict=True):
+            if len(ids) >= self.max_length:
+                raise InputError(
+                    f"label {label[:40]!r} makes a hypothesis of {len(ids)} tokens, "
+                    f"which leaves no room for text: the model reads {self.max_length}"
+                )
+        return hypotheses
+
+    def _answer(self, text: str, labels: list[str], logits: Tensor, multi_label: bool) -> Answer:
+        if multi_label or len(labels) == 1:
+            against = logits[:, [self.contradiction_id, self.entailment_id]]
+            scores = against.softmax(1)[:, 1].tolist()
+        else:
+            scores = logits[:, self.entailment_id].softmax(0).tolist()
+        order = _ranked(scores)
+        return {"sequence": text, "labels": [labels[i] for i in order], "scores": [scores[i] for i in order]}
+
+
+def _check_template(template: str) -> None:
+    try:
+        works = template.format("a") != template
+    except (IndexError, KeyError, ValueError, AttributeError):
+        works = False
+    if not works:
+        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} where the label goes")
+
+
+def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[str]]]:
+    """Give each text its labels: one set for all, or as many sets as texts."""
+    if isinstance(labels, str):
+        labels = [label.strip() for label in labels.split(",") if label.strip()]
+    if not isinstance(labels, Iterable):
+        raise InputError(f"candidate_labels is {type(labels).__name__}: expected labels")
+    if isinstance(labels, Sequence) and not (labels and all(isinstance(group, list | tuple) for group in labels)):
+        shared = _checked_labels(list(labels))
+        return ((text, shared) for text in texts)
+    if isinstance(texts, Sequence) and isinstance(labels, Sequence) and len(texts) != len(labels):
+        raise InputError(f"there are {len(texts)} texts but {len(labels)} sets of labels")
+    return ((text, _checked_labels(list(group))) for text, group in zip(texts, labels, strict=True))
+
+
+def _checked_labels(labels: list[Any]) -> list[str]:
+    if not labels:
+        raise InputError("candidate_labels is empty: expected at least one label")
+    for i, label in enumerate(labels):
+        check_text(label, f"candidate_labels[{i}]")
+        if not label.strip():
+            raise InputError(f"candidate_labels[{i}] is empty: expected the name of a class")
+    return labels
+
+
+class TextClassification(Pipeline):
+    """Classify with the labels that the model was trained on."""
+
+    def run(
+        self,
+        inputs: str | dict[str, str] | Iterable[str | dict[str, str]],
+        *,
+        top_k: int | EllipsisType | None = ...,
+        function_to_apply: str | None = None,
+        truncation: bool | str = True,
+        max_length: int | None = None,
+        padding: bool | str = False,
+        batch_size: int | None = None,
+    ) -> Any:
+        """Label each text, or pair of texts.
+
+        inputs: a text, {"text": ..., "text_pair": ...}, a list of those, or any iterable of them, which is
+        read and answered as a stream. top_k: how many labels; None: all. function_to_apply: "softmax",
+        "sigmoid" or "none"; None: what the model's config implies. truncation: True or a strategy of
+        `Tokenizer`; False: a text longer than the model is an error. padding: nothing is ever padded, so
+        that every value gives the same answer. batch_size: sequences in a batch at most.
+
+        Returns {"label", "score"} for each input, in a list for a single text; with top_k a list of those
+        for each input. `InputError` for what is not text.
+        """
+        del padding
+        if top_k is not ... and top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+            raise InputError(f"top_k is {top_k!r}: expected a number of labels, or None for all")
+        function = self._function(function_to_apply)
+        strategy = ("longest_first" if truncation else "error") if isinstance(truncation, bool) else truncation
+        one = isinstance(inputs, str | dict)
+        examples: Iterable[Any] = [inputs] if one else inputs
+        pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))
+        rows = self._logits(pairs, strategy, max_length, batch_size)
+        answers = (self._answer(row, function, top_k) for row in rows)
+        if one:
+            answer = next(answers)
+            return [answer] if isinstance(inputs, str) and top_k is ... else answer
+        return list(answers) if isinstance(inputs, list | tuple) else answers
+
+    def _function(self, name: str | None) -> str:
+        if name is not None:
+            if name.lower() not in ("softmax", "sigmoid", "none"):
+                raise InputError(f"function_to_apply is {name!r}: expected 'softmax', 'sigmoid' or 'none'")
+            return name.lower()
+        config = self.model.config
+        if config.problem_type == "regression":
+            return "none"
+        several = config.problem_type == "multi_label_classification"
+        return "sigmoid" if several or config.num_labels == 1 else "softmax"
+
+    def _answer(self, logits: Tensor, function: str, top_k: int | EllipsisType | None) -> Any:
+        apply = {"softmax": lambda x: x.softmax(0), "sigmoid": torch.sigmoid, "none": lambda x: x}
+        scores = apply[function](logits).tolist()
+        labels = self.model.config.id2label
+        best = [{"label": labels[i], "score": scores[i]} for i in _ranked(scores)]
+        return best[0] if isinstance(top_k, EllipsisType) else best[:top_k]
+
+
+def _text_and_pair(example: Any, i: int) -> tuple[str, str | None]:
+    if not isinstance(example, dict):
+        check_text(example, f"inputs[{i}]", 'a string, or {"text": ..., "text_pair": ...}')
+        return example, None
+    if "text" not in example or not example.keys() <= {"text", "text_pair"}:
+        raise InputError(f"inputs[{i}] has the keys {sorted(example)}: expected text, and text_pair for a pair")
+    text, pair = example["text"], example.get("text_pair")
+    check_text(text, f"inputs[{i}]['text']")
+    if pair is not None:
+        check_text(pair, f"inputs[{i}]['text_pair']")
+    return text, pair
+
+
+TASKS: dict[str, type[Pipeline]] = {
+    "zero-shot-classification": ZeroShotClassification,
+    "text-classification": TextClassification,
+    "sentiment-analysis": TextClassification,
+}

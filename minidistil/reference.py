@@ -1,0 +1,107 @@
+"""DistilBERT's whole forward in NumPy and float64: the first page to read, and the truth for every test.
+
+One sequence at a time, from a plain dict of arrays with the Hub's names. No torch, no batch, no padding.
+
+    weights = {name: array, ...}                             # what model.safetensors holds
+    logits = classify(weights, [101, 7592, 102], n_heads=12)  # [CLS] hello [SEP]
+
+Letters in shapes: T tokens, D width, F width of the feed-forward, H heads, d = D / H, C labels.
+Sanh et al. 2019, https://arxiv.org/abs/1910.01108; Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[np.float64]
+Weights = Mapping[str, Array]
+
+
+def classify(
+    weights: Weights,
+    ids: Sequence[int],
+    n_heads: int,
+    positions: Sequence[int] | None = None,
+    activation: str = "gelu",
+) -> Array:
+    """Score each label: the encoder, then two layers on the first token, [CLS]. -> (C,)."""
+    cls = encode(weights, ids, n_heads, positions, activation, prefix="distilbert.")[-1][0]  # (D,)
+    hidden = np.maximum(linear(weights, "pre_classifier", cls), 0)  # (D,)
+    return linear(weights, "classifier", hidden)
+
+
+def encode(
+    weights: Weights,
+    ids: Sequence[int],
+    n_heads: int,
+    positions: Sequence[int] | None = None,
+    activation: str = "gelu",
+    prefix: str = "",
+) -> list[Array]:
+    """Give the hidden states: of the embeddings, then of each layer. -> (layers + 1) of (T, D).
+
+    ids: T token ids. positions: where each token stands; None: one after the other. activation: "gelu"
+    or "relu". prefix: what stands before the encoder's names.
+    """
+    weights = {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
+    places = np.arange(len(ids)) if positions is None else np.asarray(positions)
+    hidden = [embed(weights, np.asarray(ids), places)]
+    while f"transformer.layer.{len(hidden) - 1}.ffn.lin1.weight" in weights:
+        hidden.append(block(weights, f"transformer.layer.{len(hidden) - 1}.", hidden[-1], n_heads, activation))
+    return hidden
+
+
+def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> Array:
+    """Look up what each token is and where it stands, add, normalise. -> (T, D)."""
+    word = weights["embeddings.word_embeddings.weight"][ids]
+    position = weights["embeddings.position_embeddings.weight"][positions]
+    return layer_norm(weights, "embeddings.LayerNorm", word + position)
+
+
+def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) -> Array:
+    """One transformer block: attention, then feed-forward, each added to its input and normalised."""
+    q, k, v = (linear(weights, f"{name}attention.{part}_lin", x) for part in "qkv")
+    gathered = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
+    x = layer_norm(weights, f"{name}sa_layer_norm", gathered + x)
+    wide = linear(weights, f"{name}ffn.lin1", x)  # (T, F)
+    wide = gelu(wide) if activation == "gelu" else np.maximum(wide, 0)
+    narrow = linear(weights, f"{name}ffn.lin2", wide)
+    return layer_norm(weights, f"{name}output_layer_norm", narrow + x)
+
+
+def attention(q: Array, k: Array, v: Array, n_heads: int) -> Array:
+    """softmax(q kᵀ / √d) v for each head: every token gathers from those that answer it. -> (T, D)."""
+    q, k, v = (x.reshape(len(x), n_heads, -1).swapaxes(0, 1) for x in (q, k, v))  # (H, T, d)
+    scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])  # (H, T, T)
+    gathered = softmax(scores) @ v  # (H, T, d)
+    return gathered.swapaxes(0, 1).reshape(gathered.shape[1], -1)
+
+
+def linear(weights: Weights, name: str, x: Array) -> Array:
+    """x Wᵀ + b."""
+    return x @ np.asarray(weights[f"{name}.weight"], np.float64).T + weights[f"{name}.bias"]
+
+
+def layer_norm(weights: Weights, name: str, x: Array) -> Array:
+    """Give each token mean 0 and variance 1, then its learned scale and shift. Ba et al. 2016."""
+    centred = x - x.mean(-1, keepdims=True)
+    variance = (centred**2).mean(-1, keepdims=True)
+    return weights[f"{name}.weight"] * centred / np.sqrt(variance + 1e-12) + weights[f"{name}.bias"]
+
+
+def softmax(x: Array) -> Array:
+    """Turn scores into shares that add up to 1; the largest is taken off first, so that none overflows."""
+    exp = np.exp(x - x.max(-1, keepdims=True))
+    return exp / exp.sum(-1, keepdims=True)
+
+
+def gelu(x: Array) -> Array:
+    """x Φ(x), Φ the normal distribution: the exact form, with erf. Hendrycks and Gimpel 2016."""
+    return 0.5 * x * (1 + erf(x / math.sqrt(2)))
+
+
+erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none

@@ -1,0 +1,280 @@
+"""Text → Batch, over the tokenizers library, as a checkpoint's files say."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from .checkpoint import Files, find_files, read_json, write_files, write_json
+from .config import DistilBertConfig
+from .errors import CheckpointError, InputError
+from .layout import Batch
+
+TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
+SPECIAL = {
+    "unk_token": "[UNK]",
+    "sep_token": "[SEP]",
+    "pad_token": "[PAD]",
+    "cls_token": "[CLS]",
+    "mask_token": "[MASK]",
+}
+NORMALIZER = {  # tokenizer_config.json's keys, and the library's names and defaults for them
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that take tokenizer.json as it is
+
+
+class Encoded(NamedTuple):
+    """Token ids of each text or pair, special tokens included, and how many of them were cut."""
+
+    ids: list[list[int]]
+    truncated: int
+
+
+class Tokenizer:
+    """Turns texts, or pairs of texts, into a `Batch` of token ids."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, max_length: int, settings: dict[str, Any] | None = None):
+        """Wrap a tokenizer of the tokenizers library.
+
+        max_length: what texts are cut to, in tokens, special ones included. settings: the keys of
+        tokenizer_config.json, kept for saving.
+        """
+        backend.no_truncation()
+        backend.no_padding()
+        self.backend = backend
+        self.max_length = max_length
+        self.settings = settings or {}
+        self.pad_id = backend.token_to_id(_content(self.settings.get("pad_token", "[PAD]"))) or 0
+        self._lock = threading.Lock()  # the library keeps truncation as state
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Tokenizer:
+        """Load tokenizer.json, or vocab.txt, with tokenizer_config.json and its older companions.
+
+        name, revision: as for `minidistil.from_pretrained`. `CheckpointError` names the file at fault.
+        """
+        files = find_files(name, revision)
+        settings = _settings(files)
+        path = files.find("tokenizer.json")
+        backend = _from_json(path, settings) if path else _from_vocab(files, settings)
+        backend.add_tokens(_added_tokens(files, backend, settings))
+        return cls(backend, _max_length(files, settings), settings)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
+        settings = {**self.settings, "model_max_length": self.max_length, "tokenizer_class": "DistilBertTokenizer"}
+        normalizer = self.backend.normalizer
+        if isinstance(normalizer, normalizers.BertNormalizer):
+            settings |= {key: getattr(normalizer, name) for key, (name, _) in NORMALIZER.items()}
+        with self._lock:
+            self.backend.no_truncation()
+            content = self.backend.to_str(pretty=True)
+        write_files(
+            folder,
+            {
+                "tokenizer.json": lambda path: _write_text(path, content),
+                "tokenizer_config.json": lambda path: write_json(path, settings),
+            },
+        )
+
+    def __call__(
+        self,
+        texts: str | Sequence[str],
+        pairs: str | Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+    ) -> Batch:
+        """Encode a text or n texts, each with its pair where `pairs` are given, as one Batch.
+
+        max_length: tokens a text or pair may have, special ones included; None: as many as the model takes.
+        truncation: what is cut to fit: "longest_first", "only_first", "only_second", or "error" for nothing.
+        `InputError` says which text cannot be encoded, or cut to fit. `batch.truncated` counts what was cut.
+        """
+        texts = [texts] if isinstance(texts, str) else texts
+        pairs = [pairs] if isinstance(pairs, str) else pairs
+        encoded = self.encode(texts, pairs, max_length=max_length, truncation=truncation)
+        return Batch.from_lists(encoded.ids, truncated=encoded.truncated, pad_id=self.pad_id)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+    ) -> Encoded:
+        """Encode as `__call__` does, to lists of token ids."""
+        limit = self.max_length if max_length is None else max_length
+        special = self.backend.num_special_tokens_to_add(pairs is not None)
+        if limit <= special:
+            raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
+        if truncation not in TRUNCATIONS:
+            raise InputError(f"truncation is {truncation!r}: expected one of {', '.join(TRUNCATIONS)}")
+        if truncation == "only_second" and pairs is None:
+            raise InputError("truncation is 'only_second' but there are no pairs to cut")
+        inputs = _checked(texts, pairs)
+        with self._lock:
+            if truncation == "error":
+                self.backend.no_truncation()
+            else:
+                self.backend.enable_truncation(limit, strategy=truncation)
+            encodings = self._encode_batch(inputs)
+        ids = [encoding.ids for encoding in encodings]
+        for i, sequence in enumerate(ids):
+            if len(sequence) > limit:
+                raise InputError(f"texts[{i}] has {len(sequence)} tokens, more than {limit}, and may not be cut")
+        return Encoded(ids, sum(bool(encoding.overflowing) for encoding in encodings))
+
+    def _encode_batch(self, inputs: list[Any]) -> list[tokenizers.Encoding]:
+        try:
+            return self.backend.encode_batch_fast(inputs)
+        except Exception:
+            for i, text in enumerate(inputs):  # the library does not say which one it was
+                try:
+                    self.backend.encode_batch_fast([text])
+                except Exception as error:
+                    raise InputError(f"texts[{i}] cannot be cut to fit: {error}") from error
+            raise
+
+
+def check_text(text: object, what: str, expected: str = "a string") -> None:
+    """Refuse what is not text, by its name `what`."""
+    if not isinstance(text, str):
+        raise InputError(f"{what} is {type(text).__name__}: expected {expected}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{what}: character {error.start} is a lone surrogate, which is not text") from error
+
+
+def _checked(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
+    for i, text in enumerate(texts):
+        check_text(text, f"texts[{i}]")
+    if pairs is None:
+        return list(texts)
+    for i, text in enumerate(pairs):
+        check_text(text, f"pairs[{i}]")
+    if len(pairs) != len(texts):
+        raise InputError(f"there are {len(texts)} texts but {len(pairs)} pairs: expected one for each")
+    return list(zip(texts, pairs, strict=True))
+
+
+def _settings(files: Files) -> dict[str, Any]:
+    """Read what the files say of special tokens and normalisation; tokenizer_config.json has the last word."""
+    older = read_json(files.find("special_tokens_map.json"))
+    settings = {**older, **read_json(files.find("tokenizer_config.json"))}
+    for key in NORMALIZER:
+        if not isinstance(settings.get(key), bool | None):
+            raise CheckpointError(
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected true or false"
+            )
+    for key, default in SPECIAL.items():
+        if not isinstance(_content(settings.setdefault(key, default)), str | None):
+            raise CheckpointError(
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
+            )
+    return settings
+
+
+def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer) and settings.get("tokenizer_class") not in GENERIC:
+        for key, (name, _) in NORMALIZER.items():
+            if key in settings:
+                setattr(normalizer, name, settings[key])
+        backend.normalizer = normalizer
+    if backend.post_processor is None:
+        backend.post_processor = _template(path, backend, settings)
+    return backend
+
+
+def _from_vocab(files: Files, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Build BERT's tokenizer: words, split greedily into the longest pieces that the vocabulary has."""
+    path = files.find("vocab.txt")
+    if path is None:
+        raise CheckpointError(f"{files} has no tokenizer: expected tokenizer.json or vocab.txt")
+    try:
+        model = models.WordPiece.from_file(str(path), unk_token=_content(settings["unk_token"]))
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable vocabulary: {error}") from error
+    backend = tokenizers.Tokenizer(model)
+    options: dict[str, Any] = {name: settings.get(key, default) for key, (name, default) in NORMALIZER.items()}
+    backend.normalizer = normalizers.BertNormalizer(clean_text=True, **options)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.post_processor = _template(path, backend, settings)
+    return backend
+
+
+def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> Any:
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
+    unk, cls, sep = (_content(settings[key]) for key in ("unk_token", "cls_token", "sep_token"))
+    for token in (unk, cls, sep):
+        if token is None or backend.token_to_id(token) is None:
+            raise CheckpointError(f"{path} has no {token}, which every text needs")
+    return processors.TemplateProcessing(
+        single=[cls, "$A", sep],
+        pair=[cls, "$A", sep, "$B", sep],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+
+
+def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[AddedToken]:
+    """Give the tokens that the files add to the vocabulary, and that are found whole in a text."""
+    tokens = settings.get("added_tokens_decoder") or {
+        index: content for content, index in read_json(files.find("added_tokens.json")).items()
+    }
+    try:
+        added = [
+            _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
+        ]
+        others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
+        special = [settings[key] for key in SPECIAL] + list(others)
+        added += [_token(token, special=True) for token in special if token is not None]
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    return [token for token in added if token.content not in known]
+
+
+def _token(token: str | dict[str, Any], *, special: bool) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=special, normalized=not special)
+    flags = {key: token[key] for key in ("single_word", "lstrip", "rstrip", "normalized") if key in token}
+    return AddedToken(token["content"], special=token.get("special", special), **flags)
+
+
+def _content(token: Any) -> Any:
+    """A special token is stored as a string, or as a map with its flags."""
+    return token.get("content") if isinstance(token, dict) else token
+
+
+def _max_length(files: Files, settings: dict[str, Any]) -> int:
+    """Give the tokenizer's own maximum or the model's positions, whichever is less."""
+    config = files.find("config.json")
+    limits = [settings.get("model_max_length", settings.get("max_len"))]
+    if config is not None:
+        limits.append(read_json(config).get("max_position_embeddings", DistilBertConfig.max_position_embeddings))
+    known = [limit for limit in limits if limit is not None]
+    if not known or not all(isinstance(limit, int | float) and limit >= 1 for limit in known):
+        raise CheckpointError(
+            f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected a length"
+        )
+    return int(min(known))
+
+
+def _write_text(path: Path, content: str) -> None:
+    path.write_text(content, encoding="utf-8")
