@@ -77,6 +77,14 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "classify", "classify with the model's own labels", classify)
     verb.add_argument("--pair", help="a second text, for models of pairs")
+
+    verb = verbs.add_parser("bench", help="measure against transformers", description="Measure speed and memory.")
+    verb.set_defaults(run=run_bench)
+    verb.add_argument("--model", help="a folder or a Hub id", required=True)
+    verb.add_argument("--pairs", metavar="FILE", help="JSONL with premise and hypothesis", required=True)
+    verb.add_argument("--base", action="store_true", help="random weights of base size", **given)
+    verb.add_argument("--repeats", type=int, help="turns of each", **given)
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
 
@@ -253,3 +261,11 @@ def _show_progress(count: int, seconds: float, end: str = "") -> None:
     start = "\r" if sys.stderr.isatty() else ""
     end = end if sys.stderr.isatty() else "\n"
     print(f"{start}{count} texts, {count / max(seconds, 1e-9):.1f} a second", end=end, file=sys.stderr, flush=True)
+
+
+def run_bench(options: argparse.Namespace) -> None:
+    """Run the verb `bench`: a report for people, and one line of JSON at its end."""
+    from .bench import bench
+
+    given = {key: value for key, value in vars(options).items() if key in ("base", "repeats")}
+    print(json.dumps(bench(options.model, options.pairs, **given)))

@@ -1,0 +1,125 @@
+"""The door: hand-computed numbers, round trips, and everything that is refused there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from twins import twins
+
+from minidistil import Batch, InputError, Layout
+from minidistil.layout import enter
+
+
+def test_the_numbers_of_a_ragged_batch_computed_by_hand():
+    layout = Layout.from_lengths([3, 2])
+    assert layout.starts.tolist() == [0, 3, 5]
+    assert layout.starts.dtype == torch.int32
+    assert layout.positions.tolist() == [0, 1, 2, 0, 1]
+    assert layout.slots.tolist() == [0, 1, 2, 3, 4]
+    assert (layout.width, len(layout), layout.lengths) == (3, 2, [3, 2])
+    assert layout.first.starts.tolist() == [0, 1, 2]
+    assert layout.first.picks.tolist() == [0, 3]
+
+
+def test_the_numbers_of_a_mask_with_holes_computed_by_hand():
+    layout = Layout.from_mask(torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 0, 1]]).bool())
+    assert layout.starts.tolist() == [0, 2, 2, 5]
+    assert layout.positions.tolist() == [0, 2, 0, 1, 3]
+    assert layout.slots.tolist() == [0, 2, 8, 9, 11]
+    assert layout.first.starts.tolist() == [0, 1, 1, 2]
+    assert layout.first.picks.tolist() == [0, 2]
+
+
+def test_pad_and_unpad_by_hand():
+    layout = Layout.from_lengths([1, 0, 2])
+    x = torch.tensor([[1.0], [2.0], [3.0]])
+    padded = layout.pad(x)
+    assert padded.tolist() == [[[1.0], [0.0]], [[0.0], [0.0]], [[2.0], [3.0]]]
+    assert torch.equal(layout.unpad(padded), x)
+    assert torch.equal(layout.first.pick(x), x[[0, 1]])
+
+
+masks = st.integers(0, 5).flatmap(
+    lambda width: st.lists(st.lists(st.booleans(), min_size=width, max_size=width), max_size=5).map(
+        lambda rows: torch.tensor(rows, dtype=torch.bool).reshape(len(rows), width)
+    )
+)
+
+
+@given(masks)
+def test_padding_any_mask_and_taking_it_off_gives_the_tokens_back(mask):
+    layout = Layout.from_mask(mask)
+    x = torch.arange(int(mask.sum()) * 2).reshape(-1, 2)
+    padded = layout.pad(x)
+    assert padded.shape == (*mask.shape, 2)
+    assert torch.equal(layout.unpad(padded), x)
+    assert (padded[~mask] == 0).all()
+    assert layout.lengths == mask.sum(1).tolist()
+
+
+@given(masks)
+def test_a_padded_batch_comes_back_as_it_was(mask):
+    ids = torch.arange(mask.numel()).reshape(mask.shape)
+    batch = Batch.from_padded(ids, mask)
+    input_ids, attention_mask = batch.padded()
+    assert torch.equal(attention_mask, mask.long())
+    assert torch.equal(input_ids, ids * mask)
+
+
+@given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=5), st.integers(0, 9))
+def test_lists_of_ids_come_back_padded_with_the_padding_token(lists, pad_id):
+    input_ids, attention_mask = Batch.from_lists(lists, pad_id=pad_id).padded()
+    for row, kept, ids in zip(input_ids, attention_mask, lists, strict=True):
+        assert row.tolist() == ids + [pad_id] * (len(row) - len(ids))
+        assert kept.tolist() == [1] * len(ids) + [0] * (len(row) - len(ids))
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64, torch.float32])
+def test_a_mask_may_be_of_any_type(dtype):
+    ids = torch.ones(2, 3, dtype=torch.int32)
+    mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).to(dtype)
+    assert Batch.from_padded(ids, mask).layout.lengths == [2, 1]
+
+
+IDS = torch.ones(2, 3, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(
+    ("ids", "mask", "message"),
+    [
+        (IDS.float(), None, r"torch.float32 of shape \(2, 3\): expected whole numbers"),
+        (IDS.bool(), None, "expected whole numbers"),
+        (IDS[0], None, r"expected whole numbers of shape \(sequences, length\)"),
+        (IDS, IDS[:, :2], r"attention_mask is torch.int64 of shape \(2, 2\): expected the shape of input_ids"),
+        (IDS, IDS * 2, r"attention_mask\[0, 0\] is 2: expected 1 for a token, 0 for padding"),
+        (IDS, IDS * -10000.0, r"is -10000.0: expected 1"),
+        (IDS, IDS * float("nan"), "is nan: expected 1"),
+        (-IDS, None, "a token id is -1"),
+        (IDS * 1000, None, "a token id is 1000, beyond the model's vocabulary of 1000"),
+        (torch.ones(1, 513, dtype=torch.int64), None, "513 tokens long: the model has positions for 512"),
+        ([[1, 2]], None, "expected a Batch or a tensor of token ids, found list"),
+        (Batch.from_lists([[1]]), IDS, "attention_mask goes with padded input_ids"),
+        (Batch.from_lists([[1000]]), None, "a token id is 1000"),
+        (Batch.from_lists([[1] * 513]), None, "513 tokens long"),
+    ],
+)
+def test_what_a_model_cannot_read_is_refused_at_the_door(ids, mask, message):
+    config = twins()[0].config
+    with pytest.raises(InputError, match=message):
+        enter(ids, mask, config)
+
+
+def test_what_a_mask_hides_is_not_judged():
+    """Padding may hold any id, and a row may be wider than the model has positions."""
+    ids = torch.full((1, 600), -100)
+    ids[0, :4] = 7
+    mask = (torch.arange(600) < 4).long()[None]
+    batch, _ = enter(ids, mask, twins()[0].config)
+    assert batch.ids.tolist() == [7] * 4
+
+
+def test_a_length_below_zero_is_refused():
+    with pytest.raises(InputError, match="none can be below 0"):
+        Layout.from_lengths([1, -1])

@@ -1,0 +1,336 @@
+"""The model against transformers' own, logit for logit, and against its contracts."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+import transformers
+from twins import CONFIGS, FORMS, LENGTHS, first_difference, inputs, ours, theirs, twins
+
+import minidistil
+from minidistil import (
+    Batch,
+    DistilBertConfig,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+    InputError,
+    Product,
+)
+from minidistil.ops import attention, linear
+
+CASES = [(form, length) for form in FORMS for length in LENGTHS]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_float32_logit_is_within_1e_5_of_transformers(name):
+    mine, other = twins(name)
+    for form, length in CASES:
+        ids, mask = inputs(form, length, mine.config.vocab_size)
+        with torch.inference_mode():
+            expected = other(input_ids=ids, attention_mask=mask).logits
+            logits = mine(ids, mask)
+        worst = ((logits - expected).abs().max() / expected.abs().max()).item()
+        assert worst < 1e-5, f"{form}, {length} tokens: {first_difference(mine, other, ids, mask)}"
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtype):
+    mine, other = twins(name, dtype)
+    exact = copy.deepcopy(other).double()  # with the rounded weights: it is the arithmetic that is judged
+    my_errors, their_errors = [], []
+    for form, length in CASES:
+        ids, mask = inputs(form, length, mine.config.vocab_size)
+        with torch.inference_mode():
+            truth = exact(input_ids=ids, attention_mask=mask).logits
+            my_errors.append((mine(ids, mask).double() - truth).flatten())
+            their_errors.append((other(input_ids=ids, attention_mask=mask).logits.double() - truth).flatten())
+    my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
+    where = first_difference(mine, other, ids, mask)
+    assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt(), where
+    assert my_error.abs().max() <= 3 * their_error.abs().max(), where
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_float64_logits_are_transformers_own_to_1e_12(name):
+    mine, other = twins(name, torch.float64)
+    for form, length in CASES:
+        ids, mask = inputs(form, length, mine.config.vocab_size)
+        with torch.inference_mode():
+            expected = other(input_ids=ids, attention_mask=mask).logits
+            worst = ((mine(ids, mask) - expected).abs().max() / expected.abs().max()).item()
+        assert worst < 1e-12, f"{form}, {length} tokens: {first_difference(mine, other, ids, mask)}"
+
+
+def test_the_twins_are_not_flat():
+    """Weights at their initial size would hide any error in attention: all tokens would count alike."""
+    mine, _ = twins()
+    ids, mask = inputs("ragged", 128, mine.config.vocab_size)
+    attention_map = minidistil.trace(mine, Batch.from_padded(ids, mask)).attention(layer=1, sequence=0)
+    assert attention_map.max(-1).values.mean() > 10 / 128
+    with torch.inference_mode():
+        assert mine(ids, mask).std(0).min() > 0.1
+
+
+@pytest.mark.parametrize("length", LENGTHS)
+@pytest.mark.parametrize("form", FORMS)
+def test_the_encoder_gives_transformers_hidden_states_and_zeros_at_padding(form, length):
+    mine, other = twins()
+    ids, mask = inputs(form, length, mine.config.vocab_size)
+    with torch.inference_mode():
+        hidden = mine.distilbert(ids, mask)
+        expected = other.distilbert(input_ids=ids, attention_mask=mask).last_hidden_state
+    real = mask.bool()
+    torch.testing.assert_close(hidden[real], expected[real], atol=2e-5, rtol=0)
+    assert (hidden[~real] == 0).all()
+
+
+def test_left_padding_is_allowed_for_tokens_and_refused_for_a_sequence_head():
+    mine, other = twins()
+    ids, mask = inputs("alone", 17, 1000)
+    mask[:, :5] = 0
+    with torch.inference_mode():
+        expected = other.distilbert(input_ids=ids, attention_mask=mask).last_hidden_state
+        torch.testing.assert_close(mine.distilbert(ids, mask)[0, 5:], expected[0, 5:], atol=2e-5, rtol=0)
+        with pytest.raises(InputError, match="pad on the right"):
+            mine(ids, mask)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_gives_what_its_padded_form_gives(form):
+    mine, _ = twins()
+    batch = Batch.from_padded(*inputs(form, 17, 1000))
+    ids, mask = batch.padded()
+    with torch.inference_mode():
+        assert torch.equal(mine(batch), mine(ids, mask))
+        assert torch.equal(mine.distilbert(batch), mine.distilbert(ids, mask)[mask.bool()])
+
+
+def test_any_order_and_any_batching_give_the_same_answers():
+    mine, _ = twins()
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(1, 60, (30,), generator=generator).tolist()
+    texts = [torch.randint(0, 1000, (length,), generator=generator).tolist() for length in lengths]
+    with torch.inference_mode():
+        alone = torch.cat([mine(Batch.from_lists([text])) for text in texts])
+        together = mine(Batch.from_lists(texts))
+        order = torch.randperm(30, generator=generator)
+        shuffled = mine(Batch.from_lists([texts[i] for i in order]))
+    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(shuffled, alone[order], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("op", ["embed", "qkv", "linear", "linear_gelu", "add_norm", "attention"])
+def test_a_recording_operation_is_called_as_often_as_the_model_has_layers(op):
+    mine, _ = twins("12 layers")
+    calls = []
+
+    def record(implementation):
+        def run(*args):
+            calls.append(args)
+            return implementation(*args)
+
+        return run
+
+    mine_op = getattr(mine.ops, op)
+    recording = mine_op._replace(run=record(mine_op.run)) if isinstance(mine_op, Product) else record(mine_op)
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        assert torch.equal(mine.with_ops(**{op: recording})(batch), mine(batch))
+    layers = {"embed": 1, "linear": 24, "add_norm": 24}.get(op, 12)
+    assert len(calls) == layers
+
+
+def test_with_ops_is_another_view_of_the_same_parameters():
+    model = ours(theirs({}))
+    view = model.with_ops(attention=lambda q, k, v, *_: q)
+    assert all(a is b for a, b in zip(model.parameters(), view.parameters(), strict=True))
+    assert model.ops.attention is attention
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    assert not torch.allclose(model(batch), view(batch))
+    with pytest.raises(TypeError, match="atention"):
+        model.with_ops(atention=attention)
+
+
+def prepared_linear():
+    """A product that holds a copy of its weights, as a packed or quantised one does."""
+    return Product(
+        prepare=lambda lin: (lin.weight.detach().clone(), lin.bias.detach().clone()),
+        run=lambda x, state: torch.nn.functional.linear(x, *state),
+    )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: model.train(),
+        lambda model: model.to(torch.float64),
+        lambda model: model.half(),
+        lambda model: model.load_state_dict(model.state_dict()),
+    ],
+    ids=["train", "to", "half", "load_state_dict"],
+)
+def test_a_model_with_prepared_products_refuses_what_would_leave_them_behind(change):
+    view = twins()[0].with_ops(linear=prepared_linear())
+    with pytest.raises(InputError, match="prepared copy"):
+        change(view)
+
+
+def test_a_model_with_prepared_products_answers_alike():
+    mine, _ = twins()
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        assert torch.equal(mine.with_ops(linear=prepared_linear()).eval()(batch), mine(batch))
+        assert mine.with_ops(linear=prepared_linear()).with_ops(linear=linear).train().training
+
+
+def test_gradients_are_transformers_own():
+    other = theirs({"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}).double().train()
+    mine = ours(other).train()
+    ids, mask = inputs("ragged", 17, 1000)
+    target = torch.tensor([0, 1, 2, 0])
+    torch.nn.functional.cross_entropy(mine(ids, mask), target).backward()
+    torch.nn.functional.cross_entropy(other(input_ids=ids, attention_mask=mask).logits, target).backward()
+    expected = dict(other.named_parameters())
+    for name, parameter in mine.named_parameters():
+        gradient = expected[name].grad
+        if name.endswith("word_embeddings.weight"):
+            gradient[0] = parameter.grad[0]  # transformers leaves the padding token's row untrained
+        torch.testing.assert_close(parameter.grad, gradient, atol=1e-12, rtol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize("key", ["dropout", "attention_dropout", "seq_classif_dropout"])
+def test_each_dropout_works_in_training_only(key):
+    off = dict.fromkeys(["dropout", "attention_dropout", "seq_classif_dropout"], 0.0)
+    model = ours(theirs({**off, key: 0.5}))
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    assert torch.equal(model(batch), model(batch))
+    model.train()
+    assert not torch.equal(model(batch), model(batch))
+
+
+def different_batches(count: int) -> list[Batch]:
+    generator = torch.Generator().manual_seed(0)
+    batches = []
+    for i in range(count):
+        n = 2 + i % 7
+        lengths = torch.randint(2, 40, (n,), generator=generator).tolist() if i % 4 else [5 + i] * n
+        batches.append(
+            Batch.from_lists([torch.randint(0, 1000, (k,), generator=generator).tolist() for k in lengths])
+        )
+    return batches
+
+
+@pytest.mark.parametrize("part", ["classifier", "encoder"])
+def test_one_compilation_serves_twenty_batches_of_different_sizes(part):
+    import torch._dynamo.testing
+
+    mine = twins()[0] if part == "classifier" else twins()[0].distilbert
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(mine, fullgraph=True, dynamic=True, backend=counter)
+    with torch.inference_mode():
+        for batch in different_batches(20):
+            torch.testing.assert_close(compiled(batch), mine(batch), atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1
+
+
+def test_a_compiled_model_trains():
+    mine = ours(theirs({})).train()
+    torch._dynamo.reset()
+    compiled = torch.compile(mine, fullgraph=True, dynamic=True, backend="aot_eager")
+    for batch in different_batches(3):
+        compiled(batch).sum().backward()
+    assert all(parameter.grad is not None for parameter in mine.parameters())
+
+
+@pytest.mark.parametrize("keyword", ["token_type_ids", "head_mask", "banana"])
+def test_an_unknown_keyword_is_refused(keyword):
+    """Transformers swallows these: the answer comes out as if they had not been given."""
+    mine, _ = twins()
+    ids, mask = inputs("equal", 2, 1000)
+    with pytest.raises(TypeError, match=keyword):
+        mine(ids, mask, **{keyword: mask})
+
+
+@pytest.mark.parametrize("neighbour", ["alone", "ragged"])
+def test_a_row_without_tokens_gives_one_finite_answer_whatever_lies_beside_it(neighbour):
+    mine, _ = twins()
+    ids, mask = inputs(neighbour, 17, 1000)
+    empty = torch.zeros_like(mask[:1])
+    with torch.inference_mode():
+        logits = mine(torch.cat([ids, ids[:1]]), torch.cat([mask, empty]))[-1]
+        alone = mine(ids[:1] * 0, empty)[0]
+    torch.testing.assert_close(logits, alone, atol=1e-6, rtol=1e-6)
+    assert logits.isfinite().all()
+
+
+def test_no_rows_give_no_logits():
+    mine, _ = twins()
+    with torch.inference_mode():
+        assert mine(Batch.from_lists([])).shape == (0, 3)
+        assert mine(torch.zeros(0, 5, dtype=torch.int64)).shape == (0, 3)
+        assert mine.distilbert(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 64)
+
+
+def test_random_weights_are_drawn_as_transformers_draws_them():
+    config = DistilBertConfig(dim=128, hidden_dim=256, n_layers=1, n_heads=2, vocab_size=500)
+    torch.manual_seed(1)
+    model = DistilBertForSequenceClassification(config)
+    torch.manual_seed(1)
+    again = DistilBertForSequenceClassification(config)
+    for (name, a), b in zip(model.named_parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
+        if name.endswith("bias"):
+            assert (a == 0).all()
+        elif "norm" in name.lower():
+            assert (a == 1).all()
+        else:
+            assert 0.9 * config.initializer_range < a.std() < 1.1 * config.initializer_range
+    assert (model.distilbert.embeddings.word_embeddings.weight[config.pad_token_id] == 0).all()
+
+
+def test_a_new_sinusoidal_table_is_transformers_own():
+    values = {"sinusoidal_pos_embds": True, "dim": 64, "n_layers": 1, "n_heads": 2, "vocab_size": 100}
+    other = transformers.DistilBertModel(transformers.DistilBertConfig(**values))
+    mine = DistilBertModel(DistilBertConfig.from_dict(values))
+    expected = other.embeddings.position_embeddings.weight
+    torch.testing.assert_close(mine.embeddings.position_embeddings.weight, expected, atol=1e-6, rtol=0)
+
+
+def test_parameter_names_are_the_hubs_names():
+    mine, other = twins()
+    assert list(mine.state_dict()) == list(other.state_dict())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
+def test_a_full_size_checkpoint_that_transformers_wrote(tmp_path, dtype):
+    """66M parameters, six layers of 768: the same checks at the size that people use."""
+    names = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}
+    full = {"vocab_size": 30522, "dim": 768, "hidden_dim": 3072, "n_heads": 12, "n_layers": 6, "id2label": names}
+    other = theirs(full)
+    other.save_pretrained(tmp_path)
+    mine = minidistil.from_pretrained(tmp_path, dtype=dtype)
+    assert sum(parameter.numel() for parameter in mine.parameters()) == 66_955_779
+    other = other.to(dtype)
+    exact = copy.deepcopy(other).double()
+    my_errors, their_errors = [], []
+    for form, length in [("alone", 1), ("alone", 512), ("equal", 17), ("ragged", 128), ("holes", 128)]:
+        ids, mask = inputs(form, length, 30522)
+        with torch.inference_mode():
+            truth = exact(input_ids=ids, attention_mask=mask).logits
+            expected = other(input_ids=ids, attention_mask=mask).logits
+            logits = mine(ids, mask)
+        my_errors.append((logits.double() - truth).flatten())
+        their_errors.append((expected.double() - truth).flatten())
+        if dtype in (torch.float32, torch.float64):
+            worst = ((logits - expected).abs().max() / expected.abs().max()).item()
+            limit = 1e-5 if dtype == torch.float32 else 1e-12
+            assert worst < limit, first_difference(mine, other, ids, mask)
+    if dtype != torch.float64:
+        my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
+        assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt()
+        assert my_error.abs().max() <= 3 * their_error.abs().max()

@@ -1,0 +1,57 @@
+"""What the trace shows is what the model did."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from twins import inputs, twins
+
+import minidistil
+from minidistil import Batch
+
+
+@pytest.fixture(scope="module")
+def traced():
+    mine, other = twins("12 layers")
+    ids, mask = inputs("ragged", 17, 1000)
+    batch = Batch.from_padded(ids, mask)
+    eager = transformers.DistilBertModel(other.config)
+    eager.load_state_dict(other.distilbert.state_dict())
+    eager.set_attn_implementation("eager")
+    with torch.inference_mode():
+        seen = eager.eval()(ids, mask, output_hidden_states=True, output_attentions=True)
+    return minidistil.trace(mine, batch), seen, batch
+
+
+def test_hidden_states_are_transformers_own(traced):
+    trace, seen, batch = traced
+    assert len(trace.hidden) == len(seen.hidden_states) == 13
+    for mine, expected in zip(trace.hidden, seen.hidden_states, strict=True):
+        torch.testing.assert_close(mine, batch.layout.unpad(expected), atol=5e-5, rtol=0)
+
+
+def test_attention_maps_are_transformers_own(traced):
+    trace, seen, batch = traced
+    for layer, expected in enumerate(seen.attentions):
+        for sequence, length in enumerate(batch.layout.lengths):
+            attention_map = trace.attention(layer, sequence)
+            assert attention_map.shape == (4, length, length)
+            torch.testing.assert_close(attention_map, expected[sequence, :, :length, :length], atol=5e-5, rtol=0)
+
+
+def test_a_classifier_is_traced_through_all_tokens_of_its_last_layer():
+    mine, _ = twins()
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    trace = minidistil.trace(mine, batch)
+    assert [state.shape for state in trace.hidden] == [(len(batch.ids), 64)] * 3
+    with torch.inference_mode():
+        assert torch.equal(trace.hidden[-1], mine.distilbert(batch))
+
+
+def test_the_function_and_the_module_of_one_name_both_work():
+    code = "import minidistil; from minidistil.trace import Trace; assert callable(minidistil.trace)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

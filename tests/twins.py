@@ -1,0 +1,109 @@
+"""Twins: a tiny DistilBERT of ours and transformers' own, with the same weights, and inputs of every shape."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from typing import Any
+
+import torch
+import transformers
+from torch import Tensor
+
+import minidistil
+from minidistil import Batch, DistilBertConfig, DistilBertForSequenceClassification
+
+BASE = {
+    "vocab_size": 1000,
+    "dim": 64,
+    "hidden_dim": 128,
+    "n_heads": 4,
+    "n_layers": 2,
+    "id2label": {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"},
+}
+LENGTHS = (1, 2, 17, 128, 512)
+FORMS = ("alone", "equal", "ragged", "holes")
+
+
+def labels(count: int) -> dict[str, Any]:
+    return {"id2label": {i: f"class {i}" for i in range(count)}}
+
+
+CONFIGS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "1 layer": {"n_layers": 1},
+    "12 layers": {"n_layers": 12},
+    "one head": {"n_heads": 1, "dim": 32},
+    "heads of 8": {"n_heads": 8},
+    "heads of 64": {"n_heads": 2, "dim": 128},
+    "relu": {"activation": "relu"},
+    "vocabulary of 100": {"vocab_size": 100},
+    "sinusoidal": {"sinusoidal_pos_embds": True},
+    "1 label": labels(1),
+    "2 labels": labels(2),
+    "77 labels": labels(77),
+}
+
+
+def theirs(config: dict[str, Any]) -> transformers.DistilBertForSequenceClassification:
+    """Transformers' classifier, with weights large enough that neither attention nor logits are flat."""
+    values = {**BASE, **config}
+    values["label2id"] = {label: i for i, label in values["id2label"].items()}
+    torch.manual_seed(0)
+    model = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(**values)).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name.lower():
+                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
+            elif parameter.ndim == 1:
+                parameter.normal_(0.0, 0.3)
+            elif "embeddings" not in name:
+                parameter.normal_(0.0, 1.5 / parameter.shape[1] ** 0.5)
+            elif "position" not in name or not values.get("sinusoidal_pos_embds"):
+                parameter.normal_(0.0, 1.0)
+    return model
+
+
+def ours(model: transformers.DistilBertForSequenceClassification) -> DistilBertForSequenceClassification:
+    """Our classifier with a copy of those weights."""
+    config = DistilBertConfig.from_dict(model.config.to_dict())
+    twin = DistilBertForSequenceClassification(config, device="meta")
+    twin.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
+    return twin.eval()
+
+
+@functools.cache
+def twins(name: str = "plain", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
+    """Both, in one dtype: (ours, theirs). Shared between tests, which may not change them."""
+    model = theirs(CONFIGS[name]).to(dtype)
+    return ours(model), model
+
+
+def inputs(form: str, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
+    """input_ids and attention_mask, both (n, length)."""
+    generator = torch.Generator().manual_seed(length)
+    n = 1 if form == "alone" else 4
+    ids = torch.randint(0, vocab_size, (n, length), generator=generator)
+    mask = torch.ones_like(ids)
+    if form == "ragged":
+        for row, kept in enumerate((length, max(1, length // 2), 1, max(1, 3 * length // 4))):
+            mask[row, kept:] = 0
+    if form == "holes":
+        mask = torch.randint(0, 2, ids.shape, generator=generator)
+        mask[:, 0] = 1
+    return ids, mask
+
+
+def first_difference(mine: Any, other: Any, ids: Tensor, mask: Tensor) -> str:
+    """Say which hidden state of the twins is the first to differ by more than its dtype explains."""
+    trace = minidistil.trace(mine, Batch.from_padded(ids, mask))
+    with torch.no_grad():
+        states = other(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
+    tolerance = 20 * torch.finfo(mine.dtype).eps
+    for layer, (a, b) in enumerate(zip(trace.hidden, states, strict=True)):
+        worst = ((a - trace.layout.unpad(b)).abs().max() / b.abs().max()).item()
+        if worst > tolerance:
+            return (
+                f"the first difference is after {f'layer {layer - 1}' if layer else 'the embeddings'}: {worst:.2e}"
+            )
+    return "the hidden states agree: the difference is in the head"
