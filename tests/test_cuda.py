@@ -1,0 +1,60 @@
+"""What only a GPU can show: which kernels run, that nothing waits, that the numbers hold."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
+
+import minidistil
+from minidistil import Batch
+
+pytestmark = pytest.mark.cuda
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("name", CONFIGS)
+def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtype):
+    other = theirs(CONFIGS[name]).to("cuda", dtype)
+    mine, exact = ours(other), copy.deepcopy(other).double()
+    my_errors, their_errors = [], []
+    for form in FORMS:
+        for length in LENGTHS:
+            ids, mask = (x.cuda() for x in inputs(form, length, mine.config.vocab_size))
+            with torch.inference_mode():
+                truth = exact(input_ids=ids, attention_mask=mask).logits
+                my_errors.append((mine(ids, mask).double() - truth).flatten())
+                their_errors.append((other(input_ids=ids, attention_mask=mask).logits.double() - truth).flatten())
+    my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
+    assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt()
+    assert my_error.abs().max() <= 3 * their_error.abs().max()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_equal_lengths_reach_the_flash_kernel(dtype):
+    mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
+    batch = Batch.from_padded(*inputs("equal", 128, 1000)).to("cuda")
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        mine(batch)
+    assert any("flash" in event.key for event in seen.key_averages())
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_batch_never_waits_for_the_device(form):
+    mine = copy.deepcopy(twins()[0]).cuda()
+    batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
+    with torch.inference_mode():
+        mine(batch)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            mine(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_dtype_on_cuda_is_the_files(tmp_path):
+    twins("plain", torch.float16)[0].save_pretrained(tmp_path)
+    assert minidistil.from_pretrained(tmp_path, device="cuda").dtype == torch.float16
+    assert minidistil.from_pretrained(tmp_path, device="cuda", dtype="float32").dtype == torch.float32

@@ -1,0 +1,107 @@
+"""The house stays as it was planned: what imports what, what loads what, how large it is."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+from places import MINILM, ROOT, needs_minilm
+
+import minidistil
+
+PACKAGE = ROOT / "minidistil"
+TO_PIPELINES = ["errors", "config", "layout", "ops", "model", "reference", "trace"]
+TO_PIPELINES += ["checkpoint", "tokenizer", "pipelines"]
+    "errors",
+    "config",
+    "layout",
+    "ops",
+    "model",
+    "reference",
+    "trace",
+    "checkpoint",
+    "tokenizer",
+    "pipelines",
+]
+ORDER = [*TO_PIPELINES, "bench", "cli", "__main__"]
+EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
+BUDGETS = {("layout", "ops", "model"): 660, ("reference",): 110, tuple(TO_PIPELINES): 2050}
+
+
+def imports_of(module):
+    """Every name that a module imports, inside functions too."""
+    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield "." * node.level + (node.module or "")
+
+
+def run(code):
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def test_every_module_is_in_the_order():
+    assert {path.stem for path in PACKAGE.glob("*.py")} == {*ORDER, "__init__"}
+
+
+@pytest.mark.parametrize("module", ORDER)
+def test_a_module_imports_only_what_stands_above_it(module):
+    above = ORDER[: ORDER.index(module)]
+    for name in imports_of(module):
+        if name.startswith("."):
+            assert name[1:] in above or (module, name[1:]) in EXCEPTIONS
+
+
+@pytest.mark.parametrize("module", ["__init__", *ORDER])
+def test_nothing_imports_transformers(module):
+    assert not [name for name in imports_of(module) if name.split(".")[0] == "transformers"]
+
+
+def test_the_public_names_cost_few_modules():
+    before = "import sys, json, torch, safetensors, tokenizers; before = set(sys.modules)\n"
+    use = "from minidistil import from_pretrained, Tokenizer, pipeline\n"
+    added = run(before + use + "print(json.dumps(sorted(set(sys.modules) - before)))")
+    assert len(added) <= 40, added
+
+
+def test_the_package_itself_costs_nothing():
+    assert not {"torch", "numpy"} & set(run("import sys, json, minidistil; print(json.dumps([*sys.modules]))"))
+
+
+@needs_minilm
+def test_a_zero_shot_answer_loads_neither_dynamo_nor_transformers():
+    code = f"""
+import sys, json
+from minidistil import pipeline
+pipeline("zero-shot-classification", model={str(MINILM)!r})("a text", candidate_labels=["a", "b"])
+print(json.dumps([m for m in ("torch._dynamo", "transformers", "huggingface_hub") if m in sys.modules]))
+"""
+    assert run(code) == []
+
+
+@pytest.mark.parametrize("modules", BUDGETS, ids=lambda modules: "+".join(modules[:3]))
+def test_growth_is_a_decision(modules):
+    """A limit of lines, comments and docstrings included: raise it where what grew is worth reading."""
+    lines = sum(len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) for module in modules)
+    assert lines <= BUDGETS[modules]
+
+
+def test_every_public_name_can_be_looked_up():
+    assert not [name for name in minidistil.__all__ if not hasattr(minidistil, name)]
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    with pytest.raises(AttributeError, match="no attribute 'banana'"):
+        _ = minidistil.banana
+
+
+def test_the_version_is_the_packages():
+    written = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
+    assert written is not None
+    assert minidistil.__version__ == written[1]
