@@ -37,11 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
-    except Error as error:
-        if options.debug:
-            raise
-        print(f"minidistil: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
         if options.debug:
             raise
@@ -50,10 +45,10 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:
+    except (Error, OSError) as error:
         if options.debug:
             raise
-        print(f"minidistil: {error}", file=sys.stderr)
+        print(f"minidistil: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
 

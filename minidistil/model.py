@@ -197,11 +197,15 @@ class Model(nn.Module):
     def with_ops(self: M, **ops: Any) -> M:
         """Give another view of the same parameters, with some operations replaced, by their names in `Ops`.
 
-        Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have.
+        Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have; InputError for
+        products that hold a copy of the weights, in a model that is being trained.
         """
+        changed = dataclasses.replace(self._ops, **ops)
+        if self.training and not changed.live:
+            raise InputError("these operations hold a copy of the weights, for inference only: call eval() first")
         shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
         view = copy.deepcopy(self, shared)
-        view._use(dataclasses.replace(self._ops, **ops))
+        view._use(changed)
         return view
 
     @property

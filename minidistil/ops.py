@@ -46,14 +46,27 @@ class Product(NamedTuple):
     live: bool = False
 
 
-def _qkv(x: Tensor, state: tuple[nn.Linear, nn.Linear, nn.Linear]) -> tuple[Tensor, Tensor, Tensor]:
-    q, k, v = (F.linear(x, lin.weight, lin.bias) for lin in state)
-    return q, k, v
+def _live(*lins: nn.Linear) -> tuple[nn.Linear, ...]:
+    """Keep the modules themselves, so that whatever happens to their weights is seen."""
+    return lins
 
 
-qkv = Product(lambda q_lin, k_lin, v_lin: (q_lin, k_lin, v_lin), _qkv, live=True)
-linear = Product(lambda lin: lin, lambda x, lin: F.linear(x, lin.weight, lin.bias), live=True)
-linear_gelu = Product(lambda lin: lin, lambda x, lin: F.gelu(F.linear(x, lin.weight, lin.bias)), live=True)
+def _linear(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
+    (lin,) = lins
+    return F.linear(x, lin.weight, lin.bias)
+
+
+def _linear_gelu(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
+    return F.gelu(_linear(x, lins))  # the exact form, with erf
+
+
+def _qkv(x: Tensor, lins: tuple[nn.Linear, ...]) -> tuple[Tensor, ...]:
+    return tuple(F.linear(x, lin.weight, lin.bias) for lin in lins)
+
+
+qkv = Product(_live, _qkv, live=True)
+linear = Product(_live, _linear, live=True)
+linear_gelu = Product(_live, _linear_gelu, live=True)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Tensor:

@@ -97,7 +97,7 @@ class Pipeline:
     ) -> Iterator[Tensor]:
         """Give the logits (C,) of each text or pair, in order, in float32 on the CPU."""
         for window in _windows(examples):
-            ids = self._encode(window, truncation, max_length)
+            ids = self._encode(window, truncation, max_length or self.max_length)
             rows: dict[int, Tensor] = {}
             for group in _groups([len(sequence) for sequence in ids], batch_size):
                 batch = Batch.from_lists([ids[i] for i in group]).to(self.device)
@@ -105,25 +105,24 @@ class Pipeline:
                     rows.update(zip(group, self.model(batch).float().cpu(), strict=True))
             yield from (rows[i] for i in range(len(window)))
 
-    def _encode(
-        self, window: list[tuple[str, str | None]], truncation: str, max_length: int | None
-    ) -> list[list[int]]:
+    def _encode(self, window: list[tuple[str, str | None]], truncation: str, max_length: int) -> list[list[int]]:
         ids: dict[int, list[int]] = {}
         truncated = 0
         for paired in (False, True):
             chosen = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
+            if not chosen:
+                continue
             encoded = self.tokenizer.encode(
                 [window[i][0] for i in chosen],
                 [window[i][1] or "" for i in chosen] if paired else None,
-                max_length=max_length or self.max_length,
+                max_length=max_length,
                 truncation=truncation,
             )
             ids.update(zip(chosen, encoded.ids, strict=True))
             truncated += encoded.truncated
         if truncated and not self._warned:
             self._warned = True
-            limit = max_length or self.max_length
-            warnings.warn(f"texts longer than {limit} tokens are cut: {truncated} so far", stacklevel=2)
+            warnings.warn(f"texts longer than {max_length} tokens are cut: {truncated} so far", stacklevel=2)
         return [ids[i] for i in range(len(window))]
 
 
@@ -140,6 +139,11 @@ def _windows(examples: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[
         yield window
         raise
     yield window
+
+
+def _check_count(name: str, value: object) -> None:
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
 
 
 def _groups(lengths: list[int], batch_size: int | None) -> Iterator[list[int]]:
@@ -201,6 +205,7 @@ class ZeroShotClassification(Pipeline):
         no or empty labels, a template without {}.
         """
         _check_template(hypothesis_template)
+        _check_count("batch_size", batch_size)
         one = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
         jobs = _with_labels(texts, candidate_labels)
@@ -272,12 +277,24 @@ def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[
         labels = [label.strip() for label in labels.split(",") if label.strip()]
     if not isinstance(labels, Iterable):
         raise InputError(f"candidate_labels is {type(labels).__name__}: expected labels")
-    if isinstance(labels, Sequence) and not (labels and all(isinstance(group, list | tuple) for group in labels)):
-        shared = _checked_labels(list(labels))
-        return ((text, shared) for text in texts)
-    if isinstance(texts, Sequence) and isinstance(labels, Sequence) and len(texts) != len(labels):
-        raise InputError(f"there are {len(texts)} texts but {len(labels)} sets of labels")
-    return ((text, _checked_labels(list(group))) for text, group in zip(texts, labels, strict=True))
+    if not isinstance(labels, Iterator):
+        labels = list(labels)
+        if not labels or not all(isinstance(group, list | tuple) for group in labels):
+            shared = _checked_labels(labels)
+            return ((text, shared) for text in texts)
+        if isinstance(texts, Sequence) and len(texts) != len(labels):
+            raise InputError(f"there are {len(texts)} texts but {len(labels)} sets of labels")
+    return _with_own_labels(texts, iter(labels))
+
+
+def _with_own_labels(texts: Iterable[str], label_sets: Iterator[Any]) -> Iterator[tuple[str, list[str]]]:
+    for i, text in enumerate(texts):
+        labels = next(label_sets, None)
+        if not isinstance(labels, list | tuple):
+            raise InputError(
+                f"the labels of sequences[{i}] are {labels!r}: expected a list of labels for each text"
+            )
+        yield text, _checked_labels(list(labels))
 
 
 def _checked_labels(labels: list[Any]) -> list[str]:
@@ -316,8 +333,8 @@ class TextClassification(Pipeline):
         for each input. `InputError` for what is not text.
         """
         del padding
-        if top_k is not ... and top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-            raise InputError(f"top_k is {top_k!r}: expected a number of labels, or None for all")
+        for name, value in (("top_k", top_k), ("max_length", max_length), ("batch_size", batch_size)):
+            _check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
         strategy = ("longest_first" if truncation else "error") if isinstance(truncation, bool) else truncation
         one = isinstance(inputs, str | dict)

@@ -16,20 +16,9 @@ import minidistil
 PACKAGE = ROOT / "minidistil"
 TO_PIPELINES = ["errors", "config", "layout", "ops", "model", "reference", "trace"]
 TO_PIPELINES += ["checkpoint", "tokenizer", "pipelines"]
-    "errors",
-    "config",
-    "layout",
-    "ops",
-    "model",
-    "reference",
-    "trace",
-    "checkpoint",
-    "tokenizer",
-    "pipelines",
-]
 ORDER = [*TO_PIPELINES, "bench", "cli", "__main__"]
 EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
-BUDGETS = {("layout", "ops", "model"): 660, ("reference",): 110, tuple(TO_PIPELINES): 2050}
+BUDGETS = {("layout", "ops", "model"): 680, ("reference",): 110, tuple(TO_PIPELINES): 2100}
 
 
 def imports_of(module):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 
 import pytest
 import torch
@@ -176,6 +177,18 @@ def test_a_model_with_prepared_products_refuses_what_would_leave_them_behind(cha
     view = twins()[0].with_ops(linear=prepared_linear())
     with pytest.raises(InputError, match="prepared copy"):
         change(view)
+
+
+def test_a_model_in_training_refuses_prepared_products():
+    with pytest.raises(InputError, match=r"call eval\(\) first"):
+        ours(theirs({})).train().with_ops(linear=prepared_linear())
+
+
+def test_a_model_can_be_pickled():
+    mine, _ = twins()
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        assert torch.equal(pickle.loads(pickle.dumps(mine))(batch), mine(batch))
 
 
 def test_a_model_with_prepared_products_answers_alike():
