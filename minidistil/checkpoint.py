@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -34,7 +35,7 @@ SHOWN = 8  # how many names of a kind an error lists
 
 
 def from_pretrained(
-    name: str | Path,
+    name: str | Path | Files,
     *,
     task: str | None = None,
     revision: str | None = None,
@@ -60,7 +61,7 @@ def from_pretrained(
 
 def load(
     cls: type[M],
-    name: str | Path,
+    name: str | Path | Files,
     *,
     revision: str | None = None,
     dtype: str | torch.dtype | None = None,
@@ -195,15 +196,22 @@ def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]
     beside = {folder / name: folder / f".{name}.{os.getpid()}" for name in writers}
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for place in beside:
+            if place.is_dir():
+                raise IsADirectoryError(f"{place} is a folder")
         for path, write in zip(beside.values(), writers.values(), strict=True):
+            path.touch()
+            mode = path.stat().st_mode
             write(path)
+            path.chmod(mode)  # safetensors makes files that only their owner may read
         for place, path in beside.items():
             path.replace(place)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write to {folder}: {error}") from error
     finally:
         for path in beside.values():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -230,19 +238,26 @@ class Files(Protocol):
     def find(self, filename: str) -> Path | None:
         """Give a file's path; None where the checkpoint has no such file."""
 
-    def get(self, filename: str) -> Path:
-        """Give a file's path; CheckpointError where the checkpoint has no such file."""
+    def get(self, *filenames: str) -> Path:
+        """Give the path of the first of these files; CheckpointError where the checkpoint has none."""
 
 
-def find_files(name: str | Path, revision: str | None = None) -> Files:
+def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
     """Find a checkpoint: a folder, then the checkpoints that come with the package, then the Hub."""
-    for folder in (Path(name).expanduser(), *_shipped(str(name))):
-        if folder.is_dir():
-            if revision is not None:
-                raise InputError(f"revision goes with a Hub id: {folder} is a folder")
-            return Folder(folder)
-    if Path(name).exists():
-        raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
+    if isinstance(name, Folder | HubRepository):
+        return name
+    if not isinstance(name, str | Path) or not str(name):
+        raise InputError(f"the name of a checkpoint is {name!r}: expected a folder or a Hub id")
+    try:
+        for folder in (Path(name).expanduser(), *_shipped(str(name))):
+            if folder.is_dir():
+                if revision is not None:
+                    raise InputError(f"revision goes with a Hub id: {folder} is a folder")
+                return Folder(folder)
+        if Path(name).exists():
+            raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
+    except (OSError, RuntimeError) as error:  # too long a name, nobody's home
+        raise CheckpointError(f"{name} is not a folder: {error}") from error
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name}: expected one with config.json, or a Hub id")
     return HubRepository(name, revision)
@@ -270,12 +285,13 @@ class Folder:
         path = self.path / filename
         return path if path.is_file() else None
 
-    def get(self, filename: str) -> Path:
-        """Give a file's path; CheckpointError where the folder has no such file."""
-        path = self.find(filename)
-        if path is None:
-            raise CheckpointError(f"{self.path} has no {filename}: is it a checkpoint in the Hub's format?")
-        return path
+    def get(self, *filenames: str) -> Path:
+        """Give the path of the first of these files; CheckpointError where the folder has none."""
+        for filename in filenames:
+            if (path := self.find(filename)) is not None:
+                return path
+        names = " or ".join(filenames)
+        raise CheckpointError(f"{self.path} has no {names}: is it a checkpoint in the Hub's format?")
 
 
 class HubRepository:
@@ -287,18 +303,30 @@ class HubRepository:
     def __init__(self, name: str, revision: str | None):
         self.name = name
         self.revision = revision
+        self.pinned = False
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name} at revision {self.revision}"
 
     def find(self, filename: str) -> Path | None:
         """Give a file's path, downloaded where the cache lacks it; None where the repository has no such file."""
-        from huggingface_hub import errors, hf_hub_download, is_offline_mode
+        from huggingface_hub import (
+            _CACHED_NO_EXIST,
+            errors,
+            hf_hub_download,
+            is_offline_mode,
+            try_to_load_from_cache,
+        )
 
+        def known_missing() -> bool:
+            return try_to_load_from_cache(self.name, filename, revision=self.revision) is _CACHED_NO_EXIST
+
+        if self.pinned and known_missing():
+            return None  # a commit never changes
         try:
             path = Path(hf_hub_download(self.name, filename, revision=self.revision))
         except errors.LocalEntryNotFoundError as error:
-            if is_offline_mode():
+            if is_offline_mode() or known_missing():
                 return None
             raise CheckpointError(
                 f"cannot reach the Hub for {filename} of {self}, and it is not cached"
@@ -318,15 +346,17 @@ class HubRepository:
         except Exception as error:
             raise CheckpointError(f"cannot get {filename} of {self} from the Hub: {error}") from error
         self.revision = path.parent.name
+        self.pinned = True
         return path
 
-    def get(self, filename: str) -> Path:
-        """Give a file's path; CheckpointError where it, or the cache when offline, has none."""
+    def get(self, *filenames: str) -> Path:
+        """Give the path of the first of these files; CheckpointError where there is none."""
         from huggingface_hub import is_offline_mode
 
-        path = self.find(filename)
-        if path is None and is_offline_mode():
-            raise CheckpointError(f"{filename} of {self} is not in the cache, and the Hub is off (HF_HUB_OFFLINE)")
-        if path is None:
-            raise CheckpointError(f"{self} on the Hub has no {filename}")
-        return path
+        for filename in filenames:
+            if (path := self.find(filename)) is not None:
+                return path
+        names = " or ".join(filenames)
+        if is_offline_mode():
+            raise CheckpointError(f"{names} of {self} is not in the cache, and the Hub is off (HF_HUB_OFFLINE)")
+        raise CheckpointError(f"{self} on the Hub has no {names}")

@@ -10,7 +10,12 @@ from typing import Any
 
 from .errors import CheckpointError
 
-ALIASES = {"hidden_size": "dim", "num_attention_heads": "n_heads", "num_hidden_layers": "n_layers"}
+ALIASES = {
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
+    "torch_dtype": "dtype",
+}
 CHOICES = {
     "activation": ("gelu", "relu"),
     "dtype": ("float32", "float16", "bfloat16", "float64", None),
@@ -69,8 +74,9 @@ class DistilBertConfig:
             if getattr(self, key) not in choices:
                 known = ", ".join(choice for choice in choices if choice)
                 raise CheckpointError(f"{key} is {getattr(self, key)!r}: minidistil has {known}")
-        if sorted(self.id2label) != list(range(len(self.id2label))) or not self.id2label:
-            raise CheckpointError(f"id2label is {dict(self.id2label)}: expected one label for each id from 0 up")
+        labels = self.id2label
+        if not isinstance(labels, Mapping) or not labels or set(labels) != set(range(len(labels))):
+            raise CheckpointError(f"id2label is {labels}: expected one label for each id from 0 up")
 
     hidden_size = property(lambda self: self.dim, doc="Transformers' general name for `dim`.")
     num_attention_heads = property(lambda self: self.n_heads, doc="Transformers' general name for `n_heads`.")
@@ -89,7 +95,7 @@ class DistilBertConfig:
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:
         """Read the keys of a config.json, in any form that the Hub holds: old names, maps with string keys."""
-        rest = {_new_name(key): value for key, value in values.items() if key not in ALIASES}
+        rest = {key: value for key, value in values.items() if key not in ALIASES}
         for alias, key in ALIASES.items():
             if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
                 raise CheckpointError(f"{key} is {rest[key]!r} but its other name {alias} is {values[alias]!r}")
@@ -124,11 +130,8 @@ class DistilBertConfig:
         values["id2label"] = {str(index): label for index, label in self.id2label.items()}
         values["label2id"] = self.label2id
         values["model_type"] = "distilbert"
-        return {**extra, **{key: value for key, value in values.items() if value is not None}}
-
-
-def _new_name(key: str) -> str:
-    return "dtype" if key == "torch_dtype" else key
+        absent = [key for key, value in values.items() if value is None and key != "pad_token_id"]
+        return {**extra, **{key: value for key, value in values.items() if key not in absent}}
 
 
 def _is_int(value: object) -> bool:
@@ -154,6 +157,8 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     """
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
     by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
+    if len(by_label) < len(_pairs("label2id", label2id)):
+        raise CheckpointError(f"label2id is {label2id}: two labels have one id")
     names, inverse = (map_ if not _says_nothing(map_) else {} for map_ in (by_id, by_label))
     if names and any(names.get(index) != label for index, label in inverse.items()):
         raise CheckpointError(f"id2label and label2id contradict each other: {id2label} and {label2id}")

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from .checkpoint import from_pretrained, parse_device
+from .checkpoint import find_files, from_pretrained, parse_device
 from .errors import CheckpointError, InputError
 from .layout import Batch
 from .model import DistilBertForSequenceClassification, Model
@@ -40,7 +40,7 @@ def pipeline(
     """Make a pipeline for a task: "zero-shot-classification", "text-classification" or "sentiment-analysis".
 
     model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. device: -1
-    is the CPU, a number that CUDA device; None: CUDA where there is one, and where a given model is. defaults:
+    is the CPU, a number that CUDA device; None: CUDA where there is one, and where a given model is. revision:
     arguments of every call. `InputError` for what does not fit together.
     """
     if task not in TASKS:
@@ -52,12 +52,13 @@ def pipeline(
             raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
         model = model if device is None else model.to(parse_device(device))
     else:
-        tokenizer = model if tokenizer is None else tokenizer
+        files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
         default = "cuda" if torch.cuda.is_available() else "cpu"
         where = parse_device(default if device is None else device)
-        model = from_pretrained(model, task=task, revision=revision, dtype=dtype, device=where)
+        model = from_pretrained(files, task=task, dtype=dtype, device=where)
+        tokenizer = Tokenizer.from_pretrained(files) if tokenizer is None else tokenizer
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = Tokenizer.from_pretrained(tokenizer, revision=revision)
+        tokenizer = Tokenizer.from_pretrained(tokenizer)
     return TASKS[task](task, model, tokenizer, **defaults)
 
 

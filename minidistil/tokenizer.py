@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ from .config import DistilBertConfig
 from .errors import CheckpointError, InputError
 from .layout import Batch
 
+NO_LIMIT = 2**62  # as much as the library can count to
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 SPECIAL = {
     "unk_token": "[UNK]",
@@ -52,25 +53,28 @@ class Tokenizer:
         self.backend = backend
         self.max_length = max_length
         self.settings = settings or {}
-        self.pad_id = backend.token_to_id(_content(self.settings.get("pad_token", "[PAD]"))) or 0
+        pad = _content(self.settings.get("pad_token", "[PAD]"))
+        self.pad_id = 0 if pad is None else backend.token_to_id(pad) or 0
         self._lock = threading.Lock()  # the library keeps truncation as state
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Tokenizer:
+    def from_pretrained(cls, name: str | Path | Files, revision: str | None = None) -> Tokenizer:
         """Load tokenizer.json, or vocab.txt, with tokenizer_config.json and its older companions.
 
         name, revision: as for `minidistil.from_pretrained`. `CheckpointError` names the file at fault.
         """
         files = find_files(name, revision)
+        files.find("config.json")  # first, since every checkpoint has it: on the Hub it settles the commit
         settings = _settings(files)
-        path = files.find("tokenizer.json")
-        backend = _from_json(path, settings) if path else _from_vocab(files, settings)
+        path = files.get("tokenizer.json", "vocab.txt")
+        backend = (_from_json if path.name == "tokenizer.json" else _from_vocab)(path, settings)
         backend.add_tokens(_added_tokens(files, backend, settings))
         return cls(backend, _max_length(files, settings), settings)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
-        settings = {**self.settings, "model_max_length": self.max_length, "tokenizer_class": "DistilBertTokenizer"}
+        settings = {key: _content(value) if key in SPECIAL else value for key, value in self.settings.items()}
+        settings |= {"model_max_length": self.max_length, "tokenizer_class": "DistilBertTokenizer"}
         normalizer = self.backend.normalizer
         if isinstance(normalizer, normalizers.BertNormalizer):
             settings |= {key: getattr(normalizer, name) for key, (name, _) in NORMALIZER.items()}
@@ -99,8 +103,6 @@ class Tokenizer:
         truncation: what is cut to fit: "longest_first", "only_first", "only_second", or "error" for nothing.
         `InputError` says which text cannot be encoded, or cut to fit. `batch.truncated` counts what was cut.
         """
-        texts = [texts] if isinstance(texts, str) else texts
-        pairs = [pairs] if isinstance(pairs, str) else pairs
         encoded = self.encode(texts, pairs, max_length=max_length, truncation=truncation)
         return Batch.from_lists(encoded.ids, truncated=encoded.truncated, pad_id=self.pad_id)
 
@@ -113,7 +115,9 @@ class Tokenizer:
         truncation: str = "longest_first",
     ) -> Encoded:
         """Encode as `__call__` does, to lists of token ids."""
-        limit = self.max_length if max_length is None else max_length
+        texts = _listed(texts, "texts")
+        pairs = None if pairs is None else _listed(pairs, "pairs")
+        limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(pairs is not None)
         if limit <= special:
             raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
@@ -154,6 +158,14 @@ def check_text(text: object, what: str, expected: str = "a string") -> None:
         text.encode()
     except UnicodeEncodeError as error:
         raise InputError(f"{what}: character {error.start} is a lone surrogate, which is not text") from error
+
+
+def _listed(texts: object, what: str) -> list[Any]:
+    if isinstance(texts, str):
+        return [texts]
+    if isinstance(texts, bytes) or not isinstance(texts, Iterable):
+        raise InputError(f"{what} is {type(texts).__name__}: expected a string or a list of them")
+    return list(texts)
 
 
 def _checked(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
@@ -201,11 +213,8 @@ def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     return backend
 
 
-def _from_vocab(files: Files, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     """Build BERT's tokenizer: words, split greedily into the longest pieces that the vocabulary has."""
-    path = files.find("vocab.txt")
-    if path is None:
-        raise CheckpointError(f"{files} has no tokenizer: expected tokenizer.json or vocab.txt")
     try:
         model = models.WordPiece.from_file(str(path), unk_token=_content(settings["unk_token"]))
     except Exception as error:
@@ -234,17 +243,19 @@ def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any
 
 def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[AddedToken]:
     """Give the tokens that the files add to the vocabulary, and that are found whole in a text."""
-    tokens = settings.get("added_tokens_decoder") or {
-        index: content for content, index in read_json(files.find("added_tokens.json")).items()
-    }
     try:
+        tokens = settings.get("added_tokens_decoder") or {
+            index: content for content, index in read_json(files.find("added_tokens.json")).items()
+        }
         added = [
             _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
         ]
         others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
         special = [settings[key] for key in SPECIAL] + list(others)
-        added += [_token(token, special=True) for token in special if token is not None]
-    except (AttributeError, TypeError, ValueError) as error:
+        flagged = {token.content for token in added}
+        named = [token for token in special if token is not None and _content(token) not in flagged]
+        added += [_token(token, special=True) for token in named]
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     return [token for token in added if token.content not in known]
@@ -273,7 +284,7 @@ def _max_length(files: Files, settings: dict[str, Any]) -> int:
         raise CheckpointError(
             f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected a length"
         )
-    return int(min(known))
+    return int(min(*known, NO_LIMIT))
 
 
 def _write_text(path: Path, content: str) -> None:

@@ -1,0 +1,588 @@
+import json
+import os
+import random
+import shutil
+import struct
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import minidistil
+from minidistil import (
+    CheckpointError,
+    DistilBertForSequenceClassification,
+    DistilBertModel,
+    InputError,
+    checkpoint,
+)
+
+ROOT = Path(__file__).parents[1]
+REAL = ROOT.parent / "shared/weights/minilm-l6-mnli"
+TINY = {
+    "vocab_size": 60,
+    "max_position_embeddings": 16,
+    "dim": 32,
+    "n_heads": 4,
+    "n_layers": 2,
+    "hidden_dim": 48,
+    "id2label": {0: "entailment", 1: "neutral", 2: "contradiction"},
+    "label2id": {"entailment": 0, "neutral": 1, "contradiction": 2},
+    "finetuning_task": "mnli",
+}
+IDS = torch.arange(24).reshape(3, 8) + 5
+HALVES = [torch.float16, torch.bfloat16]
+
+
+def make(cls="DistilBertForSequenceClassification"):
+    """A model of transformers' with random weights."""
+    import transformers
+
+    torch.manual_seed(0)
+    model = getattr(transformers, cls)(transformers.DistilBertConfig(**TINY)).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter), alpha=0.1)
+    return model
+
+
+def open_in_transformers(folder):
+    import transformers
+
+    return transformers.AutoModelForSequenceClassification.from_pretrained(folder)
+
+
+@pytest.fixture(scope="module")
+def theirs():
+    return make()
+
+
+@pytest.fixture(scope="module")
+def saved(theirs, tmp_path_factory):
+    """A folder that transformers wrote; not to be changed."""
+    folder = tmp_path_factory.mktemp("saved")
+    theirs.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def folder(saved, tmp_path):
+    """A copy of that folder, to be changed."""
+    return Path(shutil.copytree(saved, tmp_path / "folder"))
+
+
+def change_config(folder, **values):
+    path = folder / "config.json"
+    stored = {**json.loads(path.read_text("utf-8")), **values}
+    path.write_text(json.dumps({key: value for key, value in stored.items() if value is not ...}), "utf-8")
+
+
+def change_weights(folder, change):
+    """Let a function change the tensors of a folder."""
+    tensors = load_file(folder / "model.safetensors")
+    change(tensors)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
+
+
+def same_bits(ours, theirs):
+    assert list(ours) == list(theirs)
+    for name, tensor in ours.items():
+        assert tensor.dtype == theirs[name].dtype, name
+        assert torch.equal(tensor, theirs[name]), name
+
+
+# Loading
+
+
+def test_weights_that_transformers_saved_are_loaded_bit_for_bit(theirs, saved):
+    same_bits(minidistil.from_pretrained(saved).state_dict(), theirs.state_dict())
+
+
+def test_logits_are_those_of_transformers(theirs, saved):
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            minidistil.from_pretrained(saved)(IDS), theirs(IDS).logits, atol=1e-5, rtol=1e-5
+        )
+
+
+def test_an_encoder_alone_is_loaded_as_one(tmp_path):
+    theirs = make("DistilBertModel")
+    theirs.save_pretrained(tmp_path)
+    ours = minidistil.from_pretrained(tmp_path)
+    assert type(ours) is DistilBertModel
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(IDS), theirs(IDS).last_hidden_state, atol=1e-5, rtol=1e-5)
+
+
+def test_a_folder_may_be_a_string_or_a_path_and_relative(saved, monkeypatch):
+    monkeypatch.chdir(saved.parent)
+    monkeypatch.setenv("HOME", str(saved.parent))
+    for name in (saved, str(saved), saved.name, f"./{saved.name}", f"~/{saved.name}"):
+        assert minidistil.from_pretrained(name).config.extra["finetuning_task"] == "mnli"
+
+
+def test_each_class_loads_itself(saved):
+    assert type(DistilBertForSequenceClassification.from_pretrained(saved)) is DistilBertForSequenceClassification
+    with pytest.raises(CheckpointError, match="missing"):
+        DistilBertModel.from_pretrained(saved)
+
+
+def test_a_loaded_model_is_ready_to_answer(saved):
+    model = minidistil.from_pretrained(saved)
+    assert not any(module.training for module in model.modules())
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+
+
+def test_loading_draws_no_random_number(saved):
+    states = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
+    minidistil.from_pretrained(saved)
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
+
+
+def test_operations_that_are_handed_in_are_used(saved):
+    ops = minidistil.Ops(add_norm=lambda x, residual, weight, bias, eps: residual)
+    model = minidistil.from_pretrained(saved, ops=ops)
+    assert model.ops == ops
+    assert not torch.equal(model(IDS), minidistil.from_pretrained(saved)(IDS))
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to list what is mapped")
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_weights_in_the_asked_dtype_are_the_file_mapped_into_memory(theirs, tmp_path, dtype):
+    make().to(dtype).save_pretrained(tmp_path)
+    model = minidistil.from_pretrained(tmp_path, dtype=dtype)
+    lines = Path("/proc/self/maps").read_text().splitlines()
+    mapped = [line.split()[0].split("-") for line in lines if line.endswith(f"{tmp_path}/model.safetensors")]
+    spans = [(int(start, 16), int(end, 16)) for start, end in mapped]
+    for name, parameter in model.named_parameters():
+        assert any(start <= parameter.data_ptr() < end for start, end in spans), name
+
+
+def test_changing_loaded_weights_never_changes_the_file(folder):
+    before = (folder / "model.safetensors").read_bytes()
+    model = minidistil.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.zero_()
+    assert (folder / "model.safetensors").read_bytes() == before
+    assert minidistil.from_pretrained(folder).classifier.weight.any()
+
+
+# Dtypes and devices
+
+
+@pytest.mark.parametrize("stored", HALVES)
+def test_half_precision_files_are_loaded_in_float32_unless_asked_otherwise(tmp_path, stored):
+    theirs = make().to(stored)
+    theirs.save_pretrained(tmp_path)
+    same_bits(minidistil.from_pretrained(tmp_path).state_dict(), theirs.float().state_dict())
+
+
+@pytest.mark.parametrize("stored", [torch.float32, *HALVES])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+def test_any_file_is_loaded_in_the_asked_dtype(tmp_path, stored, dtype):
+    theirs = make().to(stored)
+    theirs.save_pretrained(tmp_path)
+    for asked in (dtype, str(dtype), str(dtype).removeprefix("torch.")):
+        same_bits(minidistil.from_pretrained(tmp_path, dtype=asked).state_dict(), theirs.to(dtype).state_dict())
+
+
+def test_a_file_may_hold_several_dtypes(folder):
+    def halve_some(tensors):
+        tensors.update({name: tensor.half() for name, tensor in tensors.items() if "norm" not in name.lower()})
+
+    change_weights(folder, halve_some)
+    assert {parameter.dtype for parameter in minidistil.from_pretrained(folder).parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("dtype", ["float", "int4", "float8_e4m3fn", "", "auto", torch.int64, torch.complex64, 32])
+def test_a_dtype_that_models_do_not_compute_in_is_refused(saved, dtype):
+    with pytest.raises(InputError, match=r"dtype is .*float32"):
+        minidistil.from_pretrained(saved, dtype=dtype)
+
+
+@pytest.mark.parametrize("device", ["nonsense", "cuda:99", 99, ""])
+def test_a_device_that_is_not_here_is_refused(saved, device):
+    with pytest.raises(InputError, match="device is"):
+        minidistil.from_pretrained(saved, device=device)
+
+
+@pytest.mark.cuda
+@pytest.mark.parametrize("stored", [torch.float32, *HALVES])
+def test_on_cuda_the_dtype_is_the_files(tmp_path, stored):
+    make().to(stored).save_pretrained(tmp_path)
+    model = minidistil.from_pretrained(tmp_path, device="cuda")
+    assert {(parameter.dtype, parameter.device.type) for parameter in model.parameters()} == {(stored, "cuda")}
+    change_config(tmp_path, dtype="float32")
+    assert minidistil.from_pretrained(tmp_path, device="cuda").dtype == torch.float32
+    change_config(tmp_path, dtype=...)
+    assert minidistil.from_pretrained(tmp_path, device="cuda").dtype == stored
+
+
+# Files that are not as they must be
+
+
+def test_missing_unexpected_and_misshapen_weights_are_named_in_one_error(folder):
+    def change(tensors):
+        del tensors["classifier.bias"]
+        tensors["extra.weight"] = torch.zeros(2)
+        tensors["pre_classifier.weight"] = torch.zeros(32, 31)
+
+    change_weights(folder, change)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors") as caught:
+        minidistil.from_pretrained(folder)
+    message = str(caught.value)
+    assert "missing: classifier.bias" in message
+    assert "unexpected: extra.weight" in message
+    assert "pre_classifier.weight [32, 31] (expected [32, 32])" in message
+
+
+def test_a_long_list_of_names_is_cut_and_counted(folder):
+    change_weights(folder, lambda tensors: tensors.update({f"extra.{i}": torch.zeros(1) for i in range(30)}))
+    with pytest.raises(CheckpointError, match=r"extra\.\d+ and 22 more"):
+        minidistil.from_pretrained(folder)
+
+
+def test_an_encoder_is_no_classifier(tmp_path):
+    make("DistilBertModel").save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match=r"missing: distilbert\..*unexpected: embeddings\."):
+        minidistil.from_pretrained(tmp_path, task="text-classification")
+
+
+def test_another_number_of_labels_is_a_difference_of_shape(folder):
+    change_config(folder, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
+    with pytest.raises(CheckpointError, match=r"classifier\.weight \[3, 32\] \(expected \[2, 32\]\)"):
+        minidistil.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.float8_e4m3fn])
+def test_weights_that_are_no_floating_point_numbers_are_refused(folder, dtype):
+    change_weights(folder, lambda tensors: tensors.update({"classifier.bias": torch.ones(3).to(dtype)}))
+    with pytest.raises(CheckpointError, match=r"model\.safetensors.*classifier\.bias"):
+        minidistil.from_pretrained(folder)
+
+
+def header(**tensors):
+    content = json.dumps(tensors).encode()
+    return struct.pack("<Q", len(content)) + content
+
+
+BROKEN = {
+    "empty": lambda whole: b"",
+    "seven bytes": lambda whole: whole[:7],
+    "garbage": lambda whole: b"\x80\x04pickle" * 1000,
+    "half": lambda whole: whole[: len(whole) // 2],
+    "all but a byte": lambda whole: whole[:-1],
+    "a byte too many": lambda whole: whole + b"\0",
+    "a header alone": lambda whole: whole[: 8 + struct.unpack("<Q", whole[:8])[0]],
+    "a header longer than the file": lambda whole: struct.pack("<Q", len(whole)) + whole[8:],
+    "a header without end": lambda whole: b"\xff" * 8 + whole[8:],
+    "a header that is no JSON": lambda whole: struct.pack("<Q", 4) + b"oops",
+    "a header that promises too much": lambda whole: header(
+        **{"classifier.bias": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}
+    ),
+    "an unknown dtype": lambda whole: (
+        header(**{"classifier.bias": {"dtype": "F12", "shape": [3], "data_offsets": [0, 12]}}) + b"\0" * 12
+    ),
+    "a pointer to a large file": lambda whole: (
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    ),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_file_of_weights_is_an_error_that_names_it(folder, how):
+    path = folder / "model.safetensors"
+    path.write_bytes(BROKEN[how](path.read_bytes()))
+    with pytest.raises(CheckpointError) as caught:
+        minidistil.from_pretrained(folder)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_that_is_missing_is_named(folder, name):
+    (folder / name).unlink()
+    with pytest.raises(CheckpointError) as caught:
+        minidistil.from_pretrained(folder)
+    assert name in str(caught.value)
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_folder_or_a_dangling_link_in_a_file_s_place_is_a_missing_file(folder, name):
+    (folder / name).unlink()
+    (folder / name).mkdir()
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        minidistil.from_pretrained(folder)
+    (folder / name).rmdir()
+    (folder / name).symlink_to(folder / "gone")
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+        minidistil.from_pretrained(folder)
+
+
+def test_a_broken_config_is_an_error_that_names_it(folder):
+    change_config(folder, n_heads=5)
+    with pytest.raises(CheckpointError, match=r"config\.json: n_heads is 5"):
+        minidistil.from_pretrained(folder)
+
+
+# Names
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_in_place_of_a_folder_is_refused(saved, name):
+    for path in (saved / name, str(saved / name)):
+        with pytest.raises(CheckpointError, match="expected a folder"):
+            minidistil.from_pretrained(path)
+
+
+def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(tmp_path):
+    gone = tmp_path / "gone"
+    for name in (gone, str(gone), "./gone", "../gone", "~/gone", "a/b/gone", "a\\gone", Path("gone")):
+        with pytest.raises(CheckpointError, match="there is no folder"):
+            minidistil.from_pretrained(name)
+
+
+@pytest.mark.parametrize(
+    "name", ["~nobody-of-this-name/model", "a\0b", "two words", "a//b", "-a", "a/b:c", "x" * 300]
+)
+def test_a_name_that_cannot_be_is_refused(name):
+    with pytest.raises(CheckpointError):
+        minidistil.from_pretrained(name)
+
+
+def test_a_revision_goes_with_the_hub_only(saved):
+    with pytest.raises(InputError, match="revision"):
+        minidistil.from_pretrained(saved, revision="main")
+
+
+# Which class
+
+
+def test_the_class_is_the_first_known_architecture(folder):
+    change_config(folder, architectures=["SomethingElse", "DistilBertForSequenceClassification"])
+    assert type(minidistil.from_pretrained(folder)) is DistilBertForSequenceClassification
+
+
+@pytest.mark.parametrize("architectures", [..., None, [], ["SomethingElse"]])
+def test_without_a_known_architecture_a_task_is_needed(folder, architectures):
+    change_config(folder, architectures=architectures)
+    with pytest.raises(CheckpointError, match=r"architectures.*task="):
+        minidistil.from_pretrained(folder)
+    for task in ("text-classification", "sentiment-analysis", "zero-shot-classification"):
+        model = minidistil.from_pretrained(folder, task=task)
+        assert type(model) is DistilBertForSequenceClassification
+
+
+def test_an_unknown_architecture_is_named(folder):
+    change_config(folder, architectures=["SomethingElse"])
+    with pytest.raises(CheckpointError, match="SomethingElse"):
+        minidistil.from_pretrained(folder)
+
+
+def test_an_unknown_task_is_refused_with_the_known_ones(saved):
+    with pytest.raises(InputError, match=r"'translation'.*zero-shot-classification"):
+        minidistil.from_pretrained(saved, task="translation")
+
+
+# Saving
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
+def test_what_is_saved_gives_the_same_logits_in_transformers(theirs, saved, tmp_path, dtype):
+    minidistil.from_pretrained(saved, dtype=dtype).save_pretrained(tmp_path)
+    reopened = open_in_transformers(tmp_path)
+    expected = make().to(dtype)
+    assert type(reopened) is type(theirs)
+    same_bits(reopened.state_dict(), expected.state_dict())
+    with torch.inference_mode():
+        assert torch.equal(reopened(IDS).logits, expected(IDS).logits)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
+def test_what_is_saved_is_loaded_bit_for_bit(saved, tmp_path, dtype):
+    model = minidistil.from_pretrained(saved, dtype=dtype)
+    model.save_pretrained(tmp_path)
+    same_bits(minidistil.from_pretrained(tmp_path, dtype=dtype).state_dict(), model.state_dict())
+
+
+def test_config_keys_survive_saving(theirs, saved, tmp_path):
+    minidistil.from_pretrained(saved).save_pretrained(tmp_path)
+    before = json.loads((saved / "config.json").read_text("utf-8"))
+    after = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert before.items() <= after.items()
+    expected = open_in_transformers(saved).config.to_dict() | {"_name_or_path": str(tmp_path)}
+    assert open_in_transformers(tmp_path).config.to_dict() == expected
+
+
+def test_the_saved_config_names_the_dtype_and_the_class(saved, tmp_path):
+    model = minidistil.from_pretrained(saved, dtype="bfloat16")
+    model.distilbert.save_pretrained(tmp_path)
+    stored = json.loads((tmp_path / "config.json").read_text("utf-8"))
+    assert stored["dtype"] == "bfloat16"
+    assert stored["architectures"] == ["DistilBertModel"]
+    assert type(minidistil.from_pretrained(tmp_path)) is DistilBertModel
+
+
+def test_a_folder_for_saving_is_made_with_its_parents(saved, tmp_path):
+    minidistil.from_pretrained(saved).save_pretrained(str(tmp_path / "new" / "folder"))
+    assert set(contents(tmp_path / "new" / "folder")) == {"config.json", "model.safetensors"}
+
+
+def test_saving_leaves_other_files_alone(saved, tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    minidistil.from_pretrained(saved).save_pretrained(tmp_path)
+    assert (tmp_path / "README.md").read_text() == "mine"
+
+
+def test_saving_over_the_file_that_the_model_is_mapped_from_is_safe(folder):
+    model = minidistil.from_pretrained(folder)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for _ in range(2):
+        model.save_pretrained(folder)
+        same_bits(model.state_dict(), before)
+        same_bits(minidistil.from_pretrained(folder).state_dict(), before)
+    with torch.no_grad():
+        model.classifier.bias.add_(1)
+    model.save_pretrained(folder)
+    assert torch.equal(minidistil.from_pretrained(folder).classifier.bias, before["classifier.bias"] + 1)
+    words = "distilbert.embeddings.word_embeddings.weight"
+    assert torch.equal(model.state_dict()[words], before[words])
+
+
+def test_saving_another_model_over_that_file_is_safe_too(folder):
+    model = minidistil.from_pretrained(folder)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    make_ours().save_pretrained(folder)
+    same_bits(model.state_dict(), before)
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def changed(folder):
+    """The folder's model with other weights, so that a file that was written shows."""
+    model = minidistil.from_pretrained(folder)
+    with torch.no_grad():
+        model.classifier.bias.add_(1)
+    return model
+
+
+@pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt(), RuntimeError("bug")])
+def test_a_save_that_fails_leaves_the_folder_as_it_was(folder, monkeypatch, error):
+    def fail(path, values):
+        path.write_text("{")
+        raise error
+
+    before, model = contents(folder), changed(folder)
+    monkeypatch.setattr(checkpoint, "write_json", fail)
+    with pytest.raises(CheckpointError if isinstance(error, OSError) else type(error)):
+        model.save_pretrained(folder)
+    assert contents(folder) == before
+
+
+def test_a_save_that_cannot_put_one_file_in_place_puts_none(folder):
+    (folder / "config.json").unlink()
+    (folder / "config.json").mkdir()
+    before = contents(folder)
+    with pytest.raises(CheckpointError):
+        make_ours().save_pretrained(folder)
+    assert contents(folder) == before
+
+
+def make_ours():
+    return DistilBertForSequenceClassification(minidistil.DistilBertConfig.from_dict(TINY))
+
+
+def test_saving_where_a_file_is_says_so(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for target in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(CheckpointError, match="cannot write"):
+            make_ours().save_pretrained(target)
+    assert contents(tmp_path) == {"file": b"mine"}
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_saving_into_a_folder_without_permission_says_so(folder):
+    before, model = contents(folder), changed(folder)
+    folder.chmod(0o500)
+    with pytest.raises(CheckpointError, match="cannot write"):
+        model.save_pretrained(folder)
+    folder.chmod(0o700)
+    assert contents(folder) == before
+
+
+def test_saved_files_can_be_read_by_whom_the_system_lets(saved, tmp_path):
+    # a temporary file's own permissions would shut others out
+    minidistil.from_pretrained(saved).save_pretrained(tmp_path)
+    (tmp_path / "plain").touch()
+    modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
+    assert len(set(modes.values())) == 1, modes
+
+
+# Checkpoints that come with the package
+
+
+@pytest.mark.parametrize("place", ["minidistil/weights", "weights"])
+def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monkeypatch, place):
+    shutil.copytree(saved, tmp_path / place / "tiny")
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "minidistil" / "checkpoint.py"))
+    same_bits(minidistil.from_pretrained("tiny").state_dict(), minidistil.from_pretrained(saved).state_dict())
+    with pytest.raises(InputError, match="revision"):
+        minidistil.from_pretrained("tiny", revision="main")
+
+
+def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monkeypatch):
+    (tmp_path / "weights" / "tiny").mkdir(parents=True)
+    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "minidistil" / "checkpoint.py"))
+    with pytest.raises(CheckpointError, match=r"has no config\.json"):
+        minidistil.from_pretrained("tiny")
+    shutil.copytree(saved, tmp_path / "here" / "tiny")
+    monkeypatch.chdir(tmp_path / "here")
+    minidistil.from_pretrained("tiny")
+
+
+def test_a_wheel_brings_its_checkpoints(saved, tmp_path):
+    pytest.importorskip("hatchling", reason="needs hatchling to build a wheel: pip install hatchling")
+    project, site = tmp_path / "project", tmp_path / "site"
+    shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "weights", "__pycache__", "dist", "build"))
+    shutil.copytree(saved, project / "weights" / "tiny")  # in place of the real ones, which are large
+    (project / "weights" / "tiny" / "README.md").write_text("a model card")
+    (project / "weights" / "README.md").write_text("what there is")
+    run(["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=project)
+    [wheel] = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(site)
+    expected = ["README.md", "tiny/README.md", "tiny/config.json", "tiny/model.safetensors"]
+    assert files_below(project / "weights") == files_below(site / "minidistil/weights") == expected
+    code = "import minidistil; print(minidistil.__file__); minidistil.from_pretrained('tiny')"
+    assert str(site) in run(["-c", code], cwd=tmp_path, PYTHONPATH=str(site))
+
+
+def files_below(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+def run(arguments, cwd, **environment):
+    done = subprocess.run(
+        [sys.executable, *arguments], cwd=cwd, env={**os.environ, **environment}, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+# A checkpoint of real size
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="the real checkpoint is not here")
+def test_a_real_checkpoint_is_loaded_bit_for_bit():
+    stored = load_file(REAL / "model.safetensors")
+    loaded = minidistil.from_pretrained(REAL).state_dict()
+    same_bits({name: loaded[name] for name in sorted(loaded)}, {name: stored[name] for name in sorted(stored)})
