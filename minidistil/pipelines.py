@@ -39,9 +39,10 @@ def pipeline(
 ) -> Pipeline:
     """Make a pipeline for a task: "zero-shot-classification", "text-classification" or "sentiment-analysis".
 
-    model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. device: -1
-    is the CPU, a number that CUDA device; None: CUDA where there is one, and where a given model is. revision:
-    arguments of every call. `InputError` for what does not fit together.
+    model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. revision:
+    of the model's repository. device: -1 is the CPU, a number that CUDA device; None: CUDA where there is one,
+    and where a given model is. defaults: arguments of every call, see `run` of each task. `InputError` for what
+    does not fit together.
     """
     if task not in TASKS:
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
