@@ -125,7 +125,9 @@ def parse_device(device: str | int | torch.device) -> torch.device:
         device = f"cuda:{device}" if device >= 0 else "cpu"
     try:
         where = torch.device(device)
-    except RuntimeError as error:
+        if where.type not in ("cpu", "cuda"):
+            torch.empty(1, device=where).cpu()  # whether torch has it at all: each kind raises an error of its own
+    except Exception as error:
         raise InputError(f"device is {device!r}: expected cpu, cuda, cuda:1 or the like") from error
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device is {str(where)!r}: torch sees {torch.cuda.device_count()} CUDA devices here")

@@ -139,6 +139,8 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError("give either one text or --input FILE")
     if options.input is None and (options.output is not None or options.jsonl):
         raise InputError("--output and --jsonl go with --input FILE")
+    if options.input not in (None, "-") and not Path(options.input).exists():
+        raise InputError(f"cannot read {options.input}: there is no such file")
     if options.output is not None:
         _check_output(Path(options.output), options.input)
 
@@ -148,7 +150,10 @@ def _check_output(path: Path, source: str) -> None:
     try:
         if source != "-" and path.exists() and path.samefile(source):
             raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
+        new = not path.exists()
         path.open("a").close()
+        if new:  # it is made again with its first line
+            path.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
 
@@ -175,7 +180,7 @@ def _print_one(options: argparse.Namespace, answer: Any, title: str, scores: Ite
 def _width(text: str) -> int:
     """How many columns a terminal gives a text: wide characters take two, combining ones none."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
-    return len(text) + wide - sum(unicodedata.combining(character) > 0 for character in text)
+    return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 
 
 def _is_jsonl(options: argparse.Namespace) -> bool:
@@ -206,9 +211,12 @@ def _record(line: bytes, jsonl: bool, where: str) -> dict[str, Any]:
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
+    from .tokenizer import check_text
+
     text = record.get(key)
     if not isinstance(text, str):
         raise InputError(f"{where}: {key} is {text!r}: expected a string")
+    check_text(text, f"{where}: {key}")
     return text
 
 
@@ -217,7 +225,7 @@ def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) ->
         text, own = _text(record, "text", where), record.get("labels", labels)
         if not text:
             raise InputError(f"{where}: the text is empty: there is nothing to classify")
-        if not isinstance(own, list) or not own:
+        if not isinstance(own, list) or not own or not all(isinstance(x, str) and x.strip() for x in own):
             raise InputError(f"{where}: labels is {own!r}: expected a list of labels, or --labels for all")
         yield text, own
 
@@ -245,11 +253,15 @@ def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
                 file.flush()
                 shown = time.monotonic()
                 _show_progress(count, shown - start)
+        if file is None:  # no texts, no answers
+            _open_output(options.output, stack)
     _show_progress(count, time.monotonic() - start, end="\n")
 
 
 def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:
-    return sys.stdout if path is None else stack.enter_context(Path(path).open("w", encoding="utf-8"))
+    if path is None:
+        return sys.stdout
+    return stack.enter_context(Path(path).open("w", encoding="utf-8", errors="backslashreplace"))
 
 
 def _show_progress(count: int, seconds: float, end: str = "") -> None:

@@ -79,7 +79,8 @@ class Pipeline:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Answer: the arguments are those of `run`, with the pipeline's own defaults."""
-        return self.run(*args, **{**self.defaults, **options})
+        given = inspect.signature(self.run).bind_partial(*args, **options).arguments
+        return self.run(**{**self.defaults, **given})
 
     def run(self, *args: Any, **options: Any) -> Any:
         """Answer one input or many; each task documents its own."""
@@ -100,15 +101,19 @@ class Pipeline:
         """Give the logits (C,) of each text or pair, in order, in float32 on the CPU."""
         for window in _windows(examples):
             ids = self._encode(window, truncation, max_length or self.max_length)
-            rows: dict[int, Tensor] = {}
-            for group in _groups([len(sequence) for sequence in ids], batch_size):
-                batch = Batch.from_lists([ids[i] for i in group]).to(self.device)
+            distinct = list(dict.fromkeys(ids))  # equal sequences are computed once, so that ties are exact
+            rows: dict[tuple[int, ...], Tensor] = {}
+            for group in _groups([len(sequence) for sequence in distinct], batch_size):
+                chosen = [distinct[i] for i in group]
+                batch = Batch.from_lists(chosen).to(self.device)
                 with torch.inference_mode():
-                    rows.update(zip(group, self.model(batch).float().cpu(), strict=True))
-            yield from (rows[i] for i in range(len(window)))
+                    rows.update(zip(chosen, self.model(batch).float().cpu(), strict=True))
+            yield from (rows[sequence] for sequence in ids)
 
-    def _encode(self, window: list[tuple[str, str | None]], truncation: str, max_length: int) -> list[list[int]]:
-        ids: dict[int, list[int]] = {}
+    def _encode(
+        self, window: list[tuple[str, str | None]], truncation: str, max_length: int
+    ) -> list[tuple[int, ...]]:
+        ids: dict[int, tuple[int, ...]] = {}
         truncated = 0
         for paired in (False, True):
             chosen = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
@@ -119,12 +124,13 @@ class Pipeline:
                 [window[i][1] or "" for i in chosen] if paired else None,
                 max_length=max_length,
                 truncation=truncation,
+                names=[f"inputs[{i}]" for i in chosen],
             )
-            ids.update(zip(chosen, encoded.ids, strict=True))
+            ids.update(zip(chosen, map(tuple, encoded.ids), strict=True))
             truncated += encoded.truncated
         if truncated and not self._warned:
             self._warned = True
-            warnings.warn(f"texts longer than {max_length} tokens are cut: {truncated} so far", stacklevel=2)
+            warnings.warn(f"texts longer than {max_length} tokens are cut", stacklevel=2)
         return [ids[i] for i in range(len(window))]
 
 
@@ -137,7 +143,7 @@ def _windows(examples: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[
             if len(window) == WINDOW:
                 yield window
                 window = []
-    except InputError:
+    except Exception:
         yield window
         raise
     yield window
@@ -207,6 +213,9 @@ class ZeroShotClassification(Pipeline):
         no or empty labels, a template without {}.
         """
         _check_template(hypothesis_template)
+        _check_inputs("sequences", sequences)
+        if isinstance(sequences, dict):
+            raise InputError("sequences is dict: expected a text, or texts")
         _check_count("batch_size", batch_size)
         one = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
@@ -264,10 +273,15 @@ class ZeroShotClassification(Pipeline):
         return {"sequence": text, "labels": [labels[i] for i in order], "scores": [scores[i] for i in order]}
 
 
+def _check_inputs(name: str, value: object) -> None:
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
+
+
 def _check_template(template: str) -> None:
     try:
-        works = template.format("a") != template
-    except (IndexError, KeyError, ValueError, AttributeError):
+        works = template.format("a") != template.format("b")
+    except (IndexError, KeyError, ValueError, AttributeError, TypeError):
         works = False
     if not works:
         raise InputError(f"hypothesis_template is {template!r}: expected one {{}} where the label goes")
@@ -297,6 +311,8 @@ def _with_own_labels(texts: Iterable[str], label_sets: Iterator[Any]) -> Iterato
                 f"the labels of sequences[{i}] are {labels!r}: expected a list of labels for each text"
             )
         yield text, _checked_labels(list(labels))
+    if next(label_sets, None) is not None:
+        raise InputError("there are more sets of labels than texts")
 
 
 def _checked_labels(labels: list[Any]) -> list[str]:
@@ -311,6 +327,12 @@ def _checked_labels(labels: list[Any]) -> list[str]:
 
 class TextClassification(Pipeline):
     """Classify with the labels that the model was trained on."""
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Answer; a text alone, without top_k in the call, is answered in a list, as by transformers."""
+        answer = super().__call__(*args, **options)
+        wrapped = "top_k" in self.defaults and "top_k" not in options and args and isinstance(args[0], str)
+        return [answer] if wrapped else answer
 
     def run(
         self,
@@ -335,6 +357,7 @@ class TextClassification(Pipeline):
         for each input. `InputError` for what is not text.
         """
         del padding
+        _check_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("max_length", max_length), ("batch_size", batch_size)):
             _check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
@@ -351,7 +374,7 @@ class TextClassification(Pipeline):
 
     def _function(self, name: str | None) -> str:
         if name is not None:
-            if name.lower() not in ("softmax", "sigmoid", "none"):
+            if not isinstance(name, str) or name.lower() not in ("softmax", "sigmoid", "none"):
                 raise InputError(f"function_to_apply is {name!r}: expected 'softmax', 'sigmoid' or 'none'")
             return name.lower()
         config = self.model.config
@@ -378,7 +401,7 @@ def _text_and_pair(example: Any, i: int) -> tuple[str, str | None]:
     check_text(text, f"inputs[{i}]['text']")
     if pair is not None:
         check_text(pair, f"inputs[{i}]['text_pair']")
-    return text, pair
+    return text, pair or None  # an empty pair is none, as in transformers
 
 
 TASKS: dict[str, type[Pipeline]] = {

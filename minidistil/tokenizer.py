@@ -113,6 +113,7 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         truncation: str = "longest_first",
+        names: Sequence[str] | None = None,
     ) -> Encoded:
         """Encode as `__call__` does, to lists of token ids."""
         texts = _listed(texts, "texts")
@@ -135,7 +136,8 @@ class Tokenizer:
         ids = [encoding.ids for encoding in encodings]
         for i, sequence in enumerate(ids):
             if len(sequence) > limit:
-                raise InputError(f"texts[{i}] has {len(sequence)} tokens, more than {limit}, and may not be cut")
+                name = names[i] if names else f"texts[{i}]"
+                raise InputError(f"{name} has {len(sequence)} tokens, more than {limit}, and may not be cut")
         return Encoded(ids, sum(bool(encoding.overflowing) for encoding in encodings))
 
     def _encode_batch(self, inputs: list[Any]) -> list[tokenizers.Encoding]:

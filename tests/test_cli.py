@@ -1,0 +1,695 @@
+"""The command answers as the pipelines do, and says in one line, with exit code 2, what it cannot do."""
+
+import dataclasses
+import io
+import itertools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import unicodedata
+import warnings
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import minidistil
+from minidistil import cli, pipelines
+from minidistil.errors import CheckpointError, InputError
+
+LABELS = ["sports", "politics", "business"]
+WORDS = "the team won game was held sports politics business man sleeps is awake example this about not a b"
+POSITIONS = 64
+LINES = ["The team won.", "a man sleeps", "zzz", "it was not held!"]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Threads that wait for each other make small models slow where the machine has other work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A tiny classifier of random weights in the Hub's format."""
+    folder = tmp_path_factory.mktemp("checkpoint")
+    vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "!", *WORDS.split()]
+    config = minidistil.DistilBertConfig(
+        vocab_size=len(vocab),
+        max_position_embeddings=POSITIONS,
+        n_layers=2,
+        n_heads=2,
+        dim=16,
+        hidden_dim=32,
+        id2label={0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"},
+        architectures=("DistilBertForSequenceClassification",),
+    )
+    write_json(folder / "config.json", config.to_dict())
+    torch.manual_seed(0)
+    shapes = minidistil.DistilBertForSequenceClassification(config, device="meta").state_dict()
+    weights = {name: torch.randn(tensor.shape) for name, tensor in shapes.items()}
+    for name, tensor in weights.items():
+        if name.lower().endswith("norm.weight"):
+            tensor.mul_(0.2).add_(1)
+        elif tensor.ndim == 2 and "embeddings" not in name:
+            tensor.mul_(3 / tensor.shape[1] ** 0.5)  # far from flat
+    save_file(weights, folder / "model.safetensors")
+    (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+    write_json(folder / "tokenizer_config.json", {"do_lower_case": True, "model_max_length": POSITIONS})
+    return folder
+
+
+@pytest.fixture
+def copy(folder, tmp_path):
+    """A copy of the checkpoint, to break."""
+    return shutil.copytree(folder, tmp_path / "copy")
+
+
+@dataclasses.dataclass
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def answers(self):
+        return [json.loads(line) for line in self.out.splitlines()]
+
+    @property
+    def error(self):
+        """The one line on stderr of a run that failed."""
+        assert self.code == 2
+        assert self.err.startswith("minidistil: ")
+        assert self.err.count("\n") == 1
+        assert self.err.endswith("\n")
+        return self.err
+
+
+@pytest.fixture
+def command(capsys, monkeypatch, folder):
+    """Run the command in this process, on the CPU, with the tiny checkpoint where no other is named."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undoes what the command sets
+
+    def run(*arguments, stdin=b""):
+        monkeypatch.setattr(
+            sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin)
+        )
+        arguments = [str(argument) for argument in arguments]
+        if "--model" not in arguments:
+            arguments += ["--model", str(folder)]
+        if "--device" not in arguments:
+            arguments += ["--device", "cpu"]
+        code = cli.main(arguments)
+        return Result(code, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def zero_shot(folder):
+    return minidistil.pipeline("zero-shot-classification", folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def classify(folder):
+    return minidistil.pipeline("text-classification", folder, device="cpu")
+
+
+def write_json(path, values):
+    path.write_text(json.dumps(values))
+
+
+def assert_close(answers, expected):
+    """The same but for the last digits of scores, which depend on what is in a batch together."""
+    rows, others = ([json.dumps(without_scores(row)) for row in side] for side in (answers, expected))
+    assert rows == others
+    for row, other in zip(answers, expected, strict=True):
+        assert scores(row) == pytest.approx(scores(other), abs=1e-5)
+
+
+def without_scores(answer):
+    return {key: value for key, value in answer.items() if not key.startswith("score")}
+
+
+def scores(answer):
+    return answer["scores"] if "scores" in answer else [answer["score"]]
+
+
+# One text
+
+
+def test_a_text_alone_is_answered_for_people_best_label_first(command, zero_shot):
+    result = command("zero-shot", "The team won.", "--labels", "sports,politics,business")
+    expected = zero_shot("The team won.", LABELS)
+    title, *rows = result.out.splitlines()
+    assert (result.code, result.err, title) == (0, "", "The team won.")
+    assert [row.split()[0] for row in rows] == expected["labels"]
+    assert [row.split()[1] for row in rows] == [f"{score:.3f}" for score in expected["scores"]]
+
+
+def test_classify_shows_every_label_for_people(command, classify):
+    title, *rows = command("classify", "a man sleeps").out.splitlines()
+    assert title == "a man sleeps"
+    assert [row.split()[0] for row in rows] == [row["label"] for row in classify("a man sleeps", top_k=None)]
+
+
+def test_a_pair_is_shown_with_both_texts(command, classify):
+    title, *rows = command("classify", "a man sleeps", "--pair", "a man is awake").out.splitlines()
+    best = classify({"text": "a man sleeps", "text_pair": "a man is awake"})
+    assert title == "a man sleeps / a man is awake"
+    assert rows[0].split()[:2] == [best["label"], f"{best['score']:.3f}"]
+
+
+def shown(command, monkeypatch, scores):
+    """What people see for an answer of these labels and scores."""
+    answer = {"sequence": "text", "labels": list(scores), "scores": list(scores.values())}
+    monkeypatch.setattr(cli, "_pipeline", lambda *_: lambda *_, **__: answer)
+    return command("zero-shot", "text", "--labels", "x").out.splitlines()[1:]
+
+
+def test_bars_are_as_long_as_scores_are_large_and_stand_in_one_column(command, monkeypatch):
+    assert shown(command, monkeypatch, {"sport": 0.75, "politics": 0.25, "x": 0.0}) == [
+        "  sport     0.750  " + "█" * 18,
+        "  politics  0.250  " + "█" * 6,
+        "  x         0.000",
+    ]
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["日本", "\uff46\uff55", "e\u0301te\u0301", "한국", "🏈", "\u0916\u0947\u0932", "\u0e01\u0e35\u0e2c\u0e32"],
+    ids=["Chinese", "full-width", "combining", "Korean", "emoji", "Hindi", "Thai"],
+)
+def test_wide_and_combining_characters_keep_the_bars_in_one_column(command, monkeypatch, label):
+    first, second = shown(command, monkeypatch, {label: 0.5, "business": 0.5})
+    columns = 0
+    for character in first[: first.index("0.500")]:
+        mark = unicodedata.category(character) in ("Mn", "Me")
+        columns += 0 if mark else 2 if unicodedata.east_asian_width(character) in "WF" else 1
+    assert columns == second.index("0.500")
+
+
+def test_json_is_the_answer_that_python_gives(command, zero_shot, classify):
+    text, pair = "the team won", {"text": "the team won", "text_pair": "a game"}
+    assert command("zero-shot", text, "--labels", "sports, politics", "--json").answers == [
+        zero_shot(text, ["sports", "politics"])
+    ]
+    assert command("classify", text, "--json").answers == classify(text)
+    assert command("classify", text, "--pair", "a game", "--json").answers == [classify(pair)]
+
+
+def test_json_is_one_line_of_readable_characters(command):
+    result = command("zero-shot", "日本\nthe team", "--labels", "é", "--json")
+    assert result.out.count("\n") == 1
+    assert '"日本\\nthe team"' in result.out
+    assert '["é"]' in result.out
+
+
+def test_template_and_multi_label_are_the_pipelines_own(command, zero_shot):
+    call = ("zero-shot", "the team won", "--labels", "sports,politics", "--json")
+    plain, template = zero_shot("the team won", LABELS[:2]), "this is not {}!"
+    options = {"hypothesis_template": template, "multi_label": True}
+    expected = zero_shot("the team won", LABELS[:2], **options)
+    assert command(*call, "--template", template, "--multi-label").answers == [expected]
+    assert expected["scores"] != plain["scores"]
+
+
+def test_dtype_is_what_the_model_computes_in(command, folder):
+    pipe = minidistil.pipeline("text-classification", folder, dtype="bfloat16", device="cpu")
+    assert command("classify", "the team won", "--dtype", "bfloat16", "--json").answers == pipe("the team won")
+
+
+def test_classify_answers_an_empty_text(command, classify):
+    assert command("classify", "", "--json").answers == classify("")
+
+
+def test_a_text_that_begins_with_a_dash_follows_two_dashes(command, folder, classify):
+    result = command("classify", "--json", "--model", folder, "--device", "cpu", "--", "-b")
+    assert result.answers == classify("-b")
+
+
+# Many texts
+
+
+def test_a_file_of_lines_gives_a_line_of_json_for_each(command, zero_shot, classify, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    result = command("zero-shot", "--input", path, "--labels", "sports,politics,business")
+    assert result.code == 0
+    assert_close(result.answers, zero_shot(LINES, LABELS))
+    assert_close(command("classify", "--input", path).answers, classify(LINES))
+
+
+def test_progress_goes_to_stderr(command, tmp_path):
+    result = command("classify", "--input", "-", stdin=b"a\nb\n")
+    assert len(result.answers) == 2
+    assert result.err.startswith("2 texts, ")
+
+
+def test_stdin_is_a_dash_and_its_last_line_may_have_no_end(command, classify):
+    assert_close(command("classify", "--input", "-", stdin="\n".join(LINES).encode()).answers, classify(LINES))
+
+
+def test_lines_of_jsonl_bring_labels_of_their_own(command, zero_shot, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    rows = [
+        {"text": "the team", "labels": ["sports"]},
+        {"text": "a man", "labels": LABELS, "id": 7},
+        {"text": "b"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = command("zero-shot", "--input", path, "--labels", "game,not held", "--multi-label")
+    expected = [zero_shot(row["text"], row.get("labels", ["game", "not held"]), multi_label=True) for row in rows]
+    assert_close(result.answers, expected)
+
+
+def test_lines_of_jsonl_bring_pairs(command, classify, tmp_path):
+    rows = [{"text": "the team", "text_pair": "a game"}, {"text": "a man"}, {"text": "b", "text_pair": None}]
+    content = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "pairs.jsonl").write_text(content)
+    assert_close(command("classify", "--input", tmp_path / "pairs.jsonl").answers, classify(rows))
+    assert_close(command("classify", "--input", "-", "--jsonl", stdin=content.encode()).answers, classify(rows))
+
+
+def test_output_goes_to_a_file(command, classify, tmp_path):
+    result = command("classify", "--input", "-", "--output", tmp_path / "answers", stdin=b"a\nb\n")
+    assert (result.code, result.out) == (0, "")
+    lines = (tmp_path / "answers").read_text(encoding="utf-8").splitlines()
+    assert_close([json.loads(line) for line in lines], classify(["a", "b"]))
+
+
+def test_output_replaces_what_the_file_held(command, tmp_path):
+    output = tmp_path / "answers"
+    output.write_text("old\n" * 1000)
+    command("classify", "--input", "-", "--output", output, stdin=b"a\n")
+    assert len(output.read_text().splitlines()) == 1
+
+
+def test_an_input_without_lines_leaves_an_output_without_lines(command, tmp_path):
+    output = tmp_path / "answers"
+    output.write_text("an answer of another run\n")
+    assert command("classify", "--input", "-", "--output", output, stdin=b"").code == 0
+    assert output.read_text() == ""
+
+
+def test_windows_files_and_marks_of_byte_order_are_read_as_meant(command, classify, tmp_path):
+    lines = "\ufeff" + "".join(f"{line}\r\n" for line in LINES)
+    rows = "\ufeff" + "".join(json.dumps({"text": line}) + "\r\n" for line in LINES)
+    (tmp_path / "texts.txt").write_bytes(lines.encode())
+    (tmp_path / "texts.jsonl").write_bytes(rows.encode())
+    for name in ("texts.txt", "texts.jsonl"):
+        assert_close(command("classify", "--input", tmp_path / name).answers, classify(LINES))
+    result = command("zero-shot", "--labels", "sports", "--input", tmp_path / "texts.txt")
+    assert [answer["sequence"] for answer in result.answers] == LINES
+
+
+def test_only_line_feeds_end_a_line_and_spaces_are_text(command):
+    text = " \ta\0b\x0bc\x0cd\x1ce\x85f\u2028g\rh \t"
+    result = command("zero-shot", "--labels", "sports", "--input", "-", stdin=f"{text}\nthe team\n".encode())
+    assert [json.loads(line)["sequence"] for line in result.out.split("\n")[:-1]] == [text, "the team"]
+
+
+def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
+    monkeypatch.setattr(pipelines, "WINDOW", 7)
+    lines = [" ".join(WORDS.split()[: 1 + i % 19]) for i in range(50)]
+    result = command("zero-shot", "--labels", "sports,not", "--input", "-", stdin="\n".join(lines).encode())
+    assert_close(result.answers, [zero_shot(line, ["sports", "not"]) for line in lines])
+
+
+# Bad arguments
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["zero-shot", "a"], "--labels is missing"),
+        (["zero-shot", "a", "--labels", ""], r"candidate_labels[0] is empty"),
+        (["zero-shot", "a", "--labels", "a,,b"], r"candidate_labels[1] is empty"),
+        (["zero-shot", "a", "--labels", "a", "--template", "nothing"], "hypothesis_template is 'nothing'"),
+        (["zero-shot", "a", "--labels", "a", "--template", "{} {}"], "hypothesis_template is '{} {}'"),
+        (["zero-shot", "", "--labels", "a"], "is empty"),
+        (["zero-shot", "--labels", "a"], "either one text or --input FILE"),
+        (["classify"], "either one text or --input FILE"),
+        (["classify", "a", "--input", "-"], "either one text or --input FILE"),
+        (["classify", "a", "--output", "answers"], "go with --input FILE"),
+        (["classify", "a", "--jsonl"], "go with --input FILE"),
+        (["classify", "--input", "-", "--pair", "a"], "--pair goes with one text"),
+        (["classify", "a", "--dtype", "int3"], "dtype is 'int3'"),
+        (["classify", "a", "--device", "banana"], "device is 'banana'"),
+        (["classify", "a", "--device", "cuda:99"], "device is 'cuda:99'"),
+        (["classify", "a", "--device", "hpu"], "device is 'hpu'"),
+        (["classify", "a", "--revision", "main"], "revision goes with a Hub id"),
+        (["classify", "a", "--model", "./nowhere"], "no folder ./nowhere"),
+        (["classify", "--input", "nowhere.txt"], "nowhere.txt"),
+        (["classify", "a\udcff"], "lone surrogate"),
+        (["classify", "a", "--pair", "\udcff"], "lone surrogate"),
+        (["zero-shot", "a\udcff", "--labels", "a"], "lone surrogate"),
+        (["zero-shot", "a", "--labels", "b,\udcff"], "candidate_labels[1]"),
+        (["zero-shot", "a", "--labels", "b", "--template", "\udcff {}"], "lone surrogate"),
+        (["zero-shot", "a", "--labels", "team " * 99], "no room for text"),
+    ],
+)
+def test_a_bad_argument_is_one_line_on_stderr_and_exit_code_2(command, arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = command(*arguments)
+    assert message in result.error
+    assert result.out == ""
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["banana"], ["classify", "a"], ["classify", "a", "--model", "m", "--banana"]]
+)
+def test_what_no_verb_knows_is_a_usage_error(arguments, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert "usage: minidistil" in capsys.readouterr().err
+
+
+def test_debug_shows_where_an_error_came_from(command, copy):
+    with pytest.raises(InputError, match="either one text"):
+        command("classify", "--debug")
+    with pytest.raises(InputError, match="hypothesis_template"):
+        command("zero-shot", "a", "--labels", "a", "--template", "nothing", "--debug")
+    (copy / "model.safetensors").write_bytes(b"")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors"):
+        command("classify", "a", "--model", copy, "--debug")
+
+
+# Bad checkpoints
+
+
+def change_config(**values):
+    def change(folder):
+        write_json(folder / "config.json", {**json.loads((folder / "config.json").read_text()), **values})
+
+    return change
+
+
+def write(name, content):
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def change_weights(change):
+    def edit(folder):
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return edit
+
+
+def cut(length):
+    return lambda folder: os.truncate(folder / "model.safetensors", length)
+
+
+def promise_more(folder):
+    """A header that is whole, for data that is not."""
+    path = folder / "model.safetensors"
+    path.write_bytes(path.read_bytes()[:-400])
+
+
+BROKEN = {
+    "no config": (lambda folder: (folder / "config.json").unlink(), "has no config.json"),
+    "config not JSON": (write("config.json", b'{"dim": '), "config.json"),
+    "config not an object": (write("config.json", b"[]"), "config.json: expected a JSON object"),
+    "config not UTF-8": (write("config.json", b"\xff\xfe{}"), "config.json"),
+    "another model": (change_config(model_type="bert"), "model_type is 'bert'"),
+    "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
+    "empty weights": (write("model.safetensors", b""), "model.safetensors is not a readable"),
+    "no header": (cut(4), "model.safetensors is not a readable"),
+    "half a header": (cut(100), "model.safetensors is not a readable"),
+    "garbage": (write("model.safetensors", b"\x10\0\0\0\0\0\0\0not json at all!"), "model.safetensors is not a"),
+    "endless header": (write("model.safetensors", b"\xff" * 64), "model.safetensors is not a readable"),
+    "less than promised": (promise_more, "model.safetensors is not a readable"),
+    "weights are a folder": (
+        lambda folder: ((folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()),
+        "model.safetensors",
+    ),
+    "missing name": (change_weights(lambda t: t.pop("pre_classifier.bias")), "missing: pre_classifier.bias"),
+    "unexpected name": (change_weights(lambda t: t.update(banana=torch.ones(2))), "unexpected: banana"),
+    "another shape": (
+        change_weights(lambda t: t.update({"classifier.bias": torch.ones(5)})),
+        "of another shape: classifier.bias [5] (expected [3])",
+    ),
+    "whole numbers": (
+        change_weights(lambda t: t.update({"classifier.bias": torch.ones(3, dtype=torch.int64)})),
+        "classifier.bias (I64)",
+    ),
+    "no tokenizer": (lambda folder: (folder / "vocab.txt").unlink(), "no tokenizer.json or vocab.txt"),
+    "no [CLS]": (write("vocab.txt", b"[PAD]\n[UNK]\n[SEP]\nthe\n"), "has no [CLS]"),
+    "vocabulary not UTF-8": (write("vocab.txt", b"[PAD]\n\xff\xff\n"), "vocab.txt is not a readable"),
+    "tokenizer not JSON": (write("tokenizer.json", b"{"), "tokenizer.json is not a readable"),
+    "settings not JSON": (write("tokenizer_config.json", b"{"), "tokenizer_config.json is not readable"),
+    "no entailment": (
+        change_config(id2label={"0": "A", "1": "B", "2": "C"}, label2id={"A": 0, "B": 1, "C": 2}),
+        "one label for entailment",
+    ),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_broken_checkpoint_is_one_line_that_names_what_is_wrong(command, copy, spoil, message):
+    spoil(copy)
+    result = command("zero-shot", "the team", "--labels", "sports", "--model", copy)
+    assert message in result.error
+    assert result.out == ""
+
+
+def test_a_vocabulary_larger_than_the_models_is_one_line_too(command, copy):
+    with (copy / "vocab.txt").open("a") as vocabulary:
+        vocabulary.write("banana\n")
+    assert command("classify", "the team", "--model", copy).code == 0
+    assert "vocab" in command("classify", "the banana", "--model", copy).error
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\n\xff\n", "line 2: 'utf-8' codec can't decode byte 0xff"),
+        (b"a\n\xed\xa0\x80\n", "line 2: 'utf-8' codec can't decode"),
+        (b"a\n\nb\n", "line 2: the text is empty"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    result = command("zero-shot", "--labels", "sports", "--input", path)
+    assert f"{path}, {message}" in result.error
+    assert [answer["sequence"] for answer in result.answers] == ["a"]  # what came before is answered
+
+
+BAD_ROWS = {
+    "not JSON": (b"{", "line 2: "),
+    "an empty line": (b"", "line 2: "),
+    "not UTF-8": (b'{"text": "\xff"}', "line 2: 'utf-8' codec can't decode"),
+    "a list": (b'["a"]', "line 2: expected a JSON object with text, found list"),
+    "deep": (b"[" * 100_000, "line 2: "),
+    "no text": (b'{"texts": "a"}', "line 2: text is None: expected a string"),
+    "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
+    "a lone surrogate": (b'{"text": "\\ud800"}', "line 2"),
+}
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+@pytest.mark.parametrize(
+    "verb", [["zero-shot", "--labels", "sports"], ["classify"]], ids=["zero-shot", "classify"]
+)
+def test_a_bad_line_of_jsonl_is_named_with_its_file(command, tmp_path, verb, row, message):
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + row + b'\n{"text": "b"}\n')
+    result = command(*verb, "--input", path)
+    assert f"{path}, {message}" in result.error
+    assert len(result.answers) == 1
+
+
+@pytest.mark.parametrize(
+    "row", ['"labels": "a,b"', '"labels": []', '"labels": null', '"labels": [5]', '"labels": [""]']
+)
+def test_bad_labels_of_a_line_are_named_with_the_line(command, row):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=f'{{"text": "a", {row}}}\n'.encode())
+    assert "stdin, line 1" in result.error
+
+
+def test_a_line_without_labels_needs_those_of_the_command(command):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=b'{"text": "a"}\n')
+    assert "stdin, line 1: labels is None" in result.error
+
+
+def test_a_bad_second_text_is_named_with_its_line(command):
+    result = command("classify", "--jsonl", "--input", "-", stdin=b'{"text": "a", "text_pair": 5}\n')
+    assert "stdin, line 1: text_pair is 5: expected a string" in result.error
+
+
+def test_an_input_that_is_a_folder_is_named(command, tmp_path):
+    assert f"cannot read {tmp_path}" in command("classify", "--input", tmp_path).error
+
+
+def test_a_missing_input_is_named_even_where_the_output_exists(command, tmp_path):
+    (tmp_path / "answers").write_text("old\n")
+    missing = tmp_path / "missing.txt"
+    result = command("classify", "--input", missing, "--output", tmp_path / "answers")
+    assert f"cannot read {missing}" in result.error
+
+
+# Bad output
+
+
+@pytest.mark.parametrize("output", ["missing/answers", "."])
+def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
+    command, tmp_path, monkeypatch, output
+):
+    monkeypatch.setattr(cli, "_pipeline", lambda *_: pytest.fail("the model was loaded"))
+    path = tmp_path / output
+    assert f"cannot write to {path}" in command("classify", "--input", "-", "--output", path, stdin=b"a\n").error
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_an_output_that_is_the_input_is_refused(command, tmp_path, link):
+    path, output = tmp_path / "texts.txt", tmp_path / ("link" if link else "texts.txt")
+    path.write_text("a\n")
+    if link:
+        output.symlink_to(path)
+    assert "is the input" in command("classify", "--input", path, "--output", output).error
+    assert path.read_text() == "a\n"
+
+
+FAILURES = [
+    (["--model", "./nowhere"], b"a\n"),
+    (["--dtype", "int3"], b"a\n"),
+    (["--labels", "a,"], b"a\n"),
+    (["--template", "nothing"], b"a\n"),
+    ([], b"\xff\n"),
+]
+
+
+@pytest.mark.parametrize(("options", "stdin"), FAILURES)
+def test_a_run_that_fails_before_its_first_answer_keeps_what_the_output_held(command, tmp_path, options, stdin):
+    output = tmp_path / "answers"
+    output.write_text("kept\n")
+    result = command("zero-shot", "--labels", "a", "--input", "-", "--output", output, *options, stdin=stdin)
+    assert result.error
+    assert output.read_text() == "kept\n"
+
+
+@pytest.mark.parametrize(("options", "stdin"), FAILURES)
+def test_a_run_that_fails_before_its_first_answer_makes_no_file(command, tmp_path, options, stdin):
+    output = tmp_path / "answers"
+    result = command("zero-shot", "--labels", "a", "--input", "-", "--output", output, *options, stdin=stdin)
+    assert result.error
+    assert not output.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without space")
+def test_a_full_disk_is_one_line(command):
+    result = command("classify", "--input", "-", "--output", "/dev/full", stdin=b"a\n")
+    assert result.code == 2
+    assert "No space left" in result.err.splitlines()[-1]
+
+
+def test_output_is_utf8_whatever_the_terminal_says(command, monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    assert command("zero-shot", "日本", "--labels", "é").code == 0
+    assert written.getvalue().decode().startswith("日本\n  é  ")
+
+
+def test_a_run_that_fails_later_leaves_the_answers_before(command, tmp_path):
+    output = tmp_path / "answers"
+    assert command("classify", "--input", "-", "--output", output, stdin=b"a\nb\n\xff\n").error
+    assert len([json.loads(line) for line in output.read_text().splitlines()]) == 2
+
+
+# Interruptions
+
+
+def test_an_interrupted_run_leaves_complete_lines(command, tmp_path, monkeypatch):
+    class Typist(io.BytesIO):
+        """Gives up after 10 lines."""
+
+        def __iter__(self):
+            yield from itertools.repeat(b"the team won\n", 10)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipelines, "WINDOW", 4)
+    result = command("classify", "--input", "-", "--output", tmp_path / "answers", stdin=Typist())
+    assert (result.code, result.out) == (130, "")
+    assert result.err.splitlines()[-1].startswith("minidistil: interrupted")
+    content = (tmp_path / "answers").read_text()
+    assert content.endswith("\n")
+    assert len([json.loads(line) for line in content.splitlines()]) == 8  # two whole windows
+
+
+def start(*arguments, **options):
+    """The command in a process of its own, which hears Ctrl-C even where the tests' own process does not."""
+    program = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from minidistil.cli import main; sys.exit(main())"
+    )
+    environment = {**os.environ, "PYTHONWARNINGS": "", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment, **pipes, **options)
+
+
+def test_control_c_stops_a_long_run_between_lines(folder):
+    arguments = ["classify", "--model", str(folder), "--device", "cpu", "--input", "-"]
+    with start(*arguments, stdin=subprocess.PIPE) as process:
+        process.stdin.write(b"the team won\n" * 3 * pipelines.WINDOW + b"team " * 100 + b"\n")
+        process.stdin.flush()  # and stdin stays open: there may be more to come
+        first = [process.stdout.readline() for _ in range(10)]
+        process.send_signal(signal.SIGINT)
+        rest, err = process.stdout.read(), process.stderr.read().decode()
+    assert process.returncode == 130
+    lines = b"".join([*first, rest])
+    assert lines.endswith(b"\n")
+    assert {json.loads(line)["label"] for line in lines.splitlines()} <= {"ENTAILMENT", "NEUTRAL", "CONTRADICTION"}
+    assert "Traceback" not in err
+    assert err.splitlines()[-1] == "minidistil: interrupted; the lines written so far are complete"
+
+
+def test_a_closed_pipe_is_quiet_and_warnings_are_one_line(folder, tmp_path):
+    path = tmp_path / "texts.txt"  # its answers are more than a pipe holds
+    path.write_text("team " * 100 + "\n" + "the team won\n" * 4 * pipelines.WINDOW)
+    with start("classify", "--model", str(folder), "--device", "cpu", "--input", str(path)) as process:
+        json.loads(process.stdout.readline())
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert process.returncode == 141  # as a program that SIGPIPE ends
+    lines = [line for line in err.splitlines() if " texts, " not in line]  # progress, on a slow machine
+    assert lines == [f"minidistil: texts longer than {POSITIONS} tokens are cut"]
+
+
+def test_help_takes_neither_torch_nor_numpy():
+    program = """
+import runpy, sys
+for arguments in (["--help"], ["zero-shot", "--help"], ["classify", "--help"]):
+    sys.argv[1:] = arguments
+    try:
+        runpy.run_module("minidistil", run_name="__main__")
+    except SystemExit as stopped:
+        assert stopped.code == 0
+print(sorted({"torch", "numpy", "tokenizers", "safetensors", "huggingface_hub"} & sys.modules.keys()))
+"""
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert run.stdout.splitlines()[-1] == "[]"
+    for word in (
+        "zero-shot",
+        "classify",
+        "--labels",
+        "--template",
+        "--multi-label",
+        "--pair",
+        "--input",
+        "--output",
+    ):
+        assert word in run.stdout
