@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
+import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -54,9 +53,8 @@ def from_pretrained(
     On the CPU, weights stored in the asked dtype are not copied: they are the file, mapped into memory.
     """
     files = find_files(name, revision)
-    config = DistilBertConfig.from_file(files.get("config.json"))
-    cls = _class_for_task(task) if task else _class_for_config(config, files)
-    return _load(cls, files, config, dtype, device, ops)
+    cls = _class_for_task(task) if task else _class_for_files(files)
+    return load(cls, files, dtype=dtype, device=device, ops=ops)
 
 
 def load(
@@ -69,8 +67,15 @@ def load(
     ops: Ops | None = None,
 ) -> M:
     """Load a checkpoint as one class: see `from_pretrained`."""
+    wanted = None if dtype is None else parse_dtype(dtype)
+    where = parse_device("cpu" if device is None else device)
     files = find_files(name, revision)
-    return _load(cls, files, DistilBertConfig.from_file(files.get("config.json")), dtype, device, ops)
+    config = DistilBertConfig.from_file(files.get("config.json"))
+    model = cls(config, device="meta")
+    shapes = {name: list(parameter.shape) for name, parameter in model.state_dict().items()}
+    model.load_state_dict(_read(files.get("model.safetensors"), shapes, where, wanted, config.dtype), assign=True)
+    model.eval()
+    return model if ops is None else model.with_ops(**vars(ops))
 
 
 def _class_for_task(task: str) -> type[Model]:
@@ -79,7 +84,8 @@ def _class_for_task(task: str) -> type[Model]:
     return TASKS[task]
 
 
-def _class_for_config(config: DistilBertConfig, files: Files) -> type[Model]:
+def _class_for_files(files: Files) -> type[Model]:
+    config = DistilBertConfig.from_file(files.get("config.json"))
     for architecture in config.architectures:
         if architecture in MODELS:
             return MODELS[architecture]
@@ -87,26 +93,6 @@ def _class_for_config(config: DistilBertConfig, files: Files) -> type[Model]:
     raise CheckpointError(
         f"{files}: architectures in config.json {named}: minidistil has {', '.join(MODELS)}; "
         f"give task= ({', '.join(TASKS)}) to choose one"
-    )
-
-
-def _load(
-    cls: type[M],
-    files: Files,
-    config: DistilBertConfig,
-    dtype: str | torch.dtype | None,
-    device: str | torch.device | None,
-    ops: Ops | None,
-) -> M:
-    wanted = None if dtype is None else parse_dtype(dtype)
-    where = parse_device("cpu" if device is None else device)
-    model = cls(config, device="meta")
-    shapes = {name: list(parameter.shape) for name, parameter in model.state_dict().items()}
-    tensors = _read(files.get("model.safetensors"), shapes, where, wanted, config.dtype)
-    model.load_state_dict(tensors, assign=True)
-    model.eval()
-    return (
-        model if ops is None else model.with_ops(**{f.name: getattr(ops, f.name) for f in dataclasses.fields(ops)})
     )
 
 
@@ -180,6 +166,8 @@ def save(model: Model, folder: str | Path) -> None:
     """Write config.json and model.safetensors, in the parameters' own dtype, as transformers reads them."""
     from safetensors.torch import save_file
 
+    if model.device.type == "meta":
+        raise InputError("there is nothing to save: the model is on the meta device, without weights")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     dtype = str(model.dtype).removeprefix("torch.")
     config = dataclasses.replace(model.config, architectures=(type(model).__name__,), dtype=dtype)
@@ -195,25 +183,22 @@ def save(model: Model, folder: str | Path) -> None:
 def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
     """Write files beside their places, then rename them all: what fails leaves the folder's files as they were."""
     folder = Path(folder)
-    beside = {folder / name: folder / f".{name}.{os.getpid()}" for name in writers}
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for place in beside:
-            if place.is_dir():
-                raise IsADirectoryError(f"{place} is a folder")
-        for path, write in zip(beside.values(), writers.values(), strict=True):
-            path.touch()
-            mode = path.stat().st_mode
-            write(path)
-            path.chmod(mode)  # safetensors makes files that only their owner may read
-        for place, path in beside.items():
-            path.replace(place)
+        for name in writers:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(f"{name} is a folder")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-", ignore_cleanup_errors=True) as beside:
+            for name, write in writers.items():
+                path = Path(beside, name)
+                path.touch()
+                mode = path.stat().st_mode
+                write(path)
+                path.chmod(mode)  # safetensors makes files that only their owner may read
+            for name in writers:
+                Path(beside, name).replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write to {folder}: {error}") from error
-    finally:
-        for path in beside.values():
-            with contextlib.suppress(OSError):
-                path.unlink()
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
@@ -221,32 +206,28 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
     path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-def read_json(path: Path | None) -> dict[str, Any]:
-    """Read a JSON object; a file that is not there is an empty one."""
-    if path is None:
-        return {}
-    try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
-    return values
-
-
-class Files(Protocol):
+class Files:
     """The files of one checkpoint."""
 
     def find(self, filename: str) -> Path | None:
         """Give a file's path; None where the checkpoint has no such file."""
+        raise TypeError(f"{type(self).__name__} has no files: use Folder or HubRepository")
 
     def get(self, *filenames: str) -> Path:
-        """Give the path of the first of these files; CheckpointError where the checkpoint has none."""
+        """Give the path of the first of these files; CheckpointError where there is none."""
+        for filename in filenames:
+            if (path := self.find(filename)) is not None:
+                return path
+        raise CheckpointError(f"{self} has no {' or '.join(filenames)}{self.hint()}")
+
+    def hint(self) -> str:
+        """Say what may be the matter where a file is missing."""
+        return ": is it a checkpoint in the Hub's format?"
 
 
 def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
     """Find a checkpoint: a folder, then the checkpoints that come with the package, then the Hub."""
-    if isinstance(name, Folder | HubRepository):
+    if isinstance(name, Files):
         return name
     if not isinstance(name, str | Path) or not str(name):
         raise InputError(f"the name of a checkpoint is {name!r}: expected a folder or a Hub id")
@@ -274,7 +255,7 @@ def _shipped(name: str) -> Iterable[Path]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Folder:
+class Folder(Files):
     """A checkpoint in a folder."""
 
     path: Path
@@ -287,16 +268,8 @@ class Folder:
         path = self.path / filename
         return path if path.is_file() else None
 
-    def get(self, *filenames: str) -> Path:
-        """Give the path of the first of these files; CheckpointError where the folder has none."""
-        for filename in filenames:
-            if (path := self.find(filename)) is not None:
-                return path
-        names = " or ".join(filenames)
-        raise CheckpointError(f"{self.path} has no {names}: is it a checkpoint in the Hub's format?")
 
-
-class HubRepository:
+class HubRepository(Files):
     """A checkpoint on the Hub, through huggingface_hub: its cache, its offline mode, its token.
 
     All files come from the commit of the first one, whatever is pushed in between.
@@ -312,13 +285,7 @@ class HubRepository:
 
     def find(self, filename: str) -> Path | None:
         """Give a file's path, downloaded where the cache lacks it; None where the repository has no such file."""
-        from huggingface_hub import (
-            _CACHED_NO_EXIST,
-            errors,
-            hf_hub_download,
-            is_offline_mode,
-            try_to_load_from_cache,
-        )
+        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
 
         def known_missing() -> bool:
             return try_to_load_from_cache(self.name, filename, revision=self.revision) is _CACHED_NO_EXIST
@@ -328,7 +295,7 @@ class HubRepository:
         try:
             path = Path(hf_hub_download(self.name, filename, revision=self.revision))
         except errors.LocalEntryNotFoundError as error:
-            if is_offline_mode() or known_missing():
+            if constants.HF_HUB_OFFLINE or known_missing():
                 return None
             raise CheckpointError(
                 f"cannot reach the Hub for {filename} of {self}, and it is not cached"
@@ -351,14 +318,8 @@ class HubRepository:
         self.pinned = True
         return path
 
-    def get(self, *filenames: str) -> Path:
-        """Give the path of the first of these files; CheckpointError where there is none."""
-        from huggingface_hub import is_offline_mode
+    def hint(self) -> str:
+        """Say whether the Hub was asked."""
+        from huggingface_hub import constants
 
-        for filename in filenames:
-            if (path := self.find(filename)) is not None:
-                return path
-        names = " or ".join(filenames)
-        if is_offline_mode():
-            raise CheckpointError(f"{names} of {self} is not in the cache, and the Hub is off (HF_HUB_OFFLINE)")
-        raise CheckpointError(f"{self} on the Hub has no {names}")
+        return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"

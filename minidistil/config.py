@@ -115,11 +115,8 @@ class DistilBertConfig:
     def from_file(cls, path: str | Path) -> DistilBertConfig:
         """Read a config.json; errors name the file."""
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
-            if not isinstance(values, dict):
-                raise CheckpointError(f"expected a JSON object, found {type(values).__name__}")
-            return cls.from_dict(values)
-        except (OSError, ValueError, RecursionError) as error:
+            return cls.from_dict(read_json(path))
+        except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
@@ -132,6 +129,17 @@ class DistilBertConfig:
         values["model_type"] = "distilbert"
         absent = [key for key, value in values.items() if value is None and key != "pad_token_id"]
         return {**extra, **{key: value for key, value in values.items() if key not in absent}}
+
+
+def read_json(path: str | Path) -> dict[str, Any]:
+    """Read a file that holds one JSON object."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} is not readable JSON: {error}") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
 
 
 def _is_int(value: object) -> bool:

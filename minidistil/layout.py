@@ -28,11 +28,13 @@ class Layout:
     token is a sequence of length 0.
     """
 
-    starts: Tensor  # (n + 1,) int32: sequence i is the tokens from starts[i] to starts[i + 1]
+    starts: Tensor  # (n + 1,) int32: sequence i is the tokens from starts[i] to starts[i + 1]; "cu_seqlens"
     starts_cpu: Tensor  # (n + 1,) the same, always on the CPU
     positions: Tensor  # (T,) int64: each token's place in its row, counted from the row's left edge
     slots: Tensor  # (T,) int64: each token's place among n * width padded ones
     width: int  # how long a padded row is
+    longest: int  # how long the longest sequence is
+    equal: bool  # whether all sequences have one length
     first: Layout | None = None  # the layout of the first tokens alone
     picks: Tensor | None = None  # in such a layout: (T,) int64, where those tokens lie in the whole list
 
@@ -54,11 +56,15 @@ class Layout:
 
     @classmethod
     def _build(cls, mask: Tensor, *, first: Layout | None = None, picks: Tensor | None = None) -> Layout:
-        rows, positions = mask.nonzero(as_tuple=True)
+        # cloned: they are views of one tensor, and a compiled model would be guarded by its shape
+        rows, positions = (x.clone() for x in mask.nonzero(as_tuple=True))
+        lengths = mask.sum(1)
         starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
-        starts[1:] = mask.sum(1).cumsum(0)
+        starts[1:] = lengths.cumsum(0)
         width = mask.shape[1]
-        return cls(starts, starts, positions, rows * width + positions, width, first, picks)
+        longest = max(lengths.tolist(), default=0)
+        equal = bool((lengths == longest).all())
+        return cls(starts, starts, positions, rows * width + positions, width, longest, equal, first, picks)
 
     def __len__(self) -> int:
         """How many sequences there are."""
@@ -72,11 +78,11 @@ class Layout:
     def to(self, device: torch.device | str) -> Layout:
         """Give the same layout with its tensors, but for `starts_cpu`, on another device."""
         moved: dict[str, Any] = {
-            "starts": self.starts.to(device),
-            "positions": self.positions.to(device),
-            "slots": self.slots.to(device),
+            "starts": _move(self.starts, device),
+            "positions": _move(self.positions, device),
+            "slots": _move(self.slots, device),
             "first": None if self.first is None else self.first.to(device),
-            "picks": None if self.picks is None else self.picks.to(device),
+            "picks": None if self.picks is None else _move(self.picks, device),
         }
         return dataclasses.replace(self, **moved)
 
@@ -88,7 +94,7 @@ class Layout:
         """Lay flat tokens out in rows, 0 where there is none: (T, ...) -> (n, width, ...)."""
         n = len(self.starts) - 1
         padded = x.new_zeros(n * self.width, *x.shape[1:])
-        return padded.index_copy(0, self.slots, x).unflatten(0, (n, self.width))
+        return padded.index_copy_(0, self.slots, x).unflatten(0, (n, self.width))
 
     def unpad(self, padded: Tensor) -> Tensor:
         """Take the real tokens out of padded rows: (n, width, ...) -> (T, ...)."""
@@ -113,8 +119,14 @@ class Batch:
     @classmethod
     def from_lists(cls, ids: Sequence[Sequence[int]], *, truncated: int = 0, pad_id: int = 0) -> Batch:
         """Make a batch of the token ids of n sequences."""
-        flat = torch.tensor([i for sequence in ids for i in sequence], dtype=torch.int64)
-        return cls._checked(flat, Layout.from_lengths([len(sequence) for sequence in ids]), truncated, pad_id)
+        try:
+            flat = [i for sequence in ids for i in sequence]
+            tensor = torch.tensor(flat, dtype=None if flat else torch.int64)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"expected a list of token ids for each sequence: {error}") from error
+        if tensor.dtype != torch.int64:
+            raise InputError(f"token ids are {tensor.dtype}: expected whole numbers")
+        return cls._checked(tensor, Layout.from_lengths([len(sequence) for sequence in ids]), truncated, pad_id)
 
     @classmethod
     def from_padded(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> Batch:
@@ -128,6 +140,8 @@ class Batch:
                 f"input_ids is {_describe(input_ids)}: expected whole numbers of shape (sequences, length)"
             )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        if not isinstance(mask, Tensor):
+            raise InputError(f"attention_mask is {type(mask).__name__}: expected a tensor")
         if mask.shape != input_ids.shape:
             raise InputError(
                 f"attention_mask is {_describe(mask)}: expected the shape of input_ids, {tuple(input_ids.shape)}"
@@ -161,7 +175,7 @@ class Batch:
 
     def to(self, device: torch.device | str) -> Batch:
         """Give the same batch on another device."""
-        return dataclasses.replace(self, ids=self.ids.to(device), layout=self.layout.to(device))
+        return dataclasses.replace(self, ids=_move(self.ids, device), layout=self.layout.to(device))
 
     def padded(self) -> tuple[Tensor, Tensor]:
         """Give `input_ids` and `attention_mask`, both (n, L) int64, as transformers takes them."""
@@ -180,7 +194,7 @@ def enter(
     if isinstance(inputs, Batch):
         if attention_mask is not None:
             raise InputError("attention_mask goes with padded input_ids: a Batch has none to mask")
-        batch, leave = inputs, _as_it_is
+        batch, leave = inputs, lambda x: x
     elif isinstance(inputs, Tensor):
         batch = Batch.from_padded(inputs, attention_mask)
         leave = batch.layout.pad
@@ -203,13 +217,13 @@ def first_tokens(batch: Batch) -> Layout:
     """Give the layout of the first tokens, which a sequence head reads: [CLS]."""
     if batch.starts_masked:
         raise InputError("a row starts with a masked position, but [CLS] must come first: pad on the right")
-    if batch.layout.first is None:
-        raise InputError("this layout is one of first tokens: a model reads whole sequences")
+    assert batch.layout.first is not None  # only the layout of first tokens itself has none
     return batch.layout.first
 
 
-def _as_it_is(x: Tensor) -> Tensor:
-    return x
+def _move(tensor: Tensor, device: torch.device | str) -> Tensor:
+    """Copy to a device without waiting for it; to the CPU with waiting, or the values would not be there yet."""
+    return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 
 def _describe(tensor: Tensor) -> str:

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import itertools
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from .config import DistilBertConfig
 from .errors import InputError
 from .layout import Batch, Layout, enter, first_tokens
-from .ops import Ops
+from .ops import Ops, Product
 
 EPS = 1e-12  # of every LayerNorm
 M = TypeVar("M", bound="Model")
@@ -70,6 +69,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
+        self.states: Any = None  # what `prepare` made; None for live products, which take the modules as they are
         self.n_heads = config.n_heads
         self.dropout = config.attention_dropout
         self.q_lin = lin(config.dim, config.dim)
@@ -77,17 +77,17 @@ class Attention(nn.Module):
         self.v_lin = lin(config.dim, config.dim)
         self.out_lin = lin(config.dim, config.dim)
 
-    def prepare(self, ops: Ops) -> None:
+    def prepare(self, ops: Ops) -> Any:
         """Let the products lay these weights out as they like."""
-        self.states = ops.qkv.prepare(self.q_lin, self.k_lin, self.v_lin), ops.linear.prepare(self.out_lin)
+        return ops.qkv.prepare(self.q_lin, self.k_lin, self.v_lin), ops.linear.prepare(self.out_lin)
 
-    def forward(self, x: Tensor, queries: Layout, keys: Layout, ops: Ops) -> Tensor:
+    def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout) -> Tensor:
         """Let the queries' tokens gather from all: (T, D) -> (Tq, D)."""
-        qkv, out = self.states
+        qkv, out = self.states or self.prepare(ops)
         q, k, v = (y.unflatten(1, (self.n_heads, -1)) for y in ops.qkv.run(x, qkv))  # 3 of (T, H, d)
         dropout_p = self.dropout if self.training else 0.0
-        gathered = ops.attention(queries.pick(q), k, v, queries, keys, dropout_p)  # (Tq, H, d)
-        return ops.linear.run(gathered.flatten(1), out)
+        context = ops.attention(queries.pick(q), k, v, queries, layout, dropout_p)  # (Tq, H, d)
+        return ops.linear.run(context.flatten(1), out)
 
 
 class FeedForward(nn.Module):
@@ -95,22 +95,26 @@ class FeedForward(nn.Module):
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
+        self.states: Any = None
         self.activation = config.activation
         self.dropout = config.dropout
         self.lin1 = lin(config.dim, config.hidden_dim)
         self.lin2 = lin(config.hidden_dim, config.dim)
 
-    def prepare(self, ops: Ops) -> None:
+    def prepare(self, ops: Ops) -> Any:
         """Let the products lay these weights out as they like."""
-        self.widen = ops.linear_gelu if self.activation == "gelu" else ops.linear
-        self.states = self.widen.prepare(self.lin1), ops.linear.prepare(self.lin2)
+        return self.first(ops).prepare(self.lin1), ops.linear.prepare(self.lin2)
+
+    def first(self, ops: Ops) -> Product:
+        """Give the product of lin1: GELU is part of it, ReLU is not."""
+        return ops.linear_gelu if self.activation == "gelu" else ops.linear
 
     def forward(self, x: Tensor, ops: Ops) -> Tensor:
-        """Widen, bend, narrow: (T, D) -> (T, F) -> (T, D)."""
-        state1, state2 = self.states
-        h = self.widen.run(x, state1)  # (T, F)
-        h = F.relu(h) if self.activation == "relu" else h  # gelu is part of its product
-        return F.dropout(ops.linear.run(h, state2), self.dropout, self.training)
+        """Widen, activate, narrow: (T, D) -> (T, F) -> (T, D)."""
+        state1, state2 = self.states or self.prepare(ops)
+        hidden = self.first(ops).run(x, state1)  # (T, F)
+        hidden = F.relu(hidden) if self.activation == "relu" else hidden
+        return F.dropout(ops.linear.run(hidden, state2), self.dropout, self.training)
 
 
 class Block(nn.Module):
@@ -127,7 +131,7 @@ class Block(nn.Module):
         """(T, D) -> (Tq, D): every token's new value, or that of the queries' tokens only."""
         queries = layout if queries is None else queries
         n1, n2 = self.sa_layer_norm, self.output_layer_norm
-        attended = self.attention(x, queries, layout, ops)
+        attended = self.attention(x, layout, ops, queries)
         x = ops.add_norm(attended, queries.pick(x), n1.weight, n1.bias, EPS)
         return ops.add_norm(self.ffn(x, ops), x, n2.weight, n2.bias, EPS)
 
@@ -166,12 +170,13 @@ class Model(nn.Module):
         """Make the modules, on the meta device: each class has its own."""
         raise TypeError(f"{type(self).__name__} is not a model: use one of its subclasses")
 
+    @torch.no_grad()
     def _use(self, ops: Ops) -> None:
         for module in self.modules():
             if isinstance(module, Model):
                 module._ops = ops
             elif isinstance(module, Attention | FeedForward):
-                module.prepare(ops)
+                module.states = None if ops.live else module.prepare(ops)
 
     @torch.no_grad()
     def reset_parameters(self) -> None:
@@ -197,14 +202,16 @@ class Model(nn.Module):
     def with_ops(self: M, **ops: Any) -> M:
         """Give another view of the same parameters, with some operations replaced, by their names in `Ops`.
 
-        Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have; InputError for
-        products that hold a copy of the weights, in a model that is being trained.
+        Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have. Products that
+        hold a copy of the weights do not see what another view does to them later, and are refused in training
+        (InputError).
         """
         changed = dataclasses.replace(self._ops, **ops)
         if self.training and not changed.live:
             raise InputError("these operations hold a copy of the weights, for inference only: call eval() first")
-        shared = {id(tensor): tensor for tensor in itertools.chain(self.parameters(), self.buffers())}
-        view = copy.deepcopy(self, shared)
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in self.parameters()}
+        memo |= {id(part.states): None for part in self.modules() if isinstance(part, Attention | FeedForward)}
+        view = copy.deepcopy(self, memo)
         view._use(changed)
         return view
 

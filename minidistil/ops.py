@@ -4,7 +4,7 @@ An implementation is a value: hand another one in with `model.with_ops(attention
 `from_pretrained(..., ops=...)`. The model knows nothing else about it.
 
 Letters in shapes: T tokens, D width of the model, K and N a product's input and output width, H heads,
-d width of a head, n sequences, L their length.
+d width of a head, n sequences, L their length, Tq and Lq those of the queries where they are fewer.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: flo
 
 
 class Product(NamedTuple):
-    """A matrix product with given weights: `prepare` them once, `run` often.
+    """A linear layer's product with its weights: `prepare` them once, `run` often.
 
-    A product whose state is the weights themselves is live: it can be trained, moved and loaded. One that
-    packs, fuses or quantises them holds a copy, and a model that uses it refuses what would leave it behind.
+    A product whose state is the modules themselves is live: it can be trained, moved, loaded and adapted. One
+    that packs, fuses or quantises holds a copy, and a model that uses it refuses what would leave it behind.
     """
 
     prepare: Callable[..., Any]  # the nn.Linear, or three of them -> state
@@ -46,14 +46,13 @@ class Product(NamedTuple):
     live: bool = False
 
 
-def _live(*lins: nn.Linear) -> tuple[nn.Linear, ...]:
-    """Keep the modules themselves, so that whatever happens to their weights is seen."""
+def _modules(*lins: nn.Linear) -> tuple[nn.Linear, ...]:
     return lins
 
 
 def _linear(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
     (lin,) = lins
-    return F.linear(x, lin.weight, lin.bias)
+    return lin(x)
 
 
 def _linear_gelu(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
@@ -61,12 +60,12 @@ def _linear_gelu(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
 
 
 def _qkv(x: Tensor, lins: tuple[nn.Linear, ...]) -> tuple[Tensor, ...]:
-    return tuple(F.linear(x, lin.weight, lin.bias) for lin in lins)
+    return tuple(lin(x) for lin in lins)
 
 
-qkv = Product(_live, _qkv, live=True)
-linear = Product(_live, _linear, live=True)
-linear_gelu = Product(_live, _linear_gelu, live=True)
+qkv = Product(_modules, _qkv, live=True)
+linear = Product(_modules, _linear, live=True)
+linear_gelu = Product(_modules, _linear_gelu, live=True)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Tensor:
@@ -75,43 +74,31 @@ def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dr
     Sequence i's queries see sequence i's keys, and nothing else; there may be fewer queries than keys
     (a classifier's last layer asks for its first tokens only). Attention Is All You Need, section 3.2.
     """
-    if torch.compiler.is_compiling():
-        return attention_padded(q, k, v, queries, keys, dropout_p)
-    runs = _runs(queries, keys)
-    if q.is_cpu or len(runs) <= 1:
-        return attention_runs(q, k, v, runs, dropout_p)
+    dense = q.is_cpu or (queries.equal and keys.equal)
+    if dense and not torch.compiler.is_compiling():
+        return attention_dense(q, k, v, queries, keys, dropout_p)
     return attention_padded(q, k, v, queries, keys, dropout_p)
 
 
-class Run(NamedTuple):
-    """Neighbouring sequences of one length."""
+def attention_dense(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float) -> Tensor:
+    """Attend to neighbouring sequences of one length as to a dense batch: no padding, no mask.
 
-    sequences: int
-    queries: int  # of each sequence
-    keys: int  # of each sequence
-
-
-def _runs(queries: Layout, keys: Layout) -> list[Run]:
-    pairs = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
-    return [Run(len(list(group)), *lengths) for lengths, group in pairs]
-
-
-def attention_runs(q: Tensor, k: Tensor, v: Tensor, runs: list[Run], dropout_p: float) -> Tensor:
-    """Attend to each run of sequences of one length as to one dense batch: no padding, no mask.
-
-    On a CPU nothing is faster than to ask for no work; on CUDA each run reaches the flash kernel.
+    On a CPU nothing is faster than to ask for no work; on CUDA this reaches the flash kernel.
     """
-    of_q = q.split([run.sequences * run.queries for run in runs])
-    of_k = k.split([run.sequences * run.keys for run in runs])
-    of_v = v.split([run.sequences * run.keys for run in runs])
-    outputs = [_dense(*parts, dropout_p) for parts in zip(runs, of_q, of_k, of_v, strict=True)]
+    groups = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
+    shapes = [(len(list(group)), *lengths) for lengths, group in groups]  # of (n, Lq, L)
+    of_q = q.split([n * queries for n, queries, _ in shapes])
+    of_k = k.split([n * keys for n, _, keys in shapes])
+    of_v = v.split([n * keys for n, _, keys in shapes])
+    outputs = [_dense(*parts, dropout_p) for parts in zip(shapes, of_q, of_k, of_v, strict=True)]
     return outputs[0] if len(outputs) == 1 else torch.cat([q[:0], *outputs])
 
 
-def _dense(run: Run, q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-    q = q.unflatten(0, (run.sequences, run.queries)).transpose(1, 2)  # (n, H, Lq, d)
-    k = k.unflatten(0, (run.sequences, run.keys)).transpose(1, 2)  # (n, H, L, d)
-    v = v.unflatten(0, (run.sequences, run.keys)).transpose(1, 2)  # (n, H, L, d)
+def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
+    n, queries, keys = shape
+    q = q.unflatten(0, (n, queries)).transpose(1, 2)  # (n, H, Lq, d)
+    k = k.unflatten(0, (n, keys)).transpose(1, 2)  # (n, H, L, d)
+    v = v.unflatten(0, (n, keys)).transpose(1, 2)  # (n, H, L, d)
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (n, H, Lq, d)
     return out.transpose(1, 2).flatten(0, 1)
 

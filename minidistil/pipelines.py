@@ -311,8 +311,6 @@ def _with_own_labels(texts: Iterable[str], label_sets: Iterator[Any]) -> Iterato
                 f"the labels of sequences[{i}] are {labels!r}: expected a list of labels for each text"
             )
         yield text, _checked_labels(list(labels))
-    if next(label_sets, None) is not None:
-        raise InputError("there are more sets of labels than texts")
 
 
 def _checked_labels(labels: list[Any]) -> list[str]:
@@ -328,11 +326,10 @@ def _checked_labels(labels: list[Any]) -> list[str]:
 class TextClassification(Pipeline):
     """Classify with the labels that the model was trained on."""
 
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Answer; a text alone, without top_k in the call, is answered in a list, as by transformers."""
-        answer = super().__call__(*args, **options)
-        wrapped = "top_k" in self.defaults and "top_k" not in options and args and isinstance(args[0], str)
-        return [answer] if wrapped else answer
+    def __call__(self, inputs: Any, **options: Any) -> Any:
+        """Answer: see `run`; a single text, without top_k in the call, in a list, as transformers does."""
+        answer = super().__call__(inputs, **options)
+        return [answer] if isinstance(inputs, str) and "top_k" not in options else answer
 
     def run(
         self,
@@ -350,11 +347,11 @@ class TextClassification(Pipeline):
         inputs: a text, {"text": ..., "text_pair": ...}, a list of those, or any iterable of them, which is
         read and answered as a stream. top_k: how many labels; None: all. function_to_apply: "softmax",
         "sigmoid" or "none"; None: what the model's config implies. truncation: True or a strategy of
-        `Tokenizer`; False: a text longer than the model is an error. padding: nothing is ever padded, so
-        that every value gives the same answer. batch_size: sequences in a batch at most.
+        `Tokenizer`; False: a text longer than the model is an error. padding: taken, as transformers does, but
+        every value gives the same answer. batch_size: sequences in a batch at most.
 
-        Returns {"label", "score"} for each input, in a list for a single text; with top_k a list of those
-        for each input. `InputError` for what is not text.
+        Returns {"label", "score"} for each input; with top_k a list of those for each. `InputError` for what
+        is not text.
         """
         del padding
         _check_inputs("inputs", inputs)
@@ -368,8 +365,7 @@ class TextClassification(Pipeline):
         rows = self._logits(pairs, strategy, max_length, batch_size)
         answers = (self._answer(row, function, top_k) for row in rows)
         if one:
-            answer = next(answers)
-            return [answer] if isinstance(inputs, str) and top_k is ... else answer
+            return next(answers)
         return list(answers) if isinstance(inputs, list | tuple) else answers
 
     def _function(self, name: str | None) -> str:

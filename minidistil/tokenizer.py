@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from .checkpoint import Files, find_files, read_json, write_files, write_json
-from .config import DistilBertConfig
+from .checkpoint import Files, find_files, write_files, write_json
+from .config import DistilBertConfig, read_json
 from .errors import CheckpointError, InputError
 from .layout import Batch
 
@@ -30,6 +30,7 @@ NORMALIZER = {  # tokenizer_config.json's keys, and the library's names and defa
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that take tokenizer.json as it is
+LOCK = threading.Lock()  # the library keeps truncation as state of a tokenizer
 
 
 class Encoded(NamedTuple):
@@ -54,8 +55,8 @@ class Tokenizer:
         self.max_length = max_length
         self.settings = settings or {}
         pad = _content(self.settings.get("pad_token", "[PAD]"))
+        backend.encode_special_tokens = bool(self.settings.get("split_special_tokens"))
         self.pad_id = 0 if pad is None else backend.token_to_id(pad) or 0
-        self._lock = threading.Lock()  # the library keeps truncation as state
 
     @classmethod
     def from_pretrained(cls, name: str | Path | Files, revision: str | None = None) -> Tokenizer:
@@ -74,11 +75,8 @@ class Tokenizer:
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
         settings = {key: _content(value) if key in SPECIAL else value for key, value in self.settings.items()}
-        settings |= {"model_max_length": self.max_length, "tokenizer_class": "DistilBertTokenizer"}
-        normalizer = self.backend.normalizer
-        if isinstance(normalizer, normalizers.BertNormalizer):
-            settings |= {key: getattr(normalizer, name) for key, (name, _) in NORMALIZER.items()}
-        with self._lock:
+        settings |= {"model_max_length": self.max_length, "tokenizer_class": GENERIC[0]}
+        with LOCK:
             self.backend.no_truncation()
             content = self.backend.to_str(pretty=True)
         write_files(
@@ -118,6 +116,8 @@ class Tokenizer:
         """Encode as `__call__` does, to lists of token ids."""
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
+        if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool)):
+            raise InputError(f"max_length is {max_length!r}: expected a whole number")
         limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(pairs is not None)
         if limit <= special:
@@ -127,12 +127,13 @@ class Tokenizer:
         if truncation == "only_second" and pairs is None:
             raise InputError("truncation is 'only_second' but there are no pairs to cut")
         inputs = _checked(texts, pairs)
-        with self._lock:
+        with LOCK:
             if truncation == "error":
                 self.backend.no_truncation()
             else:
-                self.backend.enable_truncation(limit, strategy=truncation)
-            encodings = self._encode_batch(inputs)
+                side = self.settings.get("truncation_side", "right")
+                self.backend.enable_truncation(limit, strategy=truncation, direction=side)
+            encodings = self._encode_batch(inputs, names or [f"texts[{i}]" for i in range(len(inputs))])
         ids = [encoding.ids for encoding in encodings]
         for i, sequence in enumerate(ids):
             if len(sequence) > limit:
@@ -140,15 +141,15 @@ class Tokenizer:
                 raise InputError(f"{name} has {len(sequence)} tokens, more than {limit}, and may not be cut")
         return Encoded(ids, sum(bool(encoding.overflowing) for encoding in encodings))
 
-    def _encode_batch(self, inputs: list[Any]) -> list[tokenizers.Encoding]:
+    def _encode_batch(self, inputs: list[Any], names: Sequence[str]) -> list[tokenizers.Encoding]:
         try:
             return self.backend.encode_batch_fast(inputs)
         except Exception:
-            for i, text in enumerate(inputs):  # the library does not say which one it was
+            for name, text in zip(names, inputs, strict=True):  # the library does not say which one it was
                 try:
                     self.backend.encode_batch_fast([text])
                 except Exception as error:
-                    raise InputError(f"texts[{i}] cannot be cut to fit: {error}") from error
+                    raise InputError(f"{name} cannot be cut to fit: {error}") from error
             raise
 
 
@@ -184,8 +185,13 @@ def _checked(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
 
 def _settings(files: Files) -> dict[str, Any]:
     """Read what the files say of special tokens and normalisation; tokenizer_config.json has the last word."""
-    older = read_json(files.find("special_tokens_map.json"))
-    settings = {**older, **read_json(files.find("tokenizer_config.json"))}
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        settings |= _read_if_there(files, name)
+    if settings.get("truncation_side", "right") not in ("left", "right"):
+        raise CheckpointError(
+            f"{files}: truncation_side is {settings['truncation_side']!r}: expected left or right"
+        )
     for key in NORMALIZER:
         if not isinstance(settings.get(key), bool | None):
             raise CheckpointError(
@@ -197,6 +203,11 @@ def _settings(files: Files) -> dict[str, Any]:
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
             )
     return settings
+
+
+def _read_if_there(files: Files, name: str) -> dict[str, Any]:
+    path = files.find(name)
+    return {} if path is None else read_json(path)
 
 
 def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
@@ -247,13 +258,14 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
     """Give the tokens that the files add to the vocabulary, and that are found whole in a text."""
     try:
         tokens = settings.get("added_tokens_decoder") or {
-            index: content for content, index in read_json(files.find("added_tokens.json")).items()
+            index: content for content, index in _read_if_there(files, "added_tokens.json").items()
         }
         added = [
             _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
         ]
         others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
-        special = [settings[key] for key in SPECIAL] + list(others)
+        others = others.values() if isinstance(others, dict) else others
+        special = [settings.get(key) for key in ("bos_token", "eos_token", *SPECIAL)] + list(others)
         flagged = {token.content for token in added}
         named = [token for token in special if token is not None and _content(token) not in flagged]
         added += [_token(token, special=True) for token in named]

@@ -15,6 +15,7 @@ from minidistil.layout import enter
 def test_the_numbers_of_a_ragged_batch_computed_by_hand():
     layout = Layout.from_lengths([3, 2])
     assert layout.starts.tolist() == [0, 3, 5]
+    assert (layout.longest, layout.equal) == (3, False)
     assert layout.starts.dtype == torch.int32
     assert layout.positions.tolist() == [0, 1, 2, 0, 1]
     assert layout.slots.tolist() == [0, 1, 2, 3, 4]
@@ -101,6 +102,7 @@ IDS = torch.ones(2, 3, dtype=torch.int64)
         (torch.ones(1, 513, dtype=torch.int64), None, "513 tokens long: the model has positions for 512"),
         ([[1, 2]], None, "expected a Batch or a tensor of token ids, found list"),
         (Batch.from_lists([[1]]), IDS, "attention_mask goes with padded input_ids"),
+        (IDS, [[1, 1, 0]], "attention_mask is list: expected a tensor"),
         (Batch.from_lists([[1000]]), None, "a token id is 1000"),
         (Batch.from_lists([[1] * 513]), None, "513 tokens long"),
     ],
@@ -118,6 +120,12 @@ def test_what_a_mask_hides_is_not_judged():
     mask = (torch.arange(600) < 4).long()[None]
     batch, _ = enter(ids, mask, twins()[0].config)
     assert batch.ids.tolist() == [7] * 4
+
+
+@pytest.mark.parametrize("ids", [[[1, 2.5]], [1, 2], [["a"]], [[2**70]], [[None]]])
+def test_lists_of_anything_but_ids_are_refused(ids):
+    with pytest.raises(InputError, match="token ids"):
+        Batch.from_lists(ids)
 
 
 def test_a_length_below_zero_is_refused():

@@ -199,6 +199,40 @@ def test_a_model_with_prepared_products_answers_alike():
         assert mine.with_ops(linear=prepared_linear()).with_ops(linear=linear).train().training
 
 
+def test_a_prepared_state_is_made_once_and_never_copied():
+    """Also from live weights with gradients, as a fused product would be written plainly."""
+    prepared = []
+
+    def fuse(q, k, v):
+        prepared.append(torch.cat([q.weight, k.weight, v.weight]))
+        return prepared[-1], torch.cat([q.bias, k.bias, v.bias])
+
+    fused = Product(fuse, lambda x, state: torch.nn.functional.linear(x, *state).chunk(3, dim=1))
+    mine, _ = twins()
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    view = mine.with_ops(qkv=fused)
+    assert len(prepared) == 2
+    with torch.inference_mode():
+        torch.testing.assert_close(view(batch), mine(batch), atol=1e-5, rtol=0)
+    assert len(minidistil.trace(view, batch).hidden) == 3
+    assert torch.equal(copy.deepcopy(view)(batch), view(batch))
+
+
+def test_a_module_put_in_place_of_a_linear_layer_is_used():
+    """As adapters and quantisers do it."""
+    model = ours(theirs({}))
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        before = model(batch)
+        block = model.distilbert.transformer.layer[0]
+        for parent, name in ((block.attention, "v_lin"), (block.ffn, "lin1")):
+            adapted = torch.nn.Sequential(getattr(parent, name), torch.nn.Hardtanh())
+            setattr(parent, name, adapted)
+            after = model(batch)
+            assert not torch.equal(after, before)
+            before = after
+
+
 def test_gradients_are_transformers_own():
     other = theirs({"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}).double().train()
     mine = ours(other).train()
@@ -244,8 +278,9 @@ def test_one_compilation_serves_twenty_batches_of_different_sizes(part):
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(mine, fullgraph=True, dynamic=True, backend=counter)
+    batches = different_batches(20)  # made outside inference mode, where tensors know what they are views of
     with torch.inference_mode():
-        for batch in different_batches(20):
+        for batch in batches:
             torch.testing.assert_close(compiled(batch), mine(batch), atol=1e-5, rtol=1e-5)
     assert counter.frame_count == 1
 

@@ -353,11 +353,16 @@ def test_one_text_takes_one_set_of_labels(zero_shot):
     assert zero_shot(TEXTS[0], [LABELS]) == zero_shot(TEXTS[0], LABELS)
 
 
-@pytest.mark.parametrize("sets", [SETS[:4], [*SETS, LABELS]], ids=["too few", "too many"])
 @pytest.mark.parametrize(("texts", "labels"), [(list, list), (list, iter), (iter, list), (iter, iter)])
-def test_as_many_sets_of_labels_as_texts_are_needed(zero_shot, texts, labels, sets):
+def test_each_text_needs_a_set_of_labels(zero_shot, texts, labels):
     with pytest.raises(InputError, match=r"labels"):
-        list(zero_shot(texts(TEXTS), labels(sets)))
+        list(zero_shot(texts(TEXTS), labels(SETS[:4])))
+
+
+def test_more_sets_of_labels_than_texts_are_an_error_where_both_can_be_counted(zero_shot):
+    with pytest.raises(InputError, match=r"sets of labels"):
+        zero_shot(TEXTS, [*SETS, LABELS])
+    assert len(zero_shot(TEXTS, itertools.repeat(LABELS))) == len(TEXTS)
 
 
 @pytest.mark.parametrize("labels", [["ab", "cd"], [5, 6]])
