@@ -6,7 +6,6 @@ the medians are compared. Absolute times are this machine's, on this day.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import platform
@@ -69,6 +68,7 @@ def bench(model: str, pairs: str, *, base: bool = False, repeats: int = 7, batch
     """
     transformers = require("transformers", extra="peers")
     transformers.logging.set_verbosity_error()
+    premises, hypotheses = _read_pairs(pairs, batch)
     with tempfile.TemporaryDirectory() as folder:
         if base:
             _write_base(model, folder)
@@ -76,15 +76,30 @@ def bench(model: str, pairs: str, *, base: bool = False, repeats: int = 7, batch
         report: dict[str, Any] = {"machine": _machine(), "torch": torch.__version__}
         report |= {"transformers": transformers.__version__, "parameters": 0, "rows": []}
         print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}")
-        ceiling = product_rate()
-        report["product rate"] = ceiling
-        print(f"ceiling: {ceiling / 1e9:.0f} GFLOP/s, the best float32 product at DistilBERT's shapes")
-        for row in itertools.chain(_start_up(where, repeats), _batch(where, pairs, repeats, batch, report)):
-            print(f"{row.name:<52} {row.ours:9.3f} {row.unit} {row.theirs:9.3f} {row.unit}  ratio {row.ratio:.2f}")
-            report["rows"].append({**row._asdict(), "ratio": row.ratio})
-    share = report["product operations"] / report["rows"][-1]["ours"] / ceiling
-    print(f"{report['parameters'] / 1e6:.0f}M parameters; the batch runs at {share:.0%} of the ceiling")
+        report["product rate"], report["copy rate"] = product_rate(), copy_rate()
+        rates = f"{report['product rate'] / 1e9:.0f} GFLOP/s, copies {report['copy rate'] / 1e9:.0f} GB/s"
+        print(f"ceilings: float32 products at DistilBERT's shapes {rates}")
+        for row in _start_up(where, repeats):
+            _show(row, report)
+        for row in _batch(where, premises, hypotheses, repeats, report):
+            _show(row, report)
+    share = report["product operations"] / report["rows"][-1]["ours"] / report["product rate"]
+    print(f"{report['parameters'] / 1e6:.0f}M parameters; the batch runs at {share:.0%} of the product ceiling")
     return report
+
+
+def _show(row: Row, report: dict[str, Any]) -> None:
+    print(f"{row.name:<46} {row.ours:8.3f} {row.unit:<2} {row.theirs:8.3f} {row.unit:<2}  ratio {row.ratio:.2f}")
+    report["rows"].append({**row._asdict(), "ratio": row.ratio})
+
+
+def _read_pairs(path: str, count: int) -> tuple[list[str], list[str]]:
+    try:
+        lines = Path(path).read_text(encoding="utf-8").splitlines()[:count]
+        records = [json.loads(line) for line in lines]
+        return [record["premise"] for record in records], [record["hypothesis"] for record in records]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: expected lines of JSON with premise and hypothesis: {error}") from error
 
 
 def _write_base(model: str, folder: str) -> None:
@@ -111,6 +126,13 @@ def product_rate() -> float:
     x, weight = torch.randn(1024, 768), torch.randn(3072, 768)
     seconds = [_seconds(lambda: torch.nn.functional.linear(x, weight)) for _ in range(20)]
     return 2 * 1024 * 768 * 3072 / min(seconds)
+
+
+def copy_rate() -> float:
+    """Give the best rate of a copy in memory, in bytes read and written a second."""
+    x = torch.ones(2**26)
+    out = torch.empty_like(x)
+    return 2 * x.nbytes / min(_seconds(lambda: out.copy_(x)) for _ in range(10))
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -157,14 +179,13 @@ def _process(command: list[str]) -> tuple[float, float]:
     return float(seconds), float(memory)
 
 
-def _batch(model: str, pairs: str, repeats: int, size: int, report: dict[str, Any]) -> list[Row]:
+def _batch(
+    model: str, premises: list[str], hypotheses: list[str], repeats: int, report: dict[str, Any]
+) -> list[Row]:
     """Measure one batch of real pairs, in the order of the file, in float32, in this process."""
     transformers = require("transformers", extra="peers")
-    records = [json.loads(line) for line in Path(pairs).read_text(encoding="utf-8").splitlines()[:size]]
     mine = from_pretrained(model, task="text-classification")
-    batch = Tokenizer.from_pretrained(model)(
-        [record["premise"] for record in records], [record["hypothesis"] for record in records]
-    )
+    batch = Tokenizer.from_pretrained(model)(premises, hypotheses)
     peer = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype="float32").eval()
     ids, mask = batch.padded()
     with torch.inference_mode():

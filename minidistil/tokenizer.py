@@ -24,6 +24,7 @@ SPECIAL = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+NAMED = ("bos_token", "eos_token", *SPECIAL)  # in transformers' order
 NORMALIZER = {  # tokenizer_config.json's keys, and the library's names and defaults for them
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
@@ -74,7 +75,7 @@ class Tokenizer:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
-        settings = {key: _content(value) if key in SPECIAL else value for key, value in self.settings.items()}
+        settings = {key: _content(value) if key in NAMED else value for key, value in self.settings.items()}
         settings |= {"model_max_length": self.max_length, "tokenizer_class": GENERIC[0]}
         with LOCK:
             self.backend.no_truncation()
@@ -265,7 +266,7 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
         ]
         others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
         others = others.values() if isinstance(others, dict) else others
-        special = [settings.get(key) for key in ("bos_token", "eos_token", *SPECIAL)] + list(others)
+        special = [settings.get(key) for key in NAMED] + list(others)
         flagged = {token.content for token in added}
         named = [token for token in special if token is not None and _content(token) not in flagged]
         added += [_token(token, special=True) for token in named]

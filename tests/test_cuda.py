@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 
 import pytest
 import torch
@@ -52,6 +53,21 @@ def test_a_batch_never_waits_for_the_device(form):
             mine(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+def test_the_padded_form_waits_once():
+    mine = copy.deepcopy(twins()[0]).cuda()
+    ids, mask = (x.cuda() for x in inputs("ragged", 128, 1000))
+    with torch.inference_mode():
+        mine(ids, mask)
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with warnings.catch_warnings(record=True) as waits:
+                warnings.simplefilter("always")
+                mine(ids, mask)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+    assert len(waits) == 1, [str(wait.message) for wait in waits]
 
 
 def test_the_dtype_on_cuda_is_the_files(tmp_path):

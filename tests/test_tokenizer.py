@@ -1,4 +1,5 @@
 import json
+import pickle
 import sys
 import threading
 import unicodedata
@@ -314,6 +315,18 @@ def extra_special_tokens(form, folder):
     return FORMS[form](folder, extra_special_tokens=[NEW, "x"])
 
 
+def named_extra_special_tokens(form, folder):
+    return FORMS[form](folder, extra_special_tokens={"x": NEW})
+
+
+def begin_and_end_tokens(form, folder):
+    return FORMS[form](folder, bos_token="<bos>", eos_token={"__type": "AddedToken", **as_map("<eos>")})
+
+
+def special_tokens_that_are_split(form, folder):
+    return FORMS[form](folder, split_special_tokens=True)
+
+
 def renamed(form, folder):
     return FORMS[form](folder, vocabulary=RENAMED, **NAMES)
 
@@ -364,6 +377,9 @@ def no_tokenizer_config(form, folder):
             added_tokens_json,
             additional_special_tokens,
             extra_special_tokens,
+            named_extra_special_tokens,
+            begin_and_end_tokens,
+            special_tokens_that_are_split,
             renamed,
             renamed_by_special_tokens_map,
             renamed_by_maps,
@@ -389,7 +405,18 @@ def unusual_both(unusual):
 @thorough
 @given(st.lists(st.lists(AROUND, max_size=8).map("".join), min_size=1, max_size=4))
 @example(
-    [*SPECIAL, *NAMES.values(), "<e>", f"a {NEW} b", f"a{NEW}b", "[mask]", "x axb x", "  [MASK]  ", f" {NEW}  ."]
+    [
+        *SPECIAL,
+        *NAMES.values(),
+        "<e>",
+        "<bos>a<eos>",
+        f"a {NEW} b",
+        f"a{NEW}b",
+        "[mask]",
+        "x axb x",
+        "  [MASK]  ",
+        f" {NEW}  .",
+    ]
 )
 def test_tokens_of_a_folder_s_own_are_found_as_in_transformers(unusual_both, texts):
     ours, theirs = unusual_both
@@ -477,6 +504,43 @@ def test_truncated_counts_the_texts_that_lost_something(tokenizer):
     assert tokenizer(texts).truncated == 0
     assert tokenizer(texts, max_length=5).truncated == 2
     assert tokenizer(texts, ["a"] * 5, max_length=6).truncated == 3
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("truncation", TRUNCATIONS[:3])
+def test_the_side_that_is_cut_is_the_one_that_the_files_name(tmp_path, form, truncation):
+    ours, theirs = load_both(FORMS[form](tmp_path, truncation_side="left"))
+    texts, pairs = ["a b c d e f", "a b c d e"], ["g h i j k", "k l m n o p"]
+    expected = theirs(texts, pairs, max_length=11, truncation=truncation)["input_ids"]
+    assert ours.encode(texts, pairs, max_length=11, truncation=truncation).ids == expected
+
+
+def test_a_side_that_is_none_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="truncation_side is 'up'"):
+        Tokenizer.from_pretrained(write_vocab(tmp_path, truncation_side="up"))
+
+
+@pytest.mark.parametrize("max_length", ["5", 5.5, True])
+def test_a_max_length_that_is_no_number_is_refused(tokenizer, max_length):
+    with pytest.raises(InputError, match="max_length is"):
+        tokenizer("a", max_length=max_length)
+
+
+def test_a_tokenizer_can_be_sent_to_another_process(tokenizer):
+    assert pickle.loads(pickle.dumps(tokenizer)).encode(["a b"]).ids == tokenizer.encode(["a b"]).ids
+
+
+@pytest.mark.parametrize("normalizer", [None, tokenizers.normalizers.NFC()], ids=["none", "NFC"])
+def test_a_normalizer_that_is_not_berts_is_saved_as_it_is(tmp_path, normalizer):
+    folder = write_tokenizer_json(tmp_path / "from", tokenizer_class="PreTrainedTokenizerFast")
+    backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
+    backend.normalizer = normalizer
+    backend.save(str(folder / "tokenizer.json"))
+    write_config(tmp_path)
+    before = load_ids(folder, ["The Cafe\u0301 THE"])
+    Tokenizer.from_pretrained(folder).save_pretrained(tmp_path)
+    ours, theirs = load_both(tmp_path)
+    assert ours.encode(["The Cafe\u0301 THE"]).ids == theirs(["The Cafe\u0301 THE"])["input_ids"] == before
 
 
 def test_each_truncation_cuts_its_side(tokenizer):
