@@ -65,7 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "zero-shot", "classify with any labels", zero_shot)
     verb.add_argument("--labels", help="the labels, with commas between; for JSONL input, where a line has none")
     given: dict[str, Any] = {"default": argparse.SUPPRESS}  # what is not given keeps the pipeline's own default
-    verb.add_argument("--template", dest="hypothesis_template", help="a sentence with {} for the label", **given)
+    verb.add_argument(
+        "--template", dest="hypothesis_template", metavar="TEXT", help="a sentence with {} for the label", **given
+    )
     verb.add_argument(
         "--multi-label", action="store_true", help="score each label alone: several may be true", **given
     )
