@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from places import MINILM, ROOT, needs_minilm
 from safetensors.torch import load_file, save_file
 
 import minidistil
@@ -22,8 +23,6 @@ from minidistil import (
     checkpoint,
 )
 
-ROOT = Path(__file__).parents[1]
-REAL = ROOT.parent / "shared/weights/minilm-l6-mnli"
 TINY = {
     "vocab_size": 60,
     "max_position_embeddings": 16,
@@ -581,8 +580,8 @@ def run(arguments, cwd, **environment):
 # A checkpoint of real size
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real checkpoint is not here")
+@needs_minilm
 def test_a_real_checkpoint_is_loaded_bit_for_bit():
-    stored = load_file(REAL / "model.safetensors")
-    loaded = minidistil.from_pretrained(REAL).state_dict()
+    stored = load_file(MINILM / "model.safetensors")
+    loaded = minidistil.from_pretrained(MINILM).state_dict()
     same_bits({name: loaded[name] for name in sorted(loaded)}, {name: stored[name] for name in sorted(stored)})

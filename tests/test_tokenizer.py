@@ -3,17 +3,16 @@ import pickle
 import sys
 import threading
 import unicodedata
-from pathlib import Path
 
 import pytest
 import tokenizers
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
+from places import MINILM, needs_minilm
 
 from minidistil import CheckpointError, InputError, Tokenizer
 
-REAL = Path(__file__).parents[2] / "shared/weights/minilm-l6-mnli"
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 LETTERS = [chr(code) for code in range(33, 127)]
@@ -199,7 +198,7 @@ def test_both_forms_of_files_give_the_same_ids(folders, name):
     assert load_ids(folders["vocab.txt", name], texts) == load_ids(folders["tokenizer.json", name], texts)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real checkpoint is not here")
+@needs_minilm
 @thorough
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), LIMITS, st.sampled_from(TRUNCATIONS))
 def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_length, truncation):
@@ -210,10 +209,10 @@ def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_len
 
 @pytest.fixture(scope="module")
 def real():
-    return load_both(REAL)
+    return load_both(MINILM)
 
 
-@pytest.mark.skipif(not REAL.is_dir(), reason="the real checkpoint is not here")
+@needs_minilm
 def test_every_character_has_the_ids_of_transformers(real):
     ours, theirs = real
     characters = [chr(code) for code in range(0x3400) if unicodedata.category(chr(code)) != "Cs"]
