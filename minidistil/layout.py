@@ -110,8 +110,8 @@ class Batch:
 
     ids: Tensor  # (T,) int64
     layout: Layout
-    largest_id: int  # the largest token id
-    longest: int  # one more than the last position: as many as the model must have
+    largest_id: int  # what the model's vocabulary must have
+    largest_position: int  # what its position table must have
     starts_masked: bool = False  # whether a row that is not empty has its first position masked
     truncated: int = 0  # how many texts lost their end to fit
     pad_id: int = 0  # what `padded` fills up with
@@ -160,14 +160,13 @@ class Batch:
 
     @classmethod
     def _checked(cls, ids: Tensor, layout: Layout, truncated: int = 0, pad_id: int = 0) -> Batch:
-        smallest, largest_id, longest = 0, 0, 0
+        largest_id, largest_position = -1, -1
         if len(ids):
-            smallest, largest_id = int(ids.min()), int(ids.max())
-            longest = int(layout.positions.max()) + 1
-        if smallest < 0:
-            raise InputError(f"a token id is {smallest}: ids are 0 or more")
+            largest_id, largest_position = int(ids.max()), int(layout.positions.max())
+        if (ids < 0).any():
+            raise InputError(f"a token id is {int(ids.min())}: ids are 0 or more")
         starts_masked = layout.first is not None and bool(layout.first.pick(layout.positions).any())
-        return cls(ids, layout, largest_id, longest, starts_masked, truncated, pad_id)
+        return cls(ids, layout, largest_id, largest_position, starts_masked, truncated, pad_id)
 
     def __len__(self) -> int:
         """How many sequences there are."""
@@ -205,9 +204,9 @@ def enter(
             f"a token id is {batch.largest_id}, beyond the model's vocabulary of {config.vocab_size}: "
             "is this the model's own tokenizer?"
         )
-    if batch.longest > config.max_position_embeddings:
+    if batch.largest_position >= config.max_position_embeddings:
         raise InputError(
-            f"a sequence is {batch.longest} tokens long: the model has positions for "
+            f"a sequence is {batch.largest_position + 1} tokens long: the model has positions for "
             f"{config.max_position_embeddings}; cut it, for example with max_length="
         )
     return batch, leave

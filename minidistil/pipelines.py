@@ -99,8 +99,11 @@ class Pipeline:
         batch_size: int | None = None,
     ) -> Iterator[Tensor]:
         """Give the logits (C,) of each text or pair, in order, in float32 on the CPU."""
+        count = 0
         for window in _windows(examples):
-            ids = self._encode(window, truncation, max_length or self.max_length)
+            names = [f"inputs[{i}]" for i in range(count, count + len(window))]
+            count += len(window)
+            ids = self._encode(window, names, truncation, max_length or self.max_length)
             distinct = list(dict.fromkeys(ids))  # equal sequences are computed once, so that ties are exact
             rows: dict[tuple[int, ...], Tensor] = {}
             for group in _groups([len(sequence) for sequence in distinct], batch_size):
@@ -111,7 +114,7 @@ class Pipeline:
             yield from (rows[sequence] for sequence in ids)
 
     def _encode(
-        self, window: list[tuple[str, str | None]], truncation: str, max_length: int
+        self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
     ) -> list[tuple[int, ...]]:
         ids: dict[int, tuple[int, ...]] = {}
         truncated = 0
@@ -124,7 +127,7 @@ class Pipeline:
                 [window[i][1] or "" for i in chosen] if paired else None,
                 max_length=max_length,
                 truncation=truncation,
-                names=[f"inputs[{i}]" for i in chosen],
+                names=[names[i] for i in chosen],
             )
             ids.update(zip(chosen, map(tuple, encoded.ids), strict=True))
             truncated += encoded.truncated

@@ -114,7 +114,7 @@ class Tokenizer:
         truncation: str = "longest_first",
         names: Sequence[str] | None = None,
     ) -> Encoded:
-        """Encode as `__call__` does, to lists of token ids."""
+        """Encode as `__call__` does, to lists of token ids. names: what errors call the texts."""
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
         if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool)):
@@ -128,17 +128,17 @@ class Tokenizer:
         if truncation == "only_second" and pairs is None:
             raise InputError("truncation is 'only_second' but there are no pairs to cut")
         inputs = _checked(texts, pairs)
+        names = names or [f"texts[{i}]" for i in range(len(inputs))]
         with LOCK:
             if truncation == "error":
                 self.backend.no_truncation()
             else:
                 side = self.settings.get("truncation_side", "right")
                 self.backend.enable_truncation(limit, strategy=truncation, direction=side)
-            encodings = self._encode_batch(inputs, names or [f"texts[{i}]" for i in range(len(inputs))])
+            encodings = self._encode_batch(inputs, names)
         ids = [encoding.ids for encoding in encodings]
-        for i, sequence in enumerate(ids):
+        for name, sequence in zip(names, ids, strict=True):
             if len(sequence) > limit:
-                name = names[i] if names else f"texts[{i}]"
                 raise InputError(f"{name} has {len(sequence)} tokens, more than {limit}, and may not be cut")
         return Encoded(ids, sum(bool(encoding.overflowing) for encoding in encodings))
 

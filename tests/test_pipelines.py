@@ -837,14 +837,14 @@ def read(path, count):
 
 @pytest.fixture(scope="module")
 def real_questions():
-    texts = [row["text"] for row in read(TREC, 100)]
+    texts = [row["text"] for row in read(TREC, 200)]
     options = {"candidate_labels": ["location", "person", "number"], "hypothesis_template": "It asks for a {}."}
     return texts, options, theirs(ZERO_SHOT, MINILM)(texts, batch_size=32, **options)
 
 
 @pytest.fixture(scope="module")
 def real_pairs():
-    pairs = [{"text": row["premise"], "text_pair": row["hypothesis"]} for row in read(MNLI, 100)]
+    pairs = [{"text": row["premise"], "text_pair": row["hypothesis"]} for row in read(MNLI, 200)]
     return pairs, theirs(CLASSIFY, MINILM)(pairs, batch_size=32, truncation=True, top_k=None)
 
 
@@ -864,14 +864,14 @@ def real_folder(request, tmp_path_factory):
 
 @needs_minilm
 @needs_data
-def test_a_hundred_real_questions_get_the_zero_shot_answers_of_transformers(real_folder, real_questions):
+def test_two_hundred_real_questions_get_the_zero_shot_answers_of_transformers(real_folder, real_questions):
     texts, options, expected = real_questions
     assert_same(ours(ZERO_SHOT, real_folder)(texts, **options), expected)
 
 
 @needs_minilm
 @needs_data
-def test_a_hundred_real_pairs_are_classified_as_by_transformers(real_folder, real_pairs):
+def test_two_hundred_real_pairs_are_classified_as_by_transformers(real_folder, real_pairs):
     pairs, expected = real_pairs
     assert_same(ours(CLASSIFY, real_folder)(pairs, top_k=None), expected)
 
