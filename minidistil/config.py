@@ -114,8 +114,9 @@ class DistilBertConfig:
     @classmethod
     def from_file(cls, path: str | Path) -> DistilBertConfig:
         """Read a config.json; errors name the file."""
+        values = read_json(path)
         try:
-            return cls.from_dict(read_json(path))
+            return cls.from_dict(values)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
 

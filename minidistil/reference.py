@@ -2,7 +2,7 @@
 
 One sequence at a time, from a plain dict of arrays with the Hub's names. No torch, no batch, no padding.
 
-    weights = {name: array, ...}                             # what model.safetensors holds
+    weights = safetensors.numpy.load_file("model.safetensors")
     logits = classify(weights, [101, 7592, 102], n_heads=12)  # [CLS] hello [SEP]
 
 Letters in shapes: T tokens, D width, F width of the feed-forward, H heads, d = D / H, C labels.
@@ -48,8 +48,8 @@ def encode(
     or "relu". prefix: what stands before the encoder's names.
     """
     weights = {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
-    places = np.arange(len(ids)) if positions is None else np.asarray(positions)
-    hidden = [embed(weights, np.asarray(ids), places)]
+    positions = range(len(ids)) if positions is None else positions
+    hidden = [embed(weights, np.asarray(ids), np.asarray(positions))]
     while f"transformer.layer.{len(hidden) - 1}.ffn.lin1.weight" in weights:
         hidden.append(block(weights, f"transformer.layer.{len(hidden) - 1}.", hidden[-1], n_heads, activation))
     return hidden
@@ -65,8 +65,8 @@ def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]
 def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) -> Array:
     """One transformer block: attention, then feed-forward, each added to its input and normalised."""
     q, k, v = (linear(weights, f"{name}attention.{part}_lin", x) for part in "qkv")
-    gathered = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
-    x = layer_norm(weights, f"{name}sa_layer_norm", gathered + x)
+    attended = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
+    x = layer_norm(weights, f"{name}sa_layer_norm", attended + x)
     wide = linear(weights, f"{name}ffn.lin1", x)  # (T, F)
     wide = gelu(wide) if activation == "gelu" else np.maximum(wide, 0)
     narrow = linear(weights, f"{name}ffn.lin2", wide)
@@ -77,8 +77,8 @@ def attention(q: Array, k: Array, v: Array, n_heads: int) -> Array:
     """softmax(q kᵀ / √d) v for each head: every token gathers from those that answer it. -> (T, D)."""
     q, k, v = (x.reshape(len(x), n_heads, -1).swapaxes(0, 1) for x in (q, k, v))  # (H, T, d)
     scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])  # (H, T, T)
-    gathered = softmax(scores) @ v  # (H, T, d)
-    return gathered.swapaxes(0, 1).reshape(gathered.shape[1], -1)
+    context = softmax(scores) @ v  # (H, T, d)
+    return context.swapaxes(0, 1).reshape(context.shape[1], -1)
 
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
