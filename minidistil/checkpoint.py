@@ -67,6 +67,8 @@ def load(
     ops: Ops | None = None,
 ) -> M:
     """Load a checkpoint as one class: see `from_pretrained`."""
+    if ops is not None and not isinstance(ops, Ops):
+        raise InputError(f"ops is {type(ops).__name__}: expected Ops(...)")
     wanted = None if dtype is None else parse_dtype(dtype)
     where = parse_device("cpu" if device is None else device)
     files = find_files(name, revision)
@@ -298,7 +300,7 @@ class HubRepository(Files):
             if constants.HF_HUB_OFFLINE or known_missing():
                 return None
             raise CheckpointError(
-                f"cannot reach the Hub for {filename} of {self}, and it is not cached"
+                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached"
             ) from error
         except errors.EntryNotFoundError:
             return None

@@ -7,6 +7,7 @@ import contextlib
 import io
 import itertools
 import json
+import logging
 import os
 import sys
 import time
@@ -33,6 +34,7 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails is said once, below
     warnings.formatwarning = lambda message, *_, **__: f"minidistil: {message}\n"
     try:
         options.run(options)
@@ -244,20 +246,31 @@ def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
 def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
     """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
     count, start, shown = 0, time.monotonic(), time.monotonic()
-    with contextlib.ExitStack() as stack:
+    with _naming(options.output or "stdout"), contextlib.ExitStack() as stack:
         file: IO[str] | None = None
         for answer in answers:
             if file is None:  # only now: what the file held stays if there is no answer
                 file = _open_output(options.output, stack)
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
+            file.flush()
             count += 1
             if time.monotonic() - shown > 1:
-                file.flush()
                 shown = time.monotonic()
                 _show_progress(count, shown - start)
         if file is None:  # no texts, no answers
             _open_output(options.output, stack)
     _show_progress(count, time.monotonic() - start, end="\n")
+
+
+@contextlib.contextmanager
+def _naming(place: str) -> Iterator[None]:
+    """Say where it was that could not be written, such as to a full disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to {place}: {error.strerror}") from error
 
 
 def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:

@@ -165,6 +165,7 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     A map of LABEL_n to n says nothing, so it yields to the other map.
     """
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
+    by_id = dict(sorted(by_id.items()))
     by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
     if len(by_label) < len(_pairs("label2id", label2id)):
         raise CheckpointError(f"label2id is {label2id}: two labels have one id")

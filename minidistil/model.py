@@ -2,7 +2,8 @@
 
 Every parameter has the Hub's name: `distilbert.transformer.layer.0.attention.q_lin.weight` is the path
 through the modules below. Tokens come in a flat list, and a `Layout` that says where sequences begin and
-end travels beside them, with the `Ops` that do the work. Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
+end travels beside them, with the `Ops` that do the work. Where `queries` are named, only their tokens ask: the
+last block of a classifier need not compute what nobody reads. Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
 
 Letters in shapes: T tokens, D width of the model, F width of the feed-forward, H heads, d = D / H,
 n sequences, L padded length, C labels.
@@ -103,16 +104,16 @@ class FeedForward(nn.Module):
 
     def prepare(self, ops: Ops) -> Any:
         """Let the products lay these weights out as they like."""
-        return self.first(ops).prepare(self.lin1), ops.linear.prepare(self.lin2)
+        return self.widen(ops).prepare(self.lin1), ops.linear.prepare(self.lin2)
 
-    def first(self, ops: Ops) -> Product:
+    def widen(self, ops: Ops) -> Product:
         """Give the product of lin1: GELU is part of it, ReLU is not."""
         return ops.linear_gelu if self.activation == "gelu" else ops.linear
 
     def forward(self, x: Tensor, ops: Ops) -> Tensor:
         """Widen, activate, narrow: (T, D) -> (T, F) -> (T, D)."""
         state1, state2 = self.states or self.prepare(ops)
-        hidden = self.first(ops).run(x, state1)  # (T, F)
+        hidden = self.widen(ops).run(x, state1)  # (T, F)
         hidden = F.relu(hidden) if self.activation == "relu" else hidden
         return F.dropout(ops.linear.run(hidden, state2), self.dropout, self.training)
 
@@ -181,6 +182,7 @@ class Model(nn.Module):
     @torch.no_grad()
     def reset_parameters(self) -> None:
         """Draw weights as transformers does: normal with `initializer_range`, biases 0, norms 1."""
+        self._refuse_unless_live("be reset")
         for module in self.modules():
             if isinstance(module, nn.Linear | Table):
                 module.weight.normal_(0.0, self.config.initializer_range)
@@ -209,6 +211,7 @@ class Model(nn.Module):
         changed = dataclasses.replace(self._ops, **ops)
         if self.training and not changed.live:
             raise InputError("these operations hold a copy of the weights, for inference only: call eval() first")
+        # a copy of the modules, but not of what they hold: parameters are shared, prepared states left out
         memo: dict[int, Any] = {id(tensor): tensor for tensor in self.parameters()}
         memo |= {id(part.states): None for part in self.modules() if isinstance(part, Attention | FeedForward)}
         view = copy.deepcopy(self, memo)

@@ -47,6 +47,7 @@ class Product(NamedTuple):
 
 
 def _modules(*lins: nn.Linear) -> tuple[nn.Linear, ...]:
+    """Plain PyTorch prepares nothing: its state is the layers themselves."""
     return lins
 
 
@@ -74,6 +75,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dr
     Sequence i's queries see sequence i's keys, and nothing else; there may be fewer queries than keys
     (a classifier's last layer asks for its first tokens only). Attention Is All You Need, section 3.2.
     """
+    # one kernel for each length is what a CPU likes best; a GPU wants few, and a compiled graph one of a kind
     dense = q.is_cpu or (queries.equal and keys.equal)
     if dense and not torch.compiler.is_compiling():
         return attention_dense(q, k, v, queries, keys, dropout_p)
@@ -87,18 +89,18 @@ def attention_dense(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layo
     """
     groups = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
     shapes = [(len(list(group)), *lengths) for lengths, group in groups]  # of (n, Lq, L)
-    of_q = q.split([n * queries for n, queries, _ in shapes])
-    of_k = k.split([n * keys for n, _, keys in shapes])
-    of_v = v.split([n * keys for n, _, keys in shapes])
+    of_q = q.split([n * length_q for n, length_q, _ in shapes])
+    of_k = k.split([n * length_k for n, _, length_k in shapes])
+    of_v = v.split([n * length_k for n, _, length_k in shapes])
     outputs = [_dense(*parts, dropout_p) for parts in zip(shapes, of_q, of_k, of_v, strict=True)]
-    return outputs[0] if len(outputs) == 1 else torch.cat([q[:0], *outputs])
+    return outputs[0] if len(outputs) == 1 else torch.cat([q[:0], *outputs])  # q[:0]: there may be no outputs
 
 
 def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
-    n, queries, keys = shape
-    q = q.unflatten(0, (n, queries)).transpose(1, 2)  # (n, H, Lq, d)
-    k = k.unflatten(0, (n, keys)).transpose(1, 2)  # (n, H, L, d)
-    v = v.unflatten(0, (n, keys)).transpose(1, 2)  # (n, H, L, d)
+    n, length_q, length_k = shape
+    q = q.unflatten(0, (n, length_q)).transpose(1, 2)  # (n, H, Lq, d)
+    k = k.unflatten(0, (n, length_k)).transpose(1, 2)  # (n, H, L, d)
+    v = v.unflatten(0, (n, length_k)).transpose(1, 2)  # (n, H, L, d)
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (n, H, Lq, d)
     return out.transpose(1, 2).flatten(0, 1)
 

@@ -20,7 +20,8 @@ from .layout import Batch
 from .model import DistilBertForSequenceClassification, Model
 from .tokenizer import Tokenizer, check_text
 
-WINDOW = 1024  # how many sequences are sorted by length together
+WINDOW = 1024  # how many sequences are sorted by length together, at most
+FIRST_WINDOW = 32  # and at first
 TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
 CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
 
@@ -51,7 +52,8 @@ def pipeline(
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
             raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
-        model = model if device is None else model.to(parse_device(device))
+        if device is not None and parse_device(device) != model.device:
+            model = model.to(parse_device(device))
     else:
         files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
         default = "cuda" if torch.cuda.is_available() else "cpu"
@@ -110,7 +112,12 @@ class Pipeline:
                 chosen = [distinct[i] for i in group]
                 batch = Batch.from_lists(chosen).to(self.device)
                 with torch.inference_mode():
-                    rows.update(zip(chosen, self.model(batch).float().cpu(), strict=True))
+                    logits = self.model(batch).float().cpu()
+                if not logits.isfinite().all():
+                    raise CheckpointError(
+                        f"the model gives nan or inf: are its weights whole, is {self.model.dtype} wide enough?"
+                    )
+                rows.update(zip(chosen, logits, strict=True))
             yield from (rows[sequence] for sequence in ids)
 
     def _encode(
@@ -138,14 +145,17 @@ class Pipeline:
 
 
 def _windows(examples: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
-    """Cut a stream into windows; what comes before a broken example is still answered."""
-    window = []
+    """Cut a stream into windows that grow, so that the first answers need not wait for many inputs.
+
+    What comes before a broken example is still answered.
+    """
+    window, size = [], min(WINDOW, FIRST_WINDOW)
     try:
         for example in examples:
             window.append(example)
-            if len(window) == WINDOW:
+            if len(window) == size:
                 yield window
-                window = []
+                window, size = [], min(WINDOW, 2 * size)
     except Exception:
         yield window
         raise
@@ -343,6 +353,7 @@ class TextClassification(Pipeline):
         truncation: bool | str = True,
         max_length: int | None = None,
         padding: bool | str = False,
+        text_pair: str | None = None,
         batch_size: int | None = None,
     ) -> Any:
         """Label each text, or pair of texts.
@@ -351,7 +362,8 @@ class TextClassification(Pipeline):
         read and answered as a stream. top_k: how many labels; None: all. function_to_apply: "softmax",
         "sigmoid" or "none"; None: what the model's config implies. truncation: True or a strategy of
         `Tokenizer`; False: a text longer than the model is an error. padding: taken, as transformers does, but
-        every value gives the same answer. batch_size: sequences in a batch at most.
+        every value gives the same answer. text_pair: the pair of a single text. batch_size: sequences in a
+        batch at most.
 
         Returns {"label", "score"} for each input; with top_k a list of those for each. `InputError` for what
         is not text.
@@ -362,6 +374,10 @@ class TextClassification(Pipeline):
             _check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
         strategy = ("longest_first" if truncation else "error") if isinstance(truncation, bool) else truncation
+        strategy = "error" if strategy == "do_not_truncate" else strategy
+        if text_pair is not None:
+            check_text(inputs, "inputs", "a single text beside text_pair")
+            inputs = {"text": str(inputs), "text_pair": text_pair}
         one = isinstance(inputs, str | dict)
         examples: Iterable[Any] = [inputs] if one else inputs
         pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))

@@ -29,6 +29,7 @@ def classify(
     activation: str = "gelu",
 ) -> Array:
     """Score each label: the encoder, then two layers on the first token, [CLS]. -> (C,)."""
+    weights = in_float64(weights)
     cls = encode(weights, ids, n_heads, positions, activation, prefix="distilbert.")[-1][0]  # (D,)
     hidden = np.maximum(linear(weights, "pre_classifier", cls), 0)  # (D,)
     return linear(weights, "classifier", hidden)
@@ -44,15 +45,20 @@ def encode(
 ) -> list[Array]:
     """Give the hidden states: of the embeddings, then of each layer. -> (layers + 1) of (T, D).
 
-    ids: T token ids. positions: where each token stands; None: one after the other. activation: "gelu"
-    or "relu". prefix: what stands before the encoder's names.
+    ids: T token ids. positions: where each token stands, for rows with holes; None: one after the other.
+    activation: "gelu" or "relu". prefix: what stands before the encoder's names, "distilbert." in a classifier.
     """
-    weights = {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
+    weights = in_float64(weights, prefix)
     positions = range(len(ids)) if positions is None else positions
     hidden = [embed(weights, np.asarray(ids), np.asarray(positions))]
     while f"transformer.layer.{len(hidden) - 1}.ffn.lin1.weight" in weights:
         hidden.append(block(weights, f"transformer.layer.{len(hidden) - 1}.", hidden[-1], n_heads, activation))
     return hidden
+
+
+def in_float64(weights: Weights, prefix: str = "") -> Weights:
+    """Take the weights in double precision, by their names after the prefix."""
+    return {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
 
 
 def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> Array:
@@ -83,7 +89,7 @@ def attention(q: Array, k: Array, v: Array, n_heads: int) -> Array:
 
 def linear(weights: Weights, name: str, x: Array) -> Array:
     """x Wᵀ + b."""
-    return x @ np.asarray(weights[f"{name}.weight"], np.float64).T + weights[f"{name}.bias"]
+    return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
 def layer_norm(weights: Weights, name: str, x: Array) -> Array:

@@ -115,6 +115,8 @@ class Tokenizer:
         names: Sequence[str] | None = None,
     ) -> Encoded:
         """Encode as `__call__` does, to lists of token ids. names: what errors call the texts."""
+        if isinstance(texts, str) and pairs == "":
+            pairs = None  # of a single text, as in transformers; in a list of pairs it stays one
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
         if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool)):

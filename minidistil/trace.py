@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .errors import InputError
 from .layout import Batch, Layout
 from .model import DistilBertModel, Model
 
@@ -25,6 +26,9 @@ class Trace:
 
     def attention(self, layer: int, sequence: int) -> Tensor:
         """Give one layer's attention map of one sequence, each row a softmax: (H, L, L)."""
+        for name, index, count in (("layer", layer, len(self.keys)), ("sequence", sequence, len(self.layout))):
+            if not 0 <= index < count:
+                raise InputError(f"{name} is {index}: there are {count}, counted from 0")
         start, end = self.layout.starts_cpu[sequence : sequence + 2].tolist()
         q, k = (x[layer][start:end].transpose(0, 1) for x in (self.queries, self.keys))  # (H, L, d)
         return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
@@ -33,6 +37,8 @@ class Trace:
 @torch.no_grad()
 def trace(model: Model, batch: Batch) -> Trace:
     """Run a model's encoder on a batch, with the operations that it uses, and keep what they compute."""
+    if not isinstance(batch, Batch):
+        raise InputError(f"batch is {type(batch).__name__}: expected a Batch, such as a Tokenizer returns")
     encoder = model if isinstance(model, DistilBertModel) else model.distilbert
     assert isinstance(encoder, DistilBertModel)
     ops = encoder.ops

@@ -170,8 +170,9 @@ def prepared_linear():
         lambda model: model.to(torch.float64),
         lambda model: model.half(),
         lambda model: model.load_state_dict(model.state_dict()),
+        lambda model: model.reset_parameters(),
     ],
-    ids=["train", "to", "half", "load_state_dict"],
+    ids=["train", "to", "half", "load_state_dict", "reset_parameters"],
 )
 def test_a_model_with_prepared_products_refuses_what_would_leave_them_behind(change):
     view = twins()[0].with_ops(linear=prepared_linear())

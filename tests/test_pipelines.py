@@ -827,6 +827,31 @@ def test_a_model_that_was_in_training_answers_without_dropout(checkpoint, classi
     assert_same(minidistil.pipeline(CLASSIFY, model, checkpoint())(TEXTS), classify(TEXTS))
 
 
+def test_weights_that_give_nan_are_an_error(checkpoint):
+    model = minidistil.from_pretrained(checkpoint())
+    with torch.no_grad():
+        model.classifier.bias[0] = float("nan")
+    with pytest.raises(CheckpointError, match="the model gives nan or inf"):
+        minidistil.pipeline(CLASSIFY, model, checkpoint())("a")
+
+
+def test_a_stream_is_answered_before_much_of_it_is_read(classify):
+    read = []
+    answers = classify(read.append(i) or "a" * (i % 9) for i in range(10_000))
+    next(answers)
+    assert len(read) == pipelines.FIRST_WINDOW
+    for _ in itertools.islice(answers, 2000):
+        pass
+    assert len(read) <= 2001 + pipelines.WINDOW
+
+
+def test_a_single_text_takes_its_pair_beside_it(classify):
+    both = {"text": "a man sleeps", "text_pair": "a man is awake"}
+    assert classify(both["text"], text_pair=both["text_pair"]) == [classify(both)]
+    with pytest.raises(InputError, match="a single text beside text_pair"):
+        classify(["a"], text_pair="b")
+
+
 # A real checkpoint, real sentences
 
 

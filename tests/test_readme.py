@@ -58,4 +58,4 @@ def test_the_set_up_commands_are_commands_of_ours():
     set_up, test, hub = blocks("sh")
     assert ".[test]" in test
     for command in (set_up, hub):
-        assert "minidistil zero-shot" in command
+        assert ".venv/bin/minidistil zero-shot" in command

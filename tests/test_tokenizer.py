@@ -525,6 +525,13 @@ def test_a_max_length_that_is_no_number_is_refused(tokenizer, max_length):
         tokenizer("a", max_length=max_length)
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_an_empty_pair_of_one_text_is_none_and_of_a_list_is_one(tmp_path, form):
+    ours, theirs = load_both(FORMS[form](tmp_path))
+    assert ours("a", "").ids.tolist() == theirs("a", "")["input_ids"] == ids_of("[CLS] a [SEP]")
+    assert ours(["a"], [""]).ids.tolist() == theirs(["a"], [""])["input_ids"][0] == ids_of("[CLS] a [SEP] [SEP]")
+
+
 def test_a_tokenizer_can_be_sent_to_another_process(tokenizer):
     assert pickle.loads(pickle.dumps(tokenizer)).encode(["a b"]).ids == tokenizer.encode(["a b"]).ids
 

@@ -11,7 +11,7 @@ import transformers
 from twins import inputs, twins
 
 import minidistil
-from minidistil import Batch
+from minidistil import Batch, InputError
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +50,19 @@ def test_a_classifier_is_traced_through_all_tokens_of_its_last_layer():
     assert [state.shape for state in trace.hidden] == [(len(batch.ids), 64)] * 3
     with torch.inference_mode():
         assert torch.equal(trace.hidden[-1], mine.distilbert(batch))
+
+
+@pytest.mark.parametrize(
+    ("layer", "sequence", "message"), [(0, 4, "sequence is 4"), (12, 0, "layer is 12"), (-1, 0, "layer is -1")]
+)
+def test_what_was_not_traced_is_refused(traced, layer, sequence, message):
+    with pytest.raises(InputError, match=message):
+        traced[0].attention(layer, sequence)
+
+
+def test_only_a_batch_is_traced():
+    with pytest.raises(InputError, match="batch is Tensor: expected a Batch"):
+        minidistil.trace(twins()[0], inputs("ragged", 17, 1000)[0])
 
 
 def test_the_function_and_the_module_of_one_name_both_work():
