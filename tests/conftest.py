@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 import torch
 
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ; no test asserts a time
+hypothesis.settings.load_profile("no deadline")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
 
