@@ -81,8 +81,7 @@ def bench(model: str, pairs: str, *, base: bool = False, repeats: int = 7, batch
         print(f"ceilings: float32 products at DistilBERT's shapes {rates}")
         for row in _start_up(where, repeats):
             _show(row, report)
-        for row in _batch(where, premises, hypotheses, repeats, report):
-            _show(row, report)
+        _show(_batch(where, premises, hypotheses, repeats, report), report)
     share = report["product operations"] / report["rows"][-1]["ours"] / report["product rate"]
     print(f"{report['parameters'] / 1e6:.0f}M parameters; the batch runs at {share:.0%} of the product ceiling")
     return report
@@ -181,7 +180,7 @@ def _process(command: list[str]) -> tuple[float, float]:
 
 def _batch(
     model: str, premises: list[str], hypotheses: list[str], repeats: int, report: dict[str, Any]
-) -> list[Row]:
+) -> Row:
     """Measure one batch of real pairs, in the order of the file, in float32, in this process."""
     transformers = require("transformers", extra="peers")
     mine = from_pretrained(model, task="text-classification")
@@ -197,7 +196,7 @@ def _batch(
     report["batch"] = {"sequences": len(batch), "tokens": len(batch.ids), "padded tokens": ids.numel()}
     report["largest difference of a logit"] = worst
     name = f"{len(batch)} pairs, {len(batch.ids)} tokens / padded SDPA, {ids.numel()}"
-    return [Row(name, statistics.median(seconds[0]), statistics.median(seconds[1]), "s")]
+    return Row(name, statistics.median(seconds[0]), statistics.median(seconds[1]), "s")
 
 
 def product_operations(config: DistilBertConfig, lengths: list[int]) -> int:

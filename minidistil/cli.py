@@ -152,9 +152,9 @@ def _check(options: argparse.Namespace) -> None:
 def _check_output(path: Path, source: str) -> None:
     """Refuse before the model is loaded what could not be written after."""
     try:
-        if source != "-" and path.exists() and path.samefile(source):
-            raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
         new = not path.exists()
+        if source != "-" and not new and path.samefile(source):
+            raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
         path.open("a").close()
         if new:  # it is made again with its first line
             path.unlink()
