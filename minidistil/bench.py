@@ -178,9 +178,7 @@ def _process(command: list[str]) -> tuple[float, float]:
     return float(seconds), float(memory)
 
 
-def _batch(
-    model: str, premises: list[str], hypotheses: list[str], repeats: int, report: dict[str, Any]
-) -> Row:
+def _batch(model: str, premises: list[str], hypotheses: list[str], repeats: int, report: dict[str, Any]) -> Row:
     """Measure one batch of real pairs, in the order of the file, in float32, in this process."""
     transformers = require("transformers", extra="peers")
     mine = from_pretrained(model, task="text-classification")
