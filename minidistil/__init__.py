@@ -13,7 +13,15 @@ if TYPE_CHECKING:
     from .config import DistilBertConfig
     from .errors import CheckpointError, Error, InputError, MissingDependency
     from .layout import Batch, Layout
-    from .model import DistilBertForSequenceClassification, DistilBertModel
+    from .model import (
+        DistilBertForMaskedLM,
+        DistilBertForMultipleChoice,
+        DistilBertForQuestionAnswering,
+        DistilBertForSequenceClassification,
+        DistilBertForTokenClassification,
+        DistilBertModel,
+        SpanLogits,
+    )
     from .ops import Ops, Product
     from .pipelines import pipeline
     from .tokenizer import Tokenizer
@@ -25,7 +33,11 @@ __all__ = [
     "Batch",
     "CheckpointError",
     "DistilBertConfig",
+    "DistilBertForMaskedLM",
+    "DistilBertForMultipleChoice",
+    "DistilBertForQuestionAnswering",
     "DistilBertForSequenceClassification",
+    "DistilBertForTokenClassification",
     "DistilBertModel",
     "Error",
     "InputError",
@@ -33,6 +45,7 @@ __all__ = [
     "MissingDependency",
     "Ops",
     "Product",
+    "SpanLogits",
     "Tokenizer",
     "Trace",
     "from_pretrained",
@@ -42,7 +55,8 @@ __all__ = [
 
 _HOME = {  # public name -> module
     **dict.fromkeys(["CheckpointError", "Error", "InputError", "MissingDependency"], "errors"),
-    **dict.fromkeys(["DistilBertForSequenceClassification", "DistilBertModel"], "model"),
+    **dict.fromkeys([name for name in __all__ if name.startswith("DistilBert")], "model"),
+    "SpanLogits": "model",
     **dict.fromkeys(["Batch", "Layout"], "layout"),
     **dict.fromkeys(["Ops", "Product"], "ops"),
     **dict.fromkeys(["Trace", "trace"], "trace"),

@@ -1,35 +1,54 @@
-"""A name → files → tensors → a model; and back."""
+"""A checkpoint's files → tensors → a model; and back."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
-import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
-from .config import CHOICES, DistilBertConfig
+from . import model as models
+from .config import CHOICES, DistilBertConfig, read_json
 from .errors import CheckpointError, InputError
-from .model import DistilBertForSequenceClassification, DistilBertModel, Model
+from .files import Files, find_files, write_files, write_json
+from .model import Model, draw
 from .ops import Ops
+from .repair import POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
+from .weights import Stored, find_weights
 
 M = TypeVar("M", bound=Model)
 
 MODELS: dict[str, type[Model]] = {
-    "DistilBertModel": DistilBertModel,
-    "DistilBertForSequenceClassification": DistilBertForSequenceClassification,
+    cls.__name__: cls
+    for cls in (
+        models.DistilBertModel,
+        models.DistilBertForSequenceClassification,
+        models.DistilBertForTokenClassification,
+        models.DistilBertForQuestionAnswering,
+        models.DistilBertForMaskedLM,
+        models.DistilBertForMultipleChoice,
+    )
 }
 TASKS: dict[str, type[Model]] = {
-    "text-classification": DistilBertForSequenceClassification,
-    "sentiment-analysis": DistilBertForSequenceClassification,
-    "zero-shot-classification": DistilBertForSequenceClassification,
+    "text-classification": models.DistilBertForSequenceClassification,
+    "sentiment-analysis": models.DistilBertForSequenceClassification,
+    "zero-shot-classification": models.DistilBertForSequenceClassification,
+    "token-classification": models.DistilBertForTokenClassification,
+    "ner": models.DistilBertForTokenClassification,
+    "question-answering": models.DistilBertForQuestionAnswering,
+    "fill-mask": models.DistilBertForMaskedLM,
+    "feature-extraction": models.DistilBertModel,
+    "sentence-embedding": models.DistilBertModel,
 }
-STORED = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+BERT_REFUSED = {  # what DistilBERT cannot be, by what follows Bert in a class's name
+    "ForSequenceClassification": "its classifier reads a pooler, which DistilBERT lacks",
+    "ForMultipleChoice": "its classifier reads a pooler, which DistilBERT lacks",
+    "ForNextSentencePrediction": "its classifier reads a pooler, which DistilBERT lacks",
+    "ForQuestionAnswering": "it marks the context as a second segment, which DistilBERT lacks",
+}
 SHOWN = 8  # how many names of a kind an error lists
 
 
@@ -41,20 +60,25 @@ def from_pretrained(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     ops: Ops | None = None,
+    new_head: bool = False,
+    num_labels: int | None = None,
 ) -> Model:
     """Load a checkpoint, ready to answer (in eval mode).
 
     name: a folder, a checkpoint of weights/, or a Hub id. task: a pipeline's task; None: the class that
     config.json names in `architectures`. revision: a branch, tag or commit of the Hub's repository.
     dtype: "float32", "bfloat16", "float16", "float64" or a torch.dtype; None: float32 on the CPU, what the
-    files say elsewhere. device: None is the CPU. ops: the operations to use.
+    files say elsewhere. device: None is the CPU. ops: the operations to use. new_head: leave the head that the
+    files may have, and draw another as transformers does, with torch's generator (`torch.manual_seed`).
+    num_labels: how many labels the new head has; None: those of config.json.
 
-    `CheckpointError` says which file, name or key is not as it must be, `InputError` which argument.
-    On the CPU, weights stored in the asked dtype are not copied: they are the file, mapped into memory.
+    A BERT becomes the DistilBERT that it is when it is used with one segment. `CheckpointError` says which file,
+    name or key is not as it must be, `InputError` which argument. On the CPU, weights stored in the asked dtype
+    are not copied: they are the file, mapped into memory.
     """
     files = find_files(name, revision)
     cls = _class_for_task(task) if task else _class_for_files(files)
-    return load(cls, files, dtype=dtype, device=device, ops=ops)
+    return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
 
 def load(
@@ -65,6 +89,8 @@ def load(
     dtype: str | torch.dtype | None = None,
     device: str | torch.device | None = None,
     ops: Ops | None = None,
+    new_head: bool = False,
+    num_labels: int | None = None,
 ) -> M:
     """Load a checkpoint as one class: see `from_pretrained`."""
     if ops is not None and not isinstance(ops, Ops):
@@ -72,12 +98,39 @@ def load(
     wanted = None if dtype is None else parse_dtype(dtype)
     where = parse_device("cpu" if device is None else device)
     files = find_files(name, revision)
-    config = DistilBertConfig.from_file(files.get("config.json"))
+    config, bert = _read_config(files)
+    if bert and not new_head:
+        _refuse_bert(files, cls.__name__.removeprefix("Distil"))
+    if new_head:
+        config = _with_new_labels(cls, config, num_labels)
+    elif num_labels is not None:
+        raise InputError(
+            f"num_labels is {num_labels!r}, but only a new head can have another number: new_head=True"
+        )
+    path, found = find_weights(files)
+    if config.n_layers > len(found):
+        raise CheckpointError(f"{files}: n_layers is {config.n_layers}, but {path.name} has {len(found)} tensors")
     model = cls(config, device="meta")
-    shapes = {name: list(parameter.shape) for name, parameter in model.state_dict().items()}
-    model.load_state_dict(_read(files.get("model.safetensors"), shapes, where, wanted, config.dtype), assign=True)
+    heads = _draw_heads(model) if new_head else []
+    tensors = _read(path, found, model, where, wanted, bert)
+    if not _is_tied(model, tensors):
+        model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")
+    model.load_state_dict(tensors, strict=False, assign=True)
+    example = next(iter(tensors.values()))
+    for head in heads:
+        head.to(example.device, example.dtype)
     model.eval()
     return model if ops is None else model.with_ops(**vars(ops))
+
+
+def _read_config(files: Files) -> tuple[DistilBertConfig, bool]:
+    """Read config.json, and whether it is a BERT's."""
+    path = files.get("config.json")
+    values = read_json(path)
+    try:
+        return DistilBertConfig.from_dict(values), values.get("model_type") == "bert"
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
 
 
 def _class_for_task(task: str) -> type[Model]:
@@ -87,15 +140,60 @@ def _class_for_task(task: str) -> type[Model]:
 
 
 def _class_for_files(files: Files) -> type[Model]:
-    config = DistilBertConfig.from_file(files.get("config.json"))
+    config, bert = _read_config(files)
     for architecture in config.architectures:
         if architecture in MODELS:
             return MODELS[architecture]
+        if bert:
+            _refuse_bert(files, architecture)
     named = f"names {', '.join(config.architectures)}" if config.architectures else "is missing"
     raise CheckpointError(
         f"{files}: architectures in config.json {named}: minidistil has {', '.join(MODELS)}; "
         f"give task= ({', '.join(TASKS)}) to choose one"
     )
+
+
+def _refusal(architecture: str) -> str | None:
+    """Say why a BERT's class cannot be folded into DistilBERT's, if it cannot."""
+    return BERT_REFUSED.get(architecture.removeprefix("Bert"))
+
+
+def _refuse_bert(files: Files, architecture: str) -> None:
+    if reason := _refusal(architecture):
+        raise CheckpointError(
+            f"{files} cannot become a Distil{architecture}: {reason}; new_head=True gives its encoder a new head"
+        )
+
+
+def _with_new_labels(cls: type[Model], config: DistilBertConfig, num_labels: int | None) -> DistilBertConfig:
+    """Give the config of a model with a new head."""
+    if cls is models.DistilBertModel:
+        raise InputError("new_head is True, but DistilBertModel has no head: give task=, or load a class with one")
+    if num_labels is None:
+        return config
+    if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+        raise InputError(f"num_labels is {num_labels!r}: expected a whole number of at least 1")
+    labels = {i: f"LABEL_{i}" for i in range(num_labels)}
+    return dataclasses.replace(config, id2label=labels, problem_type=None)
+
+
+def _draw_heads(model: Model) -> list[nn.Module]:
+    """Give a model on the meta device random weights in all but its encoder, and return what they are in."""
+    heads = [part for name, part in model.named_children() if name != "distilbert"]
+    with torch.no_grad():
+        for head in heads:
+            head.to_empty(device="cpu")
+            draw(head, model.config.initializer_range)
+    return heads
+
+
+def _is_tied(model: Model, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether the projector is the word table. As in transformers, files that hold two differing ones win."""
+    words = tensors.get(f"distilbert.{WORDS}")
+    projector = tensors.get(PROJECTOR)
+    if words is None or projector is None or not model.config.tie_word_embeddings:
+        return model.config.tie_word_embeddings
+    return projector is words or torch.equal(projector, words)
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -124,39 +222,60 @@ def parse_device(device: str | int | torch.device) -> torch.device:
 
 def _read(
     path: Path,
-    shapes: Mapping[str, list[int]],
+    found: Mapping[str, Stored],
+    model: Model,
     device: torch.device,
     dtype: torch.dtype | None,
-    config_dtype: str | None,
+    bert: bool,
 ) -> dict[str, Tensor]:
-    """Read tensors of these shapes out of a safetensors file, each on the device and in the dtype asked for."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-            _compare(path, shapes, {name: part.get_shape() for name, part in slices.items()})
-            stored = {name: part.get_dtype() for name, part in slices.items()}
-            odd = [f"{name} ({kind})" for name, kind in stored.items() if kind not in STORED]
-            if odd:
-                raise CheckpointError(f"{path}: expected floating-point weights, found {_some(odd)}")
-            if dtype is None and device.type == "cpu":
-                dtype = torch.float32
-            elif dtype is None:
-                dtype = parse_dtype(config_dtype) if config_dtype else STORED[next(iter(stored.values()))]
-            return {name: file.get_tensor(name).to(device, dtype) for name in shapes}
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    """Read what a model lacks, being on the meta device, each tensor on the device and in the dtype asked for."""
+    shapes = {name: list(p.shape) for name, p in model.named_parameters(remove_duplicate=False) if p.is_meta}
+    config = model.config
+    pooled = bert and any(_refusal(architecture) for architecture in config.architectures)
+    planned = plan(found, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
+    _compare(path, found, shapes, planned)
+    stored = {name: found[source] for name, source in planned.sources.items()}
+    odd = [f"{name} ({part.dtype})" for name, part in stored.items() if isinstance(part.dtype, str)]
+    if odd:
+        raise CheckpointError(f"{path}: expected floating-point weights, found {_some(odd)}")
+    if dtype is None and device.type == "cpu":
+        dtype = torch.float32
+    elif dtype is None:
+        dtype = parse_dtype(config.dtype or str(next(iter(stored.values())).dtype))
+    tensors = {source: found[source].read().detach() for source in planned.sources.values()}
+    if planned.segments:
+        position = next(source for name, source in planned.sources.items() if name.endswith(POSITIONS))
+        tensors[position] = _fold(tensors[position], found[planned.segments].read().detach())
+    moved = {source: tensor.to(device, dtype).contiguous() for source, tensor in tensors.items()}
+    return {name: moved[source] for name, source in planned.sources.items()}
 
 
-def _compare(path: Path, expected: Mapping[str, list[int]], found: Mapping[str, list[int]]) -> None:
-    """Refuse a file whose names and shapes are not the model's, naming every kind of difference at once."""
-    missing = [name for name in expected if name not in found]
-    unexpected = [name for name in found if name not in expected]
-    shared = [name for name in expected if name in found]
-    wrong = [f"{n} {found[n]} (expected {expected[n]})" for n in shared if found[n] != expected[n]]
-    kinds = (("missing", missing), ("unexpected", unexpected), ("of another shape", wrong))
+def _fold(positions: Tensor, segments: Tensor) -> Tensor:
+    """Add a BERT's first segment to each position: (positions, D), (segments, D) -> (positions, D)."""
+    wide = torch.promote_types(positions.dtype, torch.float32)
+    return positions.to(wide) + segments[0].to(wide)
+
+
+def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[int]], planned: Plan) -> None:
+    """Refuse files whose names and shapes are not the model's, naming every kind of difference at once."""
+    sources = planned.sources
+    wrong = [
+        f"{name} {found[source].shape} (expected {shapes[name]})"
+        for name, source in sources.items()
+        if found[source].shape != shapes[name]
+    ]
+    if planned.segments:
+        shape = found[planned.segments].shape
+        width = next(shape[1] for name, shape in shapes.items() if name.endswith(POSITIONS))
+        wrong += [f"{planned.segments} {shape} (expected [segments, {width}])"] * (
+            shape[1:] != [width] or not shape[0]
+        )
+    kinds = (("missing", planned.missing), ("unexpected", planned.unexpected), ("of another shape", wrong))
     problems = [f"{kind}: {_some(names)}" for kind, names in kinds if names]
     if problems:
-        raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}")
+        heads = {"distilbert." in name for name in planned.missing}
+        hint = "; new_head=True draws a new head" if heads == {False} and SEGMENTS not in planned.missing else ""
+        raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 
 def _some(names: list[str]) -> str:
@@ -170,7 +289,8 @@ def save(model: Model, folder: str | Path) -> None:
 
     if model.device.type == "meta":
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    # named_parameters() gives parameters that are tied once, under the first of their names
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
     dtype = str(model.dtype).removeprefix("torch.")
     config = dataclasses.replace(model.config, architectures=(type(model).__name__,), dtype=dtype)
     write_files(
@@ -180,148 +300,3 @@ def save(model: Model, folder: str | Path) -> None:
             "config.json": lambda path: write_json(path, config.to_dict()),
         },
     )
-
-
-def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
-    """Write files beside their places, then rename them all: what fails leaves the folder's files as they were."""
-    folder = Path(folder)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in writers:
-            if (folder / name).is_dir():
-                raise IsADirectoryError(f"{name} is a folder")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-", ignore_cleanup_errors=True) as beside:
-            for name, write in writers.items():
-                path = Path(beside, name)
-                path.touch()
-                mode = path.stat().st_mode
-                write(path)
-                path.chmod(mode)  # safetensors makes files that only their owner may read
-            for name in writers:
-                Path(beside, name).replace(folder / name)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"cannot write to {folder}: {error}") from error
-
-
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file in the Hub's form."""
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-class Files:
-    """The files of one checkpoint."""
-
-    def find(self, filename: str) -> Path | None:
-        """Give a file's path; None where the checkpoint has no such file."""
-        raise TypeError(f"{type(self).__name__} has no files: use Folder or HubRepository")
-
-    def get(self, *filenames: str) -> Path:
-        """Give the path of the first of these files; CheckpointError where there is none."""
-        for filename in filenames:
-            if (path := self.find(filename)) is not None:
-                return path
-        raise CheckpointError(f"{self} has no {' or '.join(filenames)}{self.hint()}")
-
-    def hint(self) -> str:
-        """Say what may be the matter where a file is missing."""
-        return ": is it a checkpoint in the Hub's format?"
-
-
-def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
-    """Find a checkpoint: a folder, then the checkpoints that come with the package, then the Hub."""
-    if isinstance(name, Files):
-        return name
-    if not isinstance(name, str | Path) or not str(name):
-        raise InputError(f"the name of a checkpoint is {name!r}: expected a folder or a Hub id")
-    try:
-        for folder in (Path(name).expanduser(), *_shipped(str(name))):
-            if folder.is_dir():
-                if revision is not None:
-                    raise InputError(f"revision goes with a Hub id: {folder} is a folder")
-                return Folder(folder)
-        if Path(name).exists():
-            raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
-    except (OSError, RuntimeError) as error:  # too long a name, nobody's home
-        raise CheckpointError(f"{name} is not a folder: {error}") from error
-    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name}: expected one with config.json, or a Hub id")
-    return HubRepository(name, revision)
-
-
-def _shipped(name: str) -> Iterable[Path]:
-    """Where a checkpoint that comes with the project may lie: inside the wheel, or beside an editable package."""
-    here = Path(__file__).parent
-    return (
-        root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class Folder(Files):
-    """A checkpoint in a folder."""
-
-    path: Path
-
-    def __str__(self) -> str:
-        return str(self.path)
-
-    def find(self, filename: str) -> Path | None:
-        """Give a file's path; None where the folder has no such file."""
-        path = self.path / filename
-        return path if path.is_file() else None
-
-
-class HubRepository(Files):
-    """A checkpoint on the Hub, through huggingface_hub: its cache, its offline mode, its token.
-
-    All files come from the commit of the first one, whatever is pushed in between.
-    """
-
-    def __init__(self, name: str, revision: str | None):
-        self.name = name
-        self.revision = revision
-        self.pinned = False
-
-    def __str__(self) -> str:
-        return self.name if self.revision is None else f"{self.name} at revision {self.revision}"
-
-    def find(self, filename: str) -> Path | None:
-        """Give a file's path, downloaded where the cache lacks it; None where the repository has no such file."""
-        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
-
-        def known_missing() -> bool:
-            return try_to_load_from_cache(self.name, filename, revision=self.revision) is _CACHED_NO_EXIST
-
-        if self.pinned and known_missing():
-            return None  # a commit never changes
-        try:
-            path = Path(hf_hub_download(self.name, filename, revision=self.revision))
-        except errors.LocalEntryNotFoundError as error:
-            if constants.HF_HUB_OFFLINE or known_missing():
-                return None
-            raise CheckpointError(
-                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached"
-            ) from error
-        except errors.EntryNotFoundError:
-            return None
-        except errors.GatedRepoError as error:
-            raise CheckpointError(
-                f"{self} is gated: ask for access on the Hub, and log in: hf auth login"
-            ) from error
-        except errors.RepositoryNotFoundError as error:
-            raise CheckpointError(
-                f"there is no folder and no Hub repository {self.name}; if it is private, log in: hf auth login"
-            ) from error
-        except errors.RevisionNotFoundError as error:
-            raise CheckpointError(f"{self.name} on the Hub has no revision {self.revision}") from error
-        except Exception as error:
-            raise CheckpointError(f"cannot get {filename} of {self} from the Hub: {error}") from error
-        self.revision = path.parent.name
-        self.pinned = True
-        return path
-
-    def hint(self) -> str:
-        """Say whether the Hub was asked."""
-        from huggingface_hub import constants
-
-        return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"

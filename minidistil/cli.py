@@ -23,6 +23,10 @@ BAR = 24  # how wide the bar of a score of 1 is
 EXAMPLES = """examples:
   minidistil zero-shot "The team won in extra time." --labels sports,politics,business --model MODEL
   minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
+  minidistil fill-mask "Paris is the [MASK] of France." --model MODEL
+  minidistil tag "Ada lives in London." --aggregation-strategy simple --model MODEL
+  minidistil answer "Where does Ada live?" --context "Ada lives in London." --model MODEL
+  minidistil embed "A sentence." --json --model MODEL
   minidistil zero-shot --input texts.txt --labels sports,politics --model MODEL --output answers.jsonl
 
 MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-base-uncased-mnli."""
@@ -58,7 +62,7 @@ def main(arguments: list[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="minidistil",
-        description="DistilBERT: classify text, with labels of your own or the model's.",
+        description="DistilBERT: classify, tag and embed text, fill masks, and find answers.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -77,6 +81,29 @@ def _parser() -> argparse.ArgumentParser:
     verb = _verb(verbs, "classify", "classify with the model's own labels", classify)
     verb.add_argument("--pair", help="a second text, for models of pairs")
 
+    verb = _verb(verbs, "fill-mask", "guess masked words", fill_mask)
+    verb.add_argument("--targets", metavar="WORDS", help="the words to choose from, with commas between")
+    verb.add_argument("--top-k", type=int, metavar="N", help="how many words", **given)
+
+    verb = _verb(verbs, "tag", "label the words of a text, such as names", tag)
+    verb.add_argument(
+        "--aggregation-strategy", metavar="NAME", help="none, simple, first, average or max", **given
+    )
+    verb.add_argument(
+        "--stride", type=int, metavar="N", help="read long texts in parts that share N tokens", **given
+    )
+
+    verb = _verb(verbs, "answer", "find the answer to a question in a text", answer, "the question")
+    verb.add_argument("--context", help="the text that the answer is in; for JSONL input, where a line has none")
+    verb.add_argument("--top-k", type=int, metavar="N", help="how many answers", **given)
+    verb.add_argument(
+        "--handle-impossible-answer", action="store_true", help="an empty answer, where that is likelier", **given
+    )
+
+    verb = _verb(verbs, "embed", "turn texts into vectors", embed)
+    verb.add_argument("--pooling", metavar="NAME", help="mean or cls; the default is the model's own", **given)
+    verb.add_argument("--normalize", action="store_true", help="make vectors of length 1", **given)
+
     verb = verbs.add_parser("bench", help="measure against transformers", description="Measure speed and memory.")
     verb.set_defaults(run=run_bench)
     verb.add_argument("--model", help="a folder or a Hub id", required=True)
@@ -88,13 +115,13 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: Any, name: str, description: str, run: Callable[[argparse.Namespace], None]
+    verbs: Any, name: str, description: str, run: Callable[[argparse.Namespace], None], text: str = "the text"
 ) -> argparse.ArgumentParser:
     """Add a verb with what all verbs share."""
     verb: argparse.ArgumentParser = verbs.add_parser(name, help=description, description=description)
     given: dict[str, Any] = {"default": argparse.SUPPRESS}
     verb.set_defaults(run=run)
-    verb.add_argument("text", nargs="?", help="the text")
+    verb.add_argument("text", nargs="?", help=text)
     verb.add_argument("--model", help="a folder or a Hub id", required=True)
     verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
     verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
@@ -113,10 +140,10 @@ def zero_shot(options: argparse.Namespace) -> None:
     _check(options)
     if labels is None and not _is_jsonl(options):
         raise InputError("--labels is missing: give the labels to choose from, with commas between")
-    call = {key: value for key, value in vars(options).items() if key in ("hypothesis_template", "multi_label")}
+    call = _given(options, "hypothesis_template", "multi_label")
     if options.input is None:
-        answer = _pipeline("zero-shot-classification", options)(options.text, labels, **call)
-        _print_one(options, answer, answer["sequence"], zip(answer["labels"], answer["scores"], strict=True))
+        found = _pipeline("zero-shot-classification", options)(options.text, labels, **call)
+        _print_one(options, found, found["sequence"], zip(found["labels"], found["scores"], strict=True))
         return
     texts, label_sets = itertools.tee(_texts_with_labels(options, labels))
     pipe = _pipeline("zero-shot-classification", options)
@@ -136,6 +163,79 @@ def classify(options: argparse.Namespace) -> None:
     if options.pair is not None:
         raise InputError("--pair goes with one text: in JSONL input, give each line a text_pair")
     _write(options, _pipeline("text-classification", options)(_examples(options)))
+
+
+def fill_mask(options: argparse.Namespace) -> None:
+    """Run the verb `fill-mask`."""
+    _check(options)
+    call = _given(options, "top_k")
+    if options.targets is not None:
+        call["targets"] = [word.strip() for word in options.targets.split(",")]
+    pipe = _pipeline("fill-mask", options)
+    if options.input is not None:
+        _write(options, pipe(_texts(options), **call))
+        return
+    found = pipe(options.text, **call)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+        return
+    masks = found if isinstance(found[0], list) else [found]
+    for number, rows in enumerate(masks, 1):
+        title = options.text if len(masks) == 1 else f"{options.text} (mask {number} of {len(masks)})"
+        _print_one(options, found, title, ((row["token_str"], row["score"]) for row in rows))
+
+
+def tag(options: argparse.Namespace) -> None:
+    """Run the verb `tag`."""
+    _check(options)
+    call = _given(options, "aggregation_strategy", "stride")
+    pipe = _pipeline("token-classification", options)
+    if options.input is not None:
+        _write(options, pipe(_texts(options), **call))
+        return
+    found = pipe(options.text, **call)
+    label = "entity_group" if found and "entity_group" in found[0] else "entity"
+    width = max((_width(row["word"]) for row in found), default=0)
+    words = [row["word"] + " " * (width - _width(row["word"])) for row in found]
+    rows = [(f"{word}  {row[label]}", row["score"]) for word, row in zip(words, found, strict=True)]
+    _print_one(options, found, options.text, rows)
+
+
+def answer(options: argparse.Namespace) -> None:
+    """Run the verb `answer`."""
+    _check(options)
+    if options.context is None and not _is_jsonl(options):
+        raise InputError("--context is missing: give the text that the answer is in")
+    call = _given(options, "top_k", "handle_impossible_answer")
+    pipe = _pipeline("question-answering", options)
+    if options.input is not None:
+        _write(options, pipe(_questions(options), **call))
+        return
+    found = pipe(question=options.text, context=options.context, **call)
+    rows = found if isinstance(found, list) else [found]
+    _print_one(options, found, options.text, ((row["answer"] or "(no answer)", row["score"]) for row in rows))
+
+
+def embed(options: argparse.Namespace) -> None:
+    """Run the verb `embed`."""
+    _check(options)
+    call = _given(options, "pooling", "normalize")
+    pipe = _pipeline("sentence-embedding", options)
+    if options.input is not None:
+        _write(options, (vector.tolist() for vector in pipe(_texts(options), **call)))
+        return
+    vector = pipe(options.text, **call).tolist()
+    if options.json:
+        print(json.dumps(vector))
+        return
+    length = sum(number * number for number in vector) ** 0.5
+    print(options.text)
+    print(f"  {len(vector)} numbers, of length {length:.3f}: {' '.join(f'{x:.4f}' for x in vector[:6])} ...")
+
+
+def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Give those of the options that the user gave."""
+    return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _check(options: argparse.Namespace) -> None:
@@ -165,16 +265,15 @@ def _check_output(path: Path, source: str) -> None:
 def _pipeline(task: str, options: argparse.Namespace) -> Any:
     from .pipelines import pipeline
 
-    given = {key: value for key, value in vars(options).items() if key in ("revision", "device", "dtype")}
-    return pipeline(task, options.model, **given)
+    return pipeline(task, options.model, **_given(options, "revision", "device", "dtype"))
 
 
-def _print_one(options: argparse.Namespace, answer: Any, title: str, scores: Iterable[tuple[str, float]]) -> None:
+def _print_one(options: argparse.Namespace, found: Any, title: str, scores: Iterable[tuple[str, float]]) -> None:
     if options.json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print(json.dumps(found, ensure_ascii=False))
         return
     rows = list(scores)
-    width = max(_width(label) for label, _ in rows)
+    width = max((_width(label) for label, _ in rows), default=0)
     print(title)
     for label, score in rows:
         bar = "█" * round(BAR * min(max(score, 0.0), 1.0))
@@ -222,6 +321,17 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
         raise InputError(f"{where}: {key} is {text!r}: expected a string")
     check_text(text, f"{where}: {key}")
     return text
+
+
+def _texts(options: argparse.Namespace) -> Iterator[str]:
+    return (_text(record, "text", where) for record, where in _records(options))
+
+
+def _questions(options: argparse.Namespace) -> Iterator[dict[str, str]]:
+    """Give questions with their contexts: lines of text are questions, lines of JSONL may bring a context."""
+    for record, where in _records(options):
+        question = _text(record, "question" if _is_jsonl(options) else "text", where)
+        yield {"question": question, "context": _text({"context": options.context, **record}, "context", where)}
 
 
 def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) -> Iterator[tuple[str, list[str]]]:
@@ -289,5 +399,4 @@ def run_bench(options: argparse.Namespace) -> None:
     """Run the verb `bench`: a report for people, and one line of JSON at its end."""
     from .bench import bench
 
-    given = {key: value for key, value in vars(options).items() if key in ("base", "repeats")}
-    print(json.dumps(bench(options.model, options.pairs, **given)))
+    print(json.dumps(bench(options.model, options.pairs, **_given(options, "base", "repeats"))))

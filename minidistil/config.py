@@ -6,15 +6,42 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from .errors import CheckpointError
 
+LIMIT = 2**28  # of every size: more could not be counted in bytes
+MOST_LABELS = 100_000  # of a config that gives their number alone
 ALIASES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",
     "num_hidden_layers": "n_layers",
     "torch_dtype": "dtype",
+}
+BERT = {  # BERT's names for what DistilBERT has too
+    "hidden_size": "dim",
+    "num_attention_heads": "n_heads",
+    "num_hidden_layers": "n_layers",
+    "intermediate_size": "hidden_dim",
+    "hidden_act": "activation",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+}
+BERT_DEFAULTS = {"num_hidden_layers": 12}  # where the two differ
+BERT_ONLY = {  # keys that DistilBERT lacks, and the values without which BERT is not one; None: any
+    "layer_norm_eps": (1e-12,),
+    "position_embedding_type": ("absolute",),
+    "is_decoder": (False,),
+    "add_cross_attention": (False,),
+    "type_vocab_size": None,
+    "classifier_dropout": None,
+    "use_cache": None,
+    "gradient_checkpointing": None,
+}
+BERT_CLASSES = {
+    "BertModel": "DistilBertModel",
+    "BertForMaskedLM": "DistilBertForMaskedLM",
+    "BertForTokenClassification": "DistilBertForTokenClassification",
 }
 CHOICES = {
     "activation": ("gelu", "relu"),
@@ -42,8 +69,10 @@ class DistilBertConfig:
     attention_dropout: float = 0.1
     activation: str = "gelu"
     initializer_range: float = 0.02
+    qa_dropout: float = 0.1
     seq_classif_dropout: float = 0.2
     pad_token_id: int | None = 0
+    tie_word_embeddings: bool = True
     problem_type: str | None = None
     dtype: str | None = None
     architectures: tuple[str, ...] = ()
@@ -53,14 +82,16 @@ class DistilBertConfig:
     def __post_init__(self) -> None:
         for key in ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim"):
             value = getattr(self, key)
-            if not _is_int(value) or value < 1:
-                raise CheckpointError(f"{key} is {value!r}: expected a whole number of at least 1")
+            if not _is_int(value) or not 1 <= value < LIMIT:
+                raise CheckpointError(
+                    f"{key} is {value!r}: expected a whole number of at least 1 and below {LIMIT}"
+                )
         if self.dim % self.n_heads:
             raise CheckpointError(f"n_heads is {self.n_heads}: it must divide dim, which is {self.dim}")
         pad = self.pad_token_id
         if pad is not None and not (_is_int(pad) and 0 <= pad < self.vocab_size):
             raise CheckpointError(f"pad_token_id is {pad!r}: expected an id below vocab_size, or null")
-        for key in ("dropout", "attention_dropout", "seq_classif_dropout"):
+        for key in ("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"):
             value = getattr(self, key)
             if not _is_number(value) or not 0 <= value < 1:
                 raise CheckpointError(f"{key} is {value!r}: expected a probability of at least 0 and below 1")
@@ -68,8 +99,9 @@ class DistilBertConfig:
             raise CheckpointError(
                 f"initializer_range is {self.initializer_range!r}: expected a number of at least 0"
             )
-        if not isinstance(self.sinusoidal_pos_embds, bool):
-            raise CheckpointError(f"sinusoidal_pos_embds is {self.sinusoidal_pos_embds!r}: expected true or false")
+        for key in ("sinusoidal_pos_embds", "tie_word_embeddings"):
+            if not isinstance(getattr(self, key), bool):
+                raise CheckpointError(f"{key} is {getattr(self, key)!r}: expected true or false")
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 known = ", ".join(choice for choice in choices if choice)
@@ -94,14 +126,19 @@ class DistilBertConfig:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:
-        """Read the keys of a config.json, in any form that the Hub holds: old names, maps with string keys."""
+        """Read the keys of a config.json, in any form that the Hub holds: old names, maps with string keys.
+
+        A BERT's become those of the DistilBERT that it is when it is used with one segment.
+        """
+        if values.get("model_type") == "bert":
+            values = _fold_bert(values)
         rest = {key: value for key, value in values.items() if key not in ALIASES}
         for alias, key in ALIASES.items():
             if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
                 raise CheckpointError(f"{key} is {rest[key]!r} but its other name {alias} is {values[alias]!r}")
         model_type = rest.pop("model_type", "distilbert")
         if model_type != "distilbert":
-            raise CheckpointError(f"model_type is {model_type!r}: minidistil loads 'distilbert'")
+            raise CheckpointError(f"model_type is {model_type!r}: minidistil loads 'distilbert' and 'bert'")
         maps = (rest.pop("id2label", None), rest.pop("label2id", None), rest.pop("num_labels", None))
         known: dict[str, Any] = {"id2label": _labels(*maps)}
         known["architectures"] = _architectures(rest.pop("architectures", None))
@@ -132,6 +169,22 @@ class DistilBertConfig:
         return {**extra, **{key: value for key, value in values.items() if key not in absent}}
 
 
+def _fold_bert(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Give a BERT's config in DistilBERT's words, or refuse what DistilBERT cannot be."""
+    for key, needed in BERT_ONLY.items():
+        if needed is not None and values.get(key, needed[0]) not in needed:
+            raise CheckpointError(
+                f"{key} is {values[key]!r}: DistilBERT, which this BERT becomes, has {needed[0]!r}"
+            )
+    folded = {BERT.get(key, key): value for key, value in values.items() if key not in BERT_ONLY}
+    folded = {**{BERT[key]: value for key, value in BERT_DEFAULTS.items()}, **folded, "model_type": "distilbert"}
+    if isinstance(names := values.get("architectures"), list):
+        folded["architectures"] = [
+            BERT_CLASSES.get(name, name) if isinstance(name, str) else name for name in names
+        ]
+    return folded
+
+
 def read_json(path: str | Path) -> dict[str, Any]:
     """Read a file that holds one JSON object."""
     try:
@@ -143,7 +196,7 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _is_int(value: object) -> bool:
+def _is_int(value: object) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -175,7 +228,7 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     labels = names or inverse or by_id or by_label
     if num_labels is None:
         num_labels = len(labels) or 2
-    if not isinstance(num_labels, int) or num_labels < 1 or (labels and len(labels) != num_labels):
+    if not _is_int(num_labels) or not 1 <= num_labels <= MOST_LABELS or (labels and len(labels) != num_labels):
         raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, which are {labels}")
     return labels or {index: f"LABEL_{index}" for index in range(num_labels)}
 

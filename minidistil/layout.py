@@ -212,6 +212,25 @@ def enter(
     return batch, leave
 
 
+def enter_choices(
+    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
+) -> tuple[Batch, Callable[[Tensor], Tensor]]:
+    """Take a multiple-choice model's arguments in: padded ones are (n, choices, L), each choice a sequence.
+
+    The second value gives scores their shape: (n * choices,) -> (n, choices), or does nothing for a batch.
+    """
+    if not isinstance(inputs, Tensor):
+        batch, _ = enter(inputs, attention_mask, config)
+        return batch, lambda scores: scores
+    for name, tensor in (("input_ids", inputs), ("attention_mask", attention_mask)):
+        if isinstance(tensor, Tensor) and (tensor.ndim != 3 or tensor.shape != inputs.shape):
+            raise InputError(f"{name} is {_describe(tensor)}: expected the shape (questions, choices, length)")
+    if isinstance(attention_mask, Tensor):
+        attention_mask = attention_mask.flatten(0, 1)
+    batch, _ = enter(inputs.flatten(0, 1), attention_mask, config)
+    return batch, lambda scores: scores.unflatten(0, inputs.shape[:2])
+
+
 def first_tokens(batch: Batch) -> Layout:
     """Give the layout of the first tokens, which a sequence head reads: [CLS]."""
     if batch.starts_masked:

@@ -6,27 +6,28 @@ end travels beside them, with the `Ops` that do the work. Where `queries` are na
 last block of a classifier need not compute what nobody reads. Sanh et al. 2019, https://arxiv.org/abs/1910.01108.
 
 Letters in shapes: T tokens, D width of the model, F width of the feed-forward, H heads, d = D / H,
-n sequences, L padded length, C labels.
+n sequences, L padded length, C labels, V words of the vocabulary.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import DistilBertConfig
-from .errors import InputError
-from .layout import Batch, Layout, enter, first_tokens
+from .errors import CheckpointError, InputError
+from .layout import Batch, Layout, enter, enter_choices, first_tokens
 from .ops import Ops, Product
 
 EPS = 1e-12  # of every LayerNorm
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 M = TypeVar("M", bound="Model")
 
 
@@ -183,18 +184,15 @@ class Model(nn.Module):
     def reset_parameters(self) -> None:
         """Draw weights as transformers does: normal with `initializer_range`, biases 0, norms 1."""
         self._refuse_unless_live("be reset")
-        for module in self.modules():
-            if isinstance(module, nn.Linear | Table):
-                module.weight.normal_(0.0, self.config.initializer_range)
-            if isinstance(module, nn.Linear):
-                module.bias.zero_()
-            if isinstance(module, nn.LayerNorm):
-                module.reset_parameters()
+        draw(self, self.config.initializer_range)
         for module in self.modules():
             if isinstance(module, Embeddings) and self.config.pad_token_id is not None:
                 module.word_embeddings.weight[self.config.pad_token_id] = 0
             if isinstance(module, Embeddings) and self.config.sinusoidal_pos_embds:
                 module.position_embeddings.weight.copy_(sinusoids(*module.position_embeddings.weight.shape))
+
+    def tie(self) -> None:
+        """Make one of the parameters that are the same; most classes have none."""
 
     @property
     def ops(self) -> Ops:
@@ -250,11 +248,15 @@ class Model(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
         """Load as nn.Module does; refused for operations that hold a copy of the weights."""
         self._refuse_unless_live("load other weights")
-        return super().load_state_dict(state_dict, strict, assign)
+        result = super().load_state_dict(state_dict, strict, assign)
+        self.tie()
+        return result
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         self._refuse_unless_live("be moved or converted")
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)
+        self.tie()
+        return self
 
     def _refuse_unless_live(self, what: str) -> None:
         if not self._ops.live:
@@ -286,30 +288,139 @@ class DistilBertModel(Model):
         return leave(self.encode(batch))
 
 
-class DistilBertForSequenceClassification(Model):
-    """A classifier: the encoder, and a head of two layers on each sequence's first token."""
+class SequenceHead(Model):
+    """The encoder, and a head of two layers on each sequence's first token."""
 
-    def build(self) -> None:
+    def build_head(self, outputs: int) -> None:
         """Make the encoder and the head."""
         config = self.config
         self.distilbert = DistilBertModel(config, device="meta")
         self.pre_classifier = lin(config.dim, config.dim)
-        self.classifier = lin(config.dim, config.num_labels)
+        self.classifier = lin(config.dim, outputs)
         self.dropout = config.seq_classif_dropout
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Classify a Batch, or padded ids and mask, both (n, L): logits (n, C).
-
-        A row without any token is classified by the head's biases alone. `InputError` as for the encoder,
-        and where a row's first position is masked.
-        """
-        batch, _ = enter(input_ids, attention_mask, self.config)
+    def score(self, batch: Batch) -> Tensor:
+        """Score each sequence: (T,) -> (n, outputs). One without any token is scored by the biases alone."""
         queries = first_tokens(batch)
         x = self.distilbert.encode(batch, queries)
         x = queries.pad(x).flatten(0, 1)  # (n, D)
         x = F.relu(self.pre_classifier(x))
         x = F.dropout(x, self.dropout, self.training)
         return self.classifier(x)
+
+
+class DistilBertForSequenceClassification(SequenceHead):
+    """A classifier of texts, or of pairs of them."""
+
+    def build(self) -> None:
+        """Make one output for each label."""
+        self.build_head(self.config.num_labels)
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Classify a Batch, or padded ids and mask, both (n, L): logits (n, C).
+
+        `InputError` as for the encoder, and where a row's first position is masked.
+        """
+        batch, _ = enter(input_ids, attention_mask, self.config)
+        return self.score(batch)
+
+
+class DistilBertForMultipleChoice(SequenceHead):
+    """A chooser between texts: each choice is a sequence, with one score."""
+
+    def build(self) -> None:
+        """Make one output."""
+        self.build_head(1)
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Score padded ids and mask, both (n, choices, L): (n, choices); or a Batch of m sequences: (m,).
+
+        `InputError` as for the classifier.
+        """
+        batch, leave = enter_choices(input_ids, attention_mask, self.config)
+        return leave(self.score(batch).squeeze(1))
+
+
+class DistilBertForTokenClassification(Model):
+    """A classifier of each token: the encoder, and one product."""
+
+    def build(self) -> None:
+        """Make the encoder and the head."""
+        self.distilbert = DistilBertModel(self.config, device="meta")
+        self.classifier = lin(self.config.dim, self.config.num_labels)
+        self.dropout = self.config.dropout
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Classify the tokens of a Batch: (T, C); or of padded ids and mask, both (n, L): (n, L, C)."""
+        batch, leave = enter(input_ids, attention_mask, self.config)
+        x = F.dropout(self.distilbert.encode(batch), self.dropout, self.training)
+        return leave(self.classifier(x))
+
+
+class SpanLogits(NamedTuple):
+    """How likely an answer starts, and ends, at each token: (T,) each, or (n, L) each, 0 at padding."""
+
+    start: Tensor
+    end: Tensor
+
+
+class DistilBertForQuestionAnswering(Model):
+    """A finder of answers: the encoder, and two logits for each token."""
+
+    def build(self) -> None:
+        """Make the encoder and the head."""
+        if self.config.num_labels != 2:
+            raise CheckpointError(
+                f"num_labels is {self.config.num_labels}: question answering has 2, start and end"
+            )
+        self.distilbert = DistilBertModel(self.config, device="meta")
+        self.qa_outputs = lin(self.config.dim, 2)
+        self.dropout = self.config.qa_dropout
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> SpanLogits:
+        """Score the tokens of a Batch, or of padded ids and mask, both (n, L), as an answer's start and end."""
+        batch, leave = enter(input_ids, attention_mask, self.config)
+        x = F.dropout(self.distilbert.encode(batch), self.dropout, self.training)
+        start, end = self.qa_outputs(x).unbind(1)
+        return SpanLogits(leave(start), leave(end))
+
+
+class DistilBertForMaskedLM(Model):
+    """A guesser of masked tokens: the encoder, and a head that scores every word of the vocabulary."""
+
+    def build(self) -> None:
+        """Make the encoder and the head; its last product is the word table again, if the config ties them."""
+        self.distilbert = DistilBertModel(self.config, device="meta")
+        self.vocab_transform = lin(self.config.dim, self.config.dim)
+        self.vocab_layer_norm = norm(self.config.dim)
+        self.vocab_projector = lin(self.config.dim, self.config.vocab_size)
+        self.tie()
+
+    def tie(self) -> None:
+        """Let the projector's weight be the word table, if the config says so."""
+        if self.config.tie_word_embeddings:
+            self.vocab_projector.weight = self.distilbert.embeddings.word_embeddings.weight
+
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+        """Score every word at the tokens of a Batch: (T, V); or of padded ids and mask, both (n, L): (n, L, V)."""
+        batch, leave = enter(input_ids, attention_mask, self.config)
+        return leave(self.score(self.distilbert.encode(batch)))
+
+    def score(self, x: Tensor) -> Tensor:
+        """Score every word in place of some hidden states: (T, D) -> (T, V)."""
+        x = ACTIVATIONS[self.config.activation](self.vocab_transform(x))
+        return self.vocab_projector(self.vocab_layer_norm(x))
+
+
+def draw(parent: nn.Module, std: float) -> None:
+    """Draw the weights of a module and all in it, with torch's generator: normal, biases 0, norms 1."""
+    for module in parent.modules():
+        if isinstance(module, nn.Linear | Table):
+            module.weight.normal_(0.0, std)
+        if isinstance(module, nn.Linear):
+            module.bias.zero_()
+        if isinstance(module, nn.LayerNorm):
+            module.reset_parameters()
 
 
 def sinusoids(positions: int, width: int) -> Tensor:

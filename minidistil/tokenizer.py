@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from .checkpoint import Files, find_files, write_files, write_json
 from .config import DistilBertConfig, read_json
 from .errors import CheckpointError, InputError
+from .files import Files, find_files, write_files, write_json
 from .layout import Batch
 
 NO_LIMIT = 2**62  # as much as the library can count to
@@ -115,45 +115,85 @@ class Tokenizer:
         names: Sequence[str] | None = None,
     ) -> Encoded:
         """Encode as `__call__` does, to lists of token ids. names: what errors call the texts."""
+        found = self.encodings(
+            texts, pairs, max_length=max_length, truncation=truncation, names=names, offsets=False
+        )
+        return Encoded([encoding.ids for encoding in found], sum(bool(encoding.overflowing) for encoding in found))
+
+    def encodings(
+        self,
+        texts: Sequence[str] | Sequence[Sequence[str]],
+        pairs: Sequence[str] | None = None,
+        *,
+        max_length: int | None = None,
+        truncation: str = "longest_first",
+        stride: int = 0,
+        names: Sequence[str] | None = None,
+        offsets: bool = True,
+        words: bool = False,
+    ) -> list[tokenizers.Encoding]:
+        """Encode as `__call__` does, to the library's own encodings, with all that they know of each token.
+
+        stride: how many tokens the parts of a text that was cut share; the later ones are in `overflowing`.
+        names: what errors call the texts. offsets: whether to find each token's place in its text. words: each
+        text is a list of words.
+        """
         if isinstance(texts, str) and pairs == "":
             pairs = None  # of a single text, as in transformers; in a list of pairs it stays one
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
-        if max_length is not None and (not isinstance(max_length, int) or isinstance(max_length, bool)):
-            raise InputError(f"max_length is {max_length!r}: expected a whole number")
-        limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
-        special = self.backend.num_special_tokens_to_add(pairs is not None)
-        if limit <= special:
-            raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
+        limit = self._limit(max_length, pairs is not None, stride)
         if truncation not in TRUNCATIONS:
             raise InputError(f"truncation is {truncation!r}: expected one of {', '.join(TRUNCATIONS)}")
         if truncation == "only_second" and pairs is None:
             raise InputError("truncation is 'only_second' but there are no pairs to cut")
-        inputs = _checked(texts, pairs)
+        inputs = _checked_words(texts) if words else _checked(texts, pairs)
         names = names or [f"texts[{i}]" for i in range(len(inputs))]
+        encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         with LOCK:
             if truncation == "error":
                 self.backend.no_truncation()
             else:
                 side = self.settings.get("truncation_side", "right")
-                self.backend.enable_truncation(limit, strategy=truncation, direction=side)
-            encodings = self._encode_batch(inputs, names)
-        ids = [encoding.ids for encoding in encodings]
-        for name, sequence in zip(names, ids, strict=True):
-            if len(sequence) > limit:
-                raise InputError(f"{name} has {len(sequence)} tokens, more than {limit}, and may not be cut")
-        return Encoded(ids, sum(bool(encoding.overflowing) for encoding in encodings))
+                self.backend.enable_truncation(limit, stride=stride, strategy=truncation, direction=side)
+            found = _all(lambda some: encode(some, is_pretokenized=words), inputs, names)
+        for name, encoding in zip(names, found, strict=True):
+            if len(encoding) > limit:
+                raise InputError(f"{name} has {len(encoding)} tokens, more than {limit}, and may not be cut")
+        return found
 
-    def _encode_batch(self, inputs: list[Any], names: Sequence[str]) -> list[tokenizers.Encoding]:
-        try:
-            return self.backend.encode_batch_fast(inputs)
-        except Exception:
-            for name, text in zip(names, inputs, strict=True):  # the library does not say which one it was
-                try:
-                    self.backend.encode_batch_fast([text])
-                except Exception as error:
-                    raise InputError(f"{name} cannot be cut to fit: {error}") from error
-            raise
+    def _limit(self, max_length: int | None, paired: bool, stride: int) -> int:
+        """Give how many tokens a sequence may have; there must be room for some text, and for a stride."""
+        for name, value in (("max_length", max_length), ("stride", stride)):
+            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+                raise InputError(f"{name} is {value!r}: expected a whole number")
+        limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
+        special = self.backend.num_special_tokens_to_add(paired)
+        if limit <= special:
+            raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
+        if limit <= special + stride:
+            raise InputError(f"stride is {stride}: expected less than the {limit - special} tokens of a part")
+        return limit
+
+    def id_of(self, role: str) -> int:
+        """Give the id of a special token by its role, such as "mask_token"; `CheckpointError` if there is none."""
+        token = _content(self.settings.get(role, SPECIAL.get(role)))
+        index = None if token is None else self.backend.token_to_id(token)
+        if index is None:
+            raise CheckpointError(f"the tokenizer has no {role}: its vocabulary lacks {token}")
+        return index
+
+
+def _all(encode: Callable[[list[Any]], list[tokenizers.Encoding]], inputs: list[Any], names: Sequence[str]) -> Any:
+    try:
+        return encode(inputs)
+    except Exception:
+        for name, text in zip(names, inputs, strict=True):  # the library does not say which one it was
+            try:
+                encode([text])
+            except Exception as error:
+                raise InputError(f"{name} cannot be cut to fit: {error}") from error
+        raise
 
 
 def check_text(text: object, what: str, expected: str = "a string") -> None:
@@ -184,6 +224,15 @@ def _checked(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
     if len(pairs) != len(texts):
         raise InputError(f"there are {len(texts)} texts but {len(pairs)} pairs: expected one for each")
     return list(zip(texts, pairs, strict=True))
+
+
+def _checked_words(texts: Sequence[Sequence[str]]) -> list[Any]:
+    for i, words in enumerate(texts):
+        if isinstance(words, str) or not isinstance(words, Sequence):
+            raise InputError(f"texts[{i}] is {type(words).__name__}: expected a list of words")
+        for j, word in enumerate(words):
+            check_text(word, f"texts[{i}][{j}]")
+    return [list(words) for words in texts]
 
 
 def _settings(files: Files) -> dict[str, Any]:

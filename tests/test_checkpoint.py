@@ -21,6 +21,7 @@ from minidistil import (
     DistilBertModel,
     InputError,
     checkpoint,
+    files,
 )
 
 TINY = {
@@ -127,8 +128,7 @@ def test_a_folder_may_be_a_string_or_a_path_and_relative(saved, monkeypatch):
 
 def test_each_class_loads_itself(saved):
     assert type(DistilBertForSequenceClassification.from_pretrained(saved)) is DistilBertForSequenceClassification
-    with pytest.raises(CheckpointError, match="missing"):
-        DistilBertModel.from_pretrained(saved)
+    assert type(DistilBertModel.from_pretrained(saved)) is DistilBertModel
 
 
 def test_a_loaded_model_is_ready_to_answer(saved):
@@ -250,7 +250,7 @@ def test_a_long_list_of_names_is_cut_and_counted(folder):
 
 def test_an_encoder_is_no_classifier(tmp_path):
     make("DistilBertModel").save_pretrained(tmp_path)
-    with pytest.raises(CheckpointError, match=r"missing: distilbert\..*unexpected: embeddings\."):
+    with pytest.raises(CheckpointError, match=r"missing: pre_classifier\..*new_head=True"):
         minidistil.from_pretrained(tmp_path, task="text-classification")
 
 
@@ -532,7 +532,7 @@ def test_saved_files_can_be_read_by_whom_the_system_lets(saved, tmp_path):
 @pytest.mark.parametrize("place", ["minidistil/weights", "weights"])
 def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monkeypatch, place):
     shutil.copytree(saved, tmp_path / place / "tiny")
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "minidistil" / "checkpoint.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "files.py"))
     same_bits(minidistil.from_pretrained("tiny").state_dict(), minidistil.from_pretrained(saved).state_dict())
     with pytest.raises(InputError, match="revision"):
         minidistil.from_pretrained("tiny", revision="main")
@@ -540,7 +540,7 @@ def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monke
 
 def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monkeypatch):
     (tmp_path / "weights" / "tiny").mkdir(parents=True)
-    monkeypatch.setattr(checkpoint, "__file__", str(tmp_path / "minidistil" / "checkpoint.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "files.py"))
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         minidistil.from_pretrained("tiny")
     shutil.copytree(saved, tmp_path / "here" / "tiny")

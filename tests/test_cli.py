@@ -18,8 +18,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minidistil
-from minidistil import cli, pipelines
+from minidistil import cli
 from minidistil.errors import CheckpointError, InputError
+from minidistil.pipelines import base
 
 LABELS = ["sports", "politics", "business"]
 WORDS = "the team won game was held sports politics business man sleeps is awake example this about not a b"
@@ -311,7 +312,7 @@ def test_only_line_feeds_end_a_line_and_spaces_are_text(command):
 
 
 def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
-    monkeypatch.setattr(pipelines, "WINDOW", 7)
+    monkeypatch.setattr(base, "WINDOW", 7)
     lines = [" ".join(WORDS.split()[: 1 + i % 19]) for i in range(50)]
     result = command("zero-shot", "--labels", "sports,not", "--input", "-", stdin="\n".join(lines).encode())
     assert_close(result.answers, [zero_shot(line, ["sports", "not"]) for line in lines])
@@ -415,7 +416,7 @@ BROKEN = {
     "config not JSON": (write("config.json", b'{"dim": '), "config.json"),
     "config not an object": (write("config.json", b"[]"), "config.json: expected a JSON object"),
     "config not UTF-8": (write("config.json", b"\xff\xfe{}"), "config.json"),
-    "another model": (change_config(model_type="bert"), "model_type is 'bert'"),
+    "another model": (change_config(model_type="roberta"), "model_type is 'roberta'"),
     "no weights": (lambda folder: (folder / "model.safetensors").unlink(), "has no model.safetensors"),
     "empty weights": (write("model.safetensors", b""), "model.safetensors is not a readable"),
     "no header": (cut(4), "model.safetensors is not a readable"),
@@ -615,7 +616,7 @@ def test_an_interrupted_run_leaves_complete_lines(command, tmp_path, monkeypatch
             yield from itertools.repeat(b"the team won\n", 10)
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(pipelines, "WINDOW", 4)
+    monkeypatch.setattr(base, "WINDOW", 4)
     result = command("classify", "--input", "-", "--output", tmp_path / "answers", stdin=Typist())
     assert (result.code, result.out) == (130, "")
     assert result.err.splitlines()[-1].startswith("minidistil: interrupted")
@@ -638,7 +639,7 @@ def start(*arguments, **options):
 def test_control_c_stops_a_long_run_between_lines(folder):
     arguments = ["classify", "--model", str(folder), "--device", "cpu", "--input", "-"]
     with start(*arguments, stdin=subprocess.PIPE) as process:
-        process.stdin.write(b"the team won\n" * 3 * pipelines.WINDOW + b"team " * 100 + b"\n")
+        process.stdin.write(b"the team won\n" * 3 * base.WINDOW + b"team " * 100 + b"\n")
         process.stdin.flush()  # and stdin stays open: there may be more to come
         first = [process.stdout.readline() for _ in range(10)]
         process.send_signal(signal.SIGINT)
@@ -653,7 +654,7 @@ def test_control_c_stops_a_long_run_between_lines(folder):
 
 def test_a_closed_pipe_is_quiet_and_warnings_are_one_line(folder, tmp_path):
     path = tmp_path / "texts.txt"  # its answers are more than a pipe holds
-    path.write_text("team " * 100 + "\n" + "the team won\n" * 4 * pipelines.WINDOW)
+    path.write_text("team " * 100 + "\n" + "the team won\n" * 4 * base.WINDOW)
     with start("classify", "--model", str(folder), "--device", "cpu", "--input", str(path)) as process:
         json.loads(process.stdout.readline())
         process.stdout.close()

@@ -15,19 +15,32 @@ import minidistil
 
 PACKAGE = ROOT / "minidistil"
 TO_PIPELINES = ["errors", "config", "layout", "ops", "model", "reference", "trace"]
-TO_PIPELINES += ["checkpoint", "tokenizer", "pipelines"]
+TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
+TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
+TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
 ORDER = [*TO_PIPELINES, "bench", "cli", "__main__"]
 EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
-BUDGETS = {("layout", "ops", "model"): 690, ("reference",): 115, tuple(TO_PIPELINES): 2200}
+BUDGETS = {("layout", "ops", "model"): 815, ("reference",): 115, tuple(TO_PIPELINES): 3600}
+
+
+def text_of(module):
+    path = PACKAGE / module.replace(".", "/")
+    path = path / "__init__.py" if path.is_dir() else path.with_suffix(".py")
+    return path.read_text(encoding="utf-8")
 
 
 def imports_of(module):
-    """Every name that a module imports, inside functions too."""
-    for node in ast.walk(ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))):
+    """Every module that a module imports, inside functions too; the package's own begin with a dot."""
+    package = ["", *module.split(".")[: None if (PACKAGE / module.replace(".", "/")).is_dir() else -1]]
+    for node in ast.walk(ast.parse(text_of(module))):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
         elif isinstance(node, ast.ImportFrom):
-            yield "." * node.level + (node.module or "")
+            above = ".".join(package[: len(package) - node.level + 1])
+            names = [node.module] if node.module else [alias.name for alias in node.names]
+            yield from (f"{above}.{name}" for name in names)
 
 
 def run(code):
@@ -36,7 +49,8 @@ def run(code):
 
 
 def test_every_module_is_in_the_order():
-    assert {path.stem for path in PACKAGE.glob("*.py")} == {*ORDER, "__init__"}
+    paths = (path.relative_to(PACKAGE).with_suffix("") for path in PACKAGE.rglob("*.py"))
+    assert {".".join(path.parts).removesuffix(".__init__") for path in paths} == {*ORDER, "__init__"}
 
 
 @pytest.mark.parametrize("module", ORDER)
@@ -89,7 +103,7 @@ print(json.dumps([m for m in ("torch._dynamo", "transformers", "huggingface_hub"
 @pytest.mark.parametrize("modules", BUDGETS, ids=lambda modules: "+".join(modules[:3]))
 def test_growth_is_a_decision(modules):
     """A limit of lines, comments and docstrings included: raise it where what grew is worth reading."""
-    lines = sum(len((PACKAGE / f"{module}.py").read_text(encoding="utf-8").splitlines()) for module in modules)
+    lines = sum(len(text_of(module).splitlines()) for module in modules)
     assert lines <= BUDGETS[modules]
 
 

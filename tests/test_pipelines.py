@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from places import MINILM, SHARED, needs_minilm
 
 import minidistil
-from minidistil import pipelines
 from minidistil.errors import CheckpointError, InputError
+from minidistil.pipelines import base
 
 ZERO_SHOT, CLASSIFY = "zero-shot-classification", "text-classification"
 NLI = ("ENTAILMENT", "NEUTRAL", "CONTRADICTION")
@@ -677,7 +677,7 @@ def test_how_texts_are_batched_changes_no_answer(
     zero_shot, classify, many_texts, one_by_one, monkeypatch, limits, batch_size
 ):
     for name, value in limits.items():
-        monkeypatch.setattr(pipelines, name, value)
+        monkeypatch.setattr(base, name, value)
     assert_same(zero_shot(many_texts, LABELS, batch_size=batch_size), one_by_one[0])
     assert_same(classify(many_texts, batch_size=batch_size), one_by_one[1])
 
@@ -703,7 +703,7 @@ def test_texts_and_pairs_go_through_the_model_together(classify, monkeypatch):
 
 def test_a_batch_has_no_more_tokens_or_sequences_than_its_limits(classify, many_texts, monkeypatch):
     batches = record_batches(monkeypatch, classify)
-    monkeypatch.setattr(pipelines, "TOKENS", 100)
+    monkeypatch.setattr(base, "TOKENS", 100)
     classify(many_texts, batch_size=5)
     assert sum(map(len, batches)) == len(many_texts)
     assert all(len(batch) <= 5 and sum(batch) <= 100 for batch in batches)
@@ -716,7 +716,7 @@ def counted(texts, read):
 
 
 def test_an_endless_stream_is_read_a_window_at_a_time(zero_shot, classify, monkeypatch):
-    monkeypatch.setattr(pipelines, "WINDOW", 6)
+    monkeypatch.setattr(base, "WINDOW", 6)
     for pipe, options, texts_of_a_window in ((zero_shot, {"candidate_labels": LABELS}, 2), (classify, {}, 6)):
         read = []
         answers = pipe(counted(itertools.cycle(TEXTS), read), **options)
@@ -839,10 +839,10 @@ def test_a_stream_is_answered_before_much_of_it_is_read(classify):
     read = []
     answers = classify(read.append(i) or "a" * (i % 9) for i in range(10_000))
     next(answers)
-    assert len(read) == pipelines.FIRST_WINDOW
+    assert len(read) == base.FIRST_WINDOW
     for _ in itertools.islice(answers, 2000):
         pass
-    assert len(read) <= 2001 + pipelines.WINDOW
+    assert len(read) <= 2001 + base.WINDOW
 
 
 def test_a_single_text_takes_its_pair_beside_it(classify):

@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 import minidistil
-from minidistil import Batch, DistilBertConfig, DistilBertForSequenceClassification
+from minidistil import Batch, DistilBertConfig
 
 BASE = {
     "vocab_size": 1000,
@@ -23,6 +23,7 @@ BASE = {
 }
 LENGTHS = (1, 2, 17, 128, 512)
 FORMS = ("alone", "equal", "ragged", "holes")
+TOKEN_FORMS = (*FORMS, "left")  # what the heads that look at each token take
 
 
 def labels(count: int) -> dict[str, Any]:
@@ -45,12 +46,12 @@ CONFIGS: dict[str, dict[str, Any]] = {
 }
 
 
-def theirs(config: dict[str, Any]) -> transformers.DistilBertForSequenceClassification:
-    """Transformers' classifier, with weights large enough that neither attention nor logits are flat."""
+def theirs(config: dict[str, Any], name: str = "DistilBertForSequenceClassification") -> Any:
+    """Transformers' model of that class, with weights large enough that neither attention nor logits are flat."""
     values = {**BASE, **config}
     values["label2id"] = {label: i for i, label in values["id2label"].items()}
     torch.manual_seed(0)
-    model = transformers.DistilBertForSequenceClassification(transformers.DistilBertConfig(**values)).eval()
+    model = getattr(transformers, name)(transformers.DistilBertConfig(**values)).eval()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             if "norm" in name.lower():
@@ -64,10 +65,10 @@ def theirs(config: dict[str, Any]) -> transformers.DistilBertForSequenceClassifi
     return model
 
 
-def ours(model: transformers.DistilBertForSequenceClassification) -> DistilBertForSequenceClassification:
-    """Our classifier with a copy of those weights."""
+def ours(model: Any) -> Any:
+    """Our model of the same class, with a copy of those weights."""
     config = DistilBertConfig.from_dict(model.config.to_dict())
-    twin = DistilBertForSequenceClassification(config, device="meta")
+    twin = getattr(minidistil, type(model).__name__)(config, device="meta")
     twin.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
     return twin.eval()
 
@@ -88,6 +89,9 @@ def inputs(form: str, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
     if form == "ragged":
         for row, kept in enumerate((length, max(1, length // 2), 1, max(1, 3 * length // 4))):
             mask[row, kept:] = 0
+    if form == "left":
+        for row, padding in enumerate((0, length // 2, length - 1, length // 4)):
+            mask[row, :padding] = 0
     if form == "holes":
         mask = torch.randint(0, 2, ids.shape, generator=generator)
         mask[:, 0] = 1

@@ -1,129 +1,49 @@
-"""Text → answers, with transformers' task names, arguments and results."""
+"""Text → labels: the model's own, or any that the user thinks of."""
 
 from __future__ import annotations
 
-import inspect
 import itertools
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from types import EllipsisType
-from typing import Any, TypeAlias
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from .checkpoint import find_files, from_pretrained, parse_device
-from .errors import CheckpointError, InputError
-from .layout import Batch
-from .model import DistilBertForSequenceClassification, Model
-from .tokenizer import Tokenizer, check_text
+from ..errors import CheckpointError, InputError
+from ..model import DistilBertForSequenceClassification, Model
+from ..tokenizer import Tokenizer, check_text
+from .base import Answer, Ids, Pipeline, check_count, check_inputs, deliver, ranked, strategy_of, windows
 
-WINDOW = 1024  # how many sequences are sorted by length together, at most
-FIRST_WINDOW = 32  # and at first
-TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
 CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
 
-Answer: TypeAlias = dict[str, Any]
 
+class Classification(Pipeline):
+    """What the two tasks share: logits of texts and of pairs."""
 
-def pipeline(
-    task: str,
-    model: str | Path | Model | None = None,
-    tokenizer: str | Path | Tokenizer | None = None,
-    *,
-    revision: str | None = None,
-    dtype: str | torch.dtype | None = None,
-    device: str | int | torch.device | None = None,
-    **defaults: Any,
-) -> Pipeline:
-    """Make a pipeline for a task: "zero-shot-classification", "text-classification" or "sentiment-analysis".
+    model_class = DistilBertForSequenceClassification
 
-    model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. revision:
-    of the model's repository. device: -1 is the CPU, a number that CUDA device; None: CUDA where there is one,
-    and where a given model is. defaults: arguments of every call, see `run` of each task. `InputError` for what
-    does not fit together.
-    """
-    if task not in TASKS:
-        raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
-    if model is None:
-        raise InputError("model is missing: expected a folder, a Hub id or a model")
-    if isinstance(model, Model):
-        if tokenizer is None or dtype is not None or revision is not None:
-            raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
-        if device is not None and parse_device(device) != model.device:
-            model = model.to(parse_device(device))
-    else:
-        files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        where = parse_device(default if device is None else device)
-        model = from_pretrained(files, task=task, dtype=dtype, device=where)
-        tokenizer = Tokenizer.from_pretrained(files) if tokenizer is None else tokenizer
-    if not isinstance(tokenizer, Tokenizer):
-        tokenizer = Tokenizer.from_pretrained(tokenizer)
-    return TASKS[task](task, model, tokenizer, **defaults)
-
-
-class Pipeline:
-    """What every task shares: one stream of batches, bounded by tokens, without padding."""
-
-    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
-        if not isinstance(model, DistilBertForSequenceClassification):
-            raise InputError(f"{task} needs a DistilBertForSequenceClassification, found {type(model).__name__}")
-        inspect.signature(self.run).bind_partial(**defaults)  # TypeError for what run() does not know
-        self.task = task
-        self.model = model.eval()
-        self.tokenizer = tokenizer
-        self.defaults = defaults
-        self.max_length = min(tokenizer.max_length, model.config.max_position_embeddings)
-        self._warned = False
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        """Answer: the arguments are those of `run`, with the pipeline's own defaults."""
-        given = inspect.signature(self.run).bind_partial(*args, **options).arguments
-        return self.run(**{**self.defaults, **given})
-
-    def run(self, *args: Any, **options: Any) -> Any:
-        """Answer one input or many; each task documents its own."""
-        raise TypeError(f"{type(self).__name__} has no task of its own")
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.device
-
-    def _logits(
+    def logits(
         self,
         examples: Iterable[tuple[str, str | None]],
         truncation: str,
         max_length: int | None = None,
         batch_size: int | None = None,
     ) -> Iterator[Tensor]:
-        """Give the logits (C,) of each text or pair, in order, in float32 on the CPU."""
+        """Give the logits (C,) of each text or pair, in order."""
         count = 0
-        for window in _windows(examples):
+        for window in windows(examples, self.window):
             names = [f"inputs[{i}]" for i in range(count, count + len(window))]
             count += len(window)
-            ids = self._encode(window, names, truncation, max_length or self.max_length)
-            distinct = list(dict.fromkeys(ids))  # equal sequences are computed once, so that ties are exact
-            rows: dict[tuple[int, ...], Tensor] = {}
-            for group in _groups([len(sequence) for sequence in distinct], batch_size):
-                chosen = [distinct[i] for i in group]
-                batch = Batch.from_lists(chosen).to(self.device)
-                with torch.inference_mode():
-                    logits = self.model(batch).float().cpu()
-                if not logits.isfinite().all():
-                    raise CheckpointError(
-                        f"the model gives nan or inf: are its weights whole, is {self.model.dtype} wide enough?"
-                    )
-                rows.update(zip(chosen, logits, strict=True))
-            yield from (rows[sequence] for sequence in ids)
+            yield from self.infer(
+                self._encode(window, names, truncation, max_length or self.max_length), batch_size
+            )
 
     def _encode(
         self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
-    ) -> list[tuple[int, ...]]:
-        ids: dict[int, tuple[int, ...]] = {}
+    ) -> list[Ids]:
+        ids: dict[int, Ids] = {}
         truncated = 0
         for paired in (False, True):
             chosen = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
@@ -138,55 +58,11 @@ class Pipeline:
             )
             ids.update(zip(chosen, map(tuple, encoded.ids), strict=True))
             truncated += encoded.truncated
-        if truncated and not self._warned:
-            self._warned = True
-            warnings.warn(f"texts longer than {max_length} tokens are cut", stacklevel=2)
+        self.warn_of_cut(truncated, max_length)
         return [ids[i] for i in range(len(window))]
 
 
-def _windows(examples: Iterable[tuple[str, str | None]]) -> Iterator[list[tuple[str, str | None]]]:
-    """Cut a stream into windows that grow, so that the first answers need not wait for many inputs.
-
-    What comes before a broken example is still answered.
-    """
-    window, size = [], min(WINDOW, FIRST_WINDOW)
-    try:
-        for example in examples:
-            window.append(example)
-            if len(window) == size:
-                yield window
-                window, size = [], min(WINDOW, 2 * size)
-    except Exception:
-        yield window
-        raise
-    yield window
-
-
-def _check_count(name: str, value: object) -> None:
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
-        raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
-
-
-def _groups(lengths: list[int], batch_size: int | None) -> Iterator[list[int]]:
-    """Plan batches: which sequences go together, shortest first."""
-    group: list[int] = []
-    tokens = 0
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (tokens + lengths[i] > TOKENS or len(group) == batch_size):
-            yield group
-            group, tokens = [], 0
-        group.append(i)
-        tokens += lengths[i]
-    if group:
-        yield group
-
-
-def _ranked(scores: list[float]) -> list[int]:
-    """Give the places of scores from the best down; equal ones keep their order."""
-    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
-
-
-class ZeroShotClassification(Pipeline):
+class ZeroShotClassification(Classification):
     """Classify with labels that nobody trained on: does the text entail "This example is LABEL."?"""
 
     def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
@@ -226,17 +102,15 @@ class ZeroShotClassification(Pipeline):
         no or empty labels, a template without {}.
         """
         _check_template(hypothesis_template)
-        _check_inputs("sequences", sequences)
+        check_inputs("sequences", sequences)
         if isinstance(sequences, dict):
             raise InputError("sequences is dict: expected a text, or texts")
-        _check_count("batch_size", batch_size)
+        check_count("batch_size", batch_size)
         one = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
         jobs = _with_labels(texts, candidate_labels)
         answers = self._answers(jobs, hypothesis_template, multi_label, batch_size)
-        if one:
-            return next(answers)
-        return list(answers) if isinstance(sequences, list | tuple) else answers
+        return deliver(sequences, one, answers)
 
     def _answers(
         self,
@@ -258,7 +132,7 @@ class ZeroShotClassification(Pipeline):
                 waiting.append((text, labels))
                 yield from ((text, hypothesis) for hypothesis in hypotheses[tuple(labels)])
 
-        rows = self._logits(pairs(), "only_first", batch_size=batch_size)
+        rows = self.logits(pairs(), "only_first", batch_size=batch_size)
         for row in rows:
             text, labels = waiting.popleft()
             logits = torch.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (labels, C)
@@ -282,13 +156,8 @@ class ZeroShotClassification(Pipeline):
             scores = against.softmax(1)[:, 1].tolist()
         else:
             scores = logits[:, self.entailment_id].softmax(0).tolist()
-        order = _ranked(scores)
+        order = ranked(scores)
         return {"sequence": text, "labels": [labels[i] for i in order], "scores": [scores[i] for i in order]}
-
-
-def _check_inputs(name: str, value: object) -> None:
-    if not isinstance(value, Iterable) or isinstance(value, bytes):
-        raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
 
 
 def _check_template(template: str) -> None:
@@ -336,7 +205,7 @@ def _checked_labels(labels: list[Any]) -> list[str]:
     return labels
 
 
-class TextClassification(Pipeline):
+class TextClassification(Classification):
     """Classify with the labels that the model was trained on."""
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
@@ -369,23 +238,19 @@ class TextClassification(Pipeline):
         is not text.
         """
         del padding
-        _check_inputs("inputs", inputs)
+        check_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("max_length", max_length), ("batch_size", batch_size)):
-            _check_count(name, None if value is ... else value)
+            check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
-        strategy = ("longest_first" if truncation else "error") if isinstance(truncation, bool) else truncation
-        strategy = "error" if strategy == "do_not_truncate" else strategy
         if text_pair is not None:
             check_text(inputs, "inputs", "a single text beside text_pair")
             inputs = {"text": str(inputs), "text_pair": text_pair}
         one = isinstance(inputs, str | dict)
         examples: Iterable[Any] = [inputs] if one else inputs
         pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))
-        rows = self._logits(pairs, strategy, max_length, batch_size)
+        rows = self.logits(pairs, strategy_of(truncation), max_length, batch_size)
         answers = (self._answer(row, function, top_k) for row in rows)
-        if one:
-            return next(answers)
-        return list(answers) if isinstance(inputs, list | tuple) else answers
+        return deliver(inputs, one, answers)
 
     def _function(self, name: str | None) -> str:
         if name is not None:
@@ -402,7 +267,7 @@ class TextClassification(Pipeline):
         apply = {"softmax": lambda x: x.softmax(0), "sigmoid": torch.sigmoid, "none": lambda x: x}
         scores = apply[function](logits).tolist()
         labels = self.model.config.id2label
-        best = [{"label": labels[i], "score": scores[i]} for i in _ranked(scores)]
+        best = [{"label": labels[i], "score": scores[i]} for i in ranked(scores)]
         return best[0] if isinstance(top_k, EllipsisType) else best[:top_k]
 
 
@@ -417,10 +282,3 @@ def _text_and_pair(example: Any, i: int) -> tuple[str, str | None]:
     if pair is not None:
         check_text(pair, f"inputs[{i}]['text_pair']")
     return text, pair or None  # an empty pair is none, as in transformers
-
-
-TASKS: dict[str, type[Pipeline]] = {
-    "zero-shot-classification": ZeroShotClassification,
-    "text-classification": TextClassification,
-    "sentiment-analysis": TextClassification,
-}

@@ -1,0 +1,159 @@
+"""The files of a checkpoint: found in a folder, in weights/ or on the Hub; and written, whole or not at all."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+
+from .errors import CheckpointError, InputError
+
+
+class Files:
+    """The files of one checkpoint."""
+
+    def find(self, filename: str) -> Path | None:
+        """Give a file's path; None where the checkpoint has no such file."""
+        raise TypeError(f"{type(self).__name__} has no files: use Folder or HubRepository")
+
+    def get(self, *filenames: str) -> Path:
+        """Give the path of the first of these files; CheckpointError where there is none."""
+        for filename in filenames:
+            if (path := self.find(filename)) is not None:
+                return path
+        raise CheckpointError(f"{self} has no {' or '.join(filenames)}{self.hint()}")
+
+    def hint(self) -> str:
+        """Say what may be the matter where a file is missing."""
+        return ": is it a checkpoint in the Hub's format?"
+
+
+def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
+    """Find a checkpoint: a folder, then the checkpoints that come with the package, then the Hub."""
+    if isinstance(name, Files):
+        return name
+    if not isinstance(name, str | Path) or not str(name):
+        raise InputError(f"the name of a checkpoint is {name!r}: expected a folder or a Hub id")
+    try:
+        for folder in (Path(name).expanduser(), *_shipped(str(name))):
+            if folder.is_dir():
+                if revision is not None:
+                    raise InputError(f"revision goes with a Hub id: {folder} is a folder")
+                return Folder(folder)
+        if Path(name).exists():
+            raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
+    except (OSError, RuntimeError) as error:  # too long a name, nobody's home
+        raise CheckpointError(f"{name} is not a folder: {error}") from error
+    if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
+        raise CheckpointError(f"there is no folder {name}: expected one with config.json, or a Hub id")
+    return HubRepository(name, revision)
+
+
+def _shipped(name: str) -> Iterable[Path]:
+    """Where a checkpoint that comes with the project may lie: inside the wheel, or beside an editable package."""
+    here = Path(__file__).parent
+    return (
+        root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Folder(Files):
+    """A checkpoint in a folder."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def find(self, filename: str) -> Path | None:
+        """Give a file's path; None where the folder has no such file."""
+        path = self.path / filename
+        return path if path.is_file() else None
+
+
+class HubRepository(Files):
+    """A checkpoint on the Hub, through huggingface_hub: its cache, its offline mode, its token.
+
+    All files come from the commit of the first one, whatever is pushed in between.
+    """
+
+    def __init__(self, name: str, revision: str | None):
+        self.name = name
+        self.revision = revision
+        self.pinned = False
+
+    def __str__(self) -> str:
+        return self.name if self.revision is None else f"{self.name} at revision {self.revision}"
+
+    def find(self, filename: str) -> Path | None:
+        """Give a file's path, downloaded where the cache lacks it; None where the repository has no such file."""
+        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
+
+        def known_missing() -> bool:
+            return try_to_load_from_cache(self.name, filename, revision=self.revision) is _CACHED_NO_EXIST
+
+        if self.pinned and known_missing():
+            return None  # a commit never changes
+        try:
+            path = Path(hf_hub_download(self.name, filename, revision=self.revision))
+        except errors.LocalEntryNotFoundError as error:
+            if constants.HF_HUB_OFFLINE or known_missing():
+                return None
+            raise CheckpointError(
+                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached"
+            ) from error
+        except errors.EntryNotFoundError:
+            return None
+        except errors.GatedRepoError as error:
+            raise CheckpointError(
+                f"{self} is gated: ask for access on the Hub, and log in: hf auth login"
+            ) from error
+        except errors.RepositoryNotFoundError as error:
+            raise CheckpointError(
+                f"there is no folder and no Hub repository {self.name}; if it is private, log in: hf auth login"
+            ) from error
+        except errors.RevisionNotFoundError as error:
+            raise CheckpointError(f"{self.name} on the Hub has no revision {self.revision}") from error
+        except Exception as error:
+            raise CheckpointError(f"cannot get {filename} of {self} from the Hub: {error}") from error
+        self.revision = path.parent.name
+        self.pinned = True
+        return path
+
+    def hint(self) -> str:
+        """Say whether the Hub was asked."""
+        from huggingface_hub import constants
+
+        return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"
+
+
+def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
+    """Write files beside their places, then rename them all: what fails leaves the folder's files as they were."""
+    folder = Path(folder)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in writers:
+            if (folder / name).is_dir():
+                raise IsADirectoryError(f"{name} is a folder")
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-", ignore_cleanup_errors=True) as beside:
+            for name, write in writers.items():
+                path = Path(beside, name)
+                path.touch()
+                mode = path.stat().st_mode
+                write(path)
+                path.chmod(mode)  # safetensors makes files that only their owner may read
+            for name in writers:
+                Path(beside, name).replace(folder / name)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"cannot write to {folder}: {error}") from error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Write a JSON file in the Hub's form."""
+    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")

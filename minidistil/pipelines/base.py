@@ -1,0 +1,157 @@
+"""What every pipeline shares: one stream of inputs, in batches bounded by tokens, without padding."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+
+from ..errors import CheckpointError, InputError
+from ..files import Files
+from ..layout import Batch
+from ..model import Model
+from ..tokenizer import Tokenizer
+
+WINDOW = 1024  # how many inputs are sorted by length together, at most
+FIRST_WINDOW = 32  # and at first
+TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
+
+Answer: TypeAlias = dict[str, Any]
+Ids: TypeAlias = tuple[int, ...]
+T = TypeVar("T")
+
+
+class Pipeline:
+    """Text → answers, for one task. A task says which model it needs, what a batch gives, and how to `run`."""
+
+    model_class: type[Model]
+    window = WINDOW  # less where an answer is large
+
+    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
+        """Wrap a model and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
+        if not isinstance(model, self.model_class):
+            raise InputError(f"{task} needs a {self.model_class.__name__}, found {type(model).__name__}")
+        inspect.signature(self.run).bind_partial(**defaults)
+        self.task = task
+        self.model = model.eval()
+        self.tokenizer = tokenizer
+        self.defaults = defaults
+        self.max_length = min(tokenizer.max_length, model.config.max_position_embeddings)
+        self._warned = False
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Answer: the arguments are those of `run`, with the pipeline's own defaults."""
+        given = inspect.signature(self.run).bind_partial(*args, **options).arguments
+        return self.run(**{**self.defaults, **given})
+
+    def run(self, *args: Any, **options: Any) -> Any:
+        """Answer one input or many; each task documents its own."""
+        raise TypeError(f"{type(self).__name__} has no task of its own")
+
+    @classmethod
+    def declared(cls, files: Files) -> dict[str, Any]:
+        """Give the arguments that a checkpoint's own files set, such as its pooling; most tasks have none."""
+        return {}
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.device
+
+    def outputs(self, batch: Batch) -> Sequence[Tensor]:
+        """Give what the model says of each sequence of a batch: its row (C,), unless the task says otherwise."""
+        return self.model(batch)
+
+    def infer(self, sequences: Sequence[Ids], batch_size: int | None = None) -> list[Tensor]:
+        """Give what the model says of each sequence of token ids, in float32 on the CPU.
+
+        Equal sequences are computed once, so that ties are exact. `CheckpointError` for nan and inf.
+        """
+        distinct = list(dict.fromkeys(sequences))
+        found: dict[Ids, Tensor] = {}
+        for group in _groups([len(sequence) for sequence in distinct], batch_size):
+            chosen = [distinct[i] for i in group]
+            batch = Batch.from_lists(chosen).to(self.device)
+            with torch.inference_mode():
+                outputs = [output.float().cpu() for output in self.outputs(batch)]
+            if not all(output.isfinite().all() for output in outputs):
+                raise CheckpointError(
+                    f"the model gives nan or inf: are its weights whole, is {self.model.dtype} wide enough?"
+                )
+            found.update(zip(chosen, outputs, strict=True))
+        return [found[sequence] for sequence in sequences]
+
+    def warn_of_cut(self, count: int, max_length: int) -> None:
+        """Say once that texts are cut."""
+        if count and not self._warned:
+            self._warned = True
+            warnings.warn(f"texts longer than {max_length} tokens are cut", stacklevel=2)
+
+
+def windows(inputs: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
+    """Cut a stream into windows that grow to a size, so that the first answers need not wait for many inputs.
+
+    What comes before a broken input is still answered.
+    """
+    largest = min(WINDOW, size or WINDOW)
+    window: list[T] = []
+    limit = min(largest, FIRST_WINDOW)
+    try:
+        for example in inputs:
+            window.append(example)
+            if len(window) == limit:
+                yield window
+                window, limit = [], min(largest, 2 * limit)
+    except Exception:
+        yield window
+        raise
+    yield window
+
+
+def deliver(inputs: object, one: bool, answers: Iterator[T]) -> T | list[T] | Iterator[T]:
+    """Give answers as their inputs came: one for one, a list for a list, an iterator for any other iterable."""
+    if one:
+        return next(answers)
+    return list(answers) if isinstance(inputs, list | tuple) else answers
+
+
+def check_inputs(name: str, value: object) -> None:
+    """Refuse what is neither a text nor many of them."""
+    if not isinstance(value, Iterable) or isinstance(value, bytes):
+        raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
+
+
+def check_count(name: str, value: object) -> None:
+    """Refuse what is neither None nor a number to count up to."""
+    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+        raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
+
+
+def strategy_of(truncation: bool | str) -> str:
+    """Give the Tokenizer's name of how texts are cut: transformers knows more names for it."""
+    if isinstance(truncation, bool):
+        return "longest_first" if truncation else "error"
+    return "error" if truncation == "do_not_truncate" else truncation
+
+
+def ranked(scores: Sequence[float]) -> list[int]:
+    """Give the places of scores from the best down; equal ones keep their order."""
+    return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
+
+
+def _groups(lengths: list[int], batch_size: int | None) -> Iterator[list[int]]:
+    """Plan batches: which sequences go together, shortest first."""
+    group: list[int] = []
+    tokens = 0
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
+        if group and (tokens + lengths[i] > TOKENS or len(group) == batch_size):
+            yield group
+            group, tokens = [], 0
+        group.append(i)
+        tokens += lengths[i]
+    if group:
+        yield group

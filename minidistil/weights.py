@@ -1,0 +1,122 @@
+"""The tensors in a checkpoint's files, by the names that they have there, each read when it is asked for.
+
+Safetensors, or PyTorch's own files, whole or in shards with an index. Nothing in a file can run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from .config import read_json
+from .errors import CheckpointError
+from .files import Files
+
+FORMS = (  # as transformers looks for them
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+)
+DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+
+
+class Stored(NamedTuple):
+    """A tensor in a file."""
+
+    path: Path
+    shape: list[int]
+    dtype: torch.dtype | str  # a string, if it is none that models compute in
+    read: Callable[[], Tensor]
+
+
+def find_weights(files: Files) -> tuple[Path, dict[str, Stored]]:
+    """Find a checkpoint's tensors, and the file that holds or lists them.
+
+    `CheckpointError` where files are missing, broken or not to be trusted.
+    """
+    path = files.get(*FORMS)
+    return path, _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
+
+
+def _read(path: Path) -> dict[str, Stored]:
+    return _safetensors(path) if path.name.endswith(".safetensors") else _pickled(path)
+
+
+def _safetensors(path: Path) -> dict[str, Stored]:
+    """Map a safetensors file into memory: its tensors are read where they are used."""
+    try:
+        file = safe_open(path, framework="pt")
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        kinds = {name: part.get_dtype() for name, part in slices.items()}
+        return {
+            name: Stored(path, part.get_shape(), DTYPES.get(kinds[name], kinds[name]), _reader(file, name))
+            for name, part in slices.items()
+        }
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+
+
+def _reader(file: Any, name: str) -> Callable[[], Tensor]:
+    return lambda: file.get_tensor(name)
+
+
+def _pickled(path: Path) -> dict[str, Stored]:
+    """Read a file that torch.save wrote, through a reader that knows tensors and containers, and runs nothing."""
+    try:
+        with path.open("rb") as file:
+            mapped = file.read(4) == b"PK\x03\x04"  # the form before torch 1.6 cannot be mapped into memory
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except Exception as error:  # torch's reader has no error of its own
+        if wanted := re.search(r"GLOBAL (\S+)", str(error)):
+            raise CheckpointError(
+                f"{path} asks for {wanted[1]}, which could run code, and is refused: expected tensors and nothing "
+                "else; does the checkpoint have a model.safetensors?"
+            ) from error
+        raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
+    if not isinstance(tensors, dict):
+        raise CheckpointError(
+            f"{path} holds a {type(tensors).__name__}: expected a state dict, of tensors by name"
+        )
+    odd = [
+        str(name) for name, value in tensors.items() if not isinstance(name, str) or not isinstance(value, Tensor)
+    ]
+    if odd:
+        raise CheckpointError(f"{path}: expected tensors by name, but {odd[0]!r} is none")
+    return {name: _stored(path, tensor) for name, tensor in tensors.items()}
+
+
+def _stored(path: Path, tensor: Tensor) -> Stored:
+    kind = str(tensor.dtype).removeprefix("torch.")
+    return Stored(
+        path, list(tensor.shape), tensor.dtype if tensor.dtype in DTYPES.values() else kind, lambda: tensor
+    )
+
+
+def _sharded(files: Files, index: Path) -> dict[str, Stored]:
+    """Read every file that an index names, and hold it to what the index says."""
+    shard_of = read_json(index).get("weight_map")
+    if not isinstance(shard_of, dict) or not shard_of:
+        raise CheckpointError(f"{index}: weight_map is {shard_of!r}: expected a file for each name")
+    ending = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
+    for name, shard in shard_of.items():
+        if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or not shard.endswith(ending):
+            raise CheckpointError(f"{index}: {name} is in {shard!r}: expected a {ending} file beside the index")
+    found: dict[str, Stored] = {}
+    for shard in sorted(set(shard_of.values())):
+        for name, stored in _read(files.get(shard)).items():
+            if shard_of.get(name) != shard:
+                raise CheckpointError(
+                    f"{stored.path} holds {name}, which {index.name} places in {shard_of.get(name)}"
+                )
+            found[name] = stored
+    for name, shard in shard_of.items():
+        if name not in found:
+            raise CheckpointError(f"{index}: {name} is not in {shard}")
+    return found
