@@ -757,7 +757,7 @@ def test_what_comes_before_a_broken_pair_is_answered_first(classify):
 # Making a pipeline
 
 
-@pytest.mark.parametrize("task", ["banana", "", "fill-mask", None, 5])
+@pytest.mark.parametrize("task", ["banana", "", None, 5])
 def test_an_unknown_task_is_an_error_that_names_the_known_ones(checkpoint, task):
     with pytest.raises(InputError, match=ZERO_SHOT):
         ours(task, checkpoint())

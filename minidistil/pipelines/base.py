@@ -19,6 +19,7 @@ from ..tokenizer import Tokenizer
 WINDOW = 1024  # how many inputs are sorted by length together, at most
 FIRST_WINDOW = 32  # and at first
 TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
+TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last without effect: nothing is padded
 
 Answer: TypeAlias = dict[str, Any]
 Ids: TypeAlias = tuple[int, ...]
@@ -77,12 +78,14 @@ class Pipeline:
             chosen = [distinct[i] for i in group]
             batch = Batch.from_lists(chosen).to(self.device)
             with torch.inference_mode():
-                outputs = [output.float().cpu() for output in self.outputs(batch)]
-            if not all(output.isfinite().all() for output in outputs):
+                outputs = self.outputs(batch)
+                flat = torch.cat([output.flatten() for output in outputs]).float().cpu()  # waits once a batch
+            if not flat.isfinite().all():
                 raise CheckpointError(
                     f"the model gives nan or inf: are its weights whole, is {self.model.dtype} wide enough?"
                 )
-            found.update(zip(chosen, outputs, strict=True))
+            parts = flat.split([output.numel() for output in outputs])
+            found.update((ids, part.view(o.shape)) for ids, part, o in zip(chosen, parts, outputs, strict=True))
         return [found[sequence] for sequence in sequences]
 
     def warn_of_cut(self, count: int, max_length: int) -> None:
@@ -121,7 +124,7 @@ def deliver(inputs: object, one: bool, answers: Iterator[T]) -> T | list[T] | It
 
 def check_inputs(name: str, value: object) -> None:
     """Refuse what is neither a text nor many of them."""
-    if not isinstance(value, Iterable) or isinstance(value, bytes):
+    if not isinstance(value, Iterable) or isinstance(value, bytes | dict):
         raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
 
 
@@ -129,6 +132,25 @@ def check_count(name: str, value: object) -> None:
     """Refuse what is neither None nor a number to count up to."""
     if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
         raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
+
+
+def cut_by(name: str, options: Any, truncation: bool | str | None = None) -> tuple[str, int | None]:
+    """Give the strategy and the length that a task's tokenizer arguments, of that name, cut texts by.
+
+    As in transformers, a length cuts on its own where padding does not explain it.
+    """
+    if options is None:
+        options = {}
+    if not isinstance(options, dict) or not options.keys() <= set(TOKENIZER_OPTIONS):
+        raise InputError(f"{name} is {options!r}: expected a dict of {', '.join(TOKENIZER_OPTIONS)}")
+    if truncation is not None and "truncation" in options:
+        raise InputError(f"truncation is given twice: as an argument, and in {name}")
+    max_length = options.get("max_length")
+    check_count("max_length", max_length)
+    truncation = options.get("truncation") if truncation is None else truncation
+    if truncation is None:
+        truncation = max_length is not None and options.get("padding", False) is False
+    return strategy_of(truncation), max_length
 
 
 def strategy_of(truncation: bool | str) -> str:

@@ -103,8 +103,6 @@ class ZeroShotClassification(Classification):
         """
         _check_template(hypothesis_template)
         check_inputs("sequences", sequences)
-        if isinstance(sequences, dict):
-            raise InputError("sequences is dict: expected a text, or texts")
         check_count("batch_size", batch_size)
         one = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
@@ -238,7 +236,8 @@ class TextClassification(Classification):
         is not text.
         """
         del padding
-        check_inputs("inputs", inputs)
+        if not isinstance(inputs, dict):
+            check_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("max_length", max_length), ("batch_size", batch_size)):
             check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)

@@ -1,0 +1,630 @@
+"""Masks are filled as by transformers' pipeline, and better where that one is wrong."""
+
+import functools
+import itertools
+import json
+import random
+import warnings
+
+import pytest
+import torch
+import transformers
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from places import MINILM, needs_minilm
+
+import minidistil
+from minidistil.errors import CheckpointError, InputError
+from minidistil.pipelines import base, fill_mask
+
+TASK = "fill-mask"
+POSITIONS = 64
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+WORDS = (
+    "the team won game a man sleeps is awake not it was held The Team Paris capital of France do caf\u00e9 play"
+)
+PIECES = "##ing ##s ##ed ##er ##.  ##' un ##able n't 's 'm 've 're"
+VOCAB = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,!?-':;()\"[]", *LETTERS, *LETTERS.upper()]
+VOCAB = list(dict.fromkeys([*VOCAB, *(f"##{x}" for x in LETTERS), *WORDS.split(), *PIECES.split(), "\u65e5"]))
+TEXTS = [
+    "The team [MASK] the game.",
+    "[MASK]",
+    "it was ([MASK]), not held!",
+    "Paris is the capital of [MASK]",
+    "[MASK]. \u65e5\u672c caf\u00e9 Caf\u00c9 zzz",
+]
+SEVERAL = [
+    "The [MASK] won the [MASK].",
+    "[MASK][MASK]",
+    "a [MASK], [MASK]'s [MASK]!",
+    "[MASK] [PAD] is [SEP] [MASK]",
+]
+
+transformers.utils.logging.disable_progress_bar()
+transformers.utils.logging.set_verbosity_error()
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory):
+    """Make a tiny model's folder with transformers; each is made once."""
+
+    @functools.cache
+    def make(saved=False, vocab=tuple(VOCAB), extra=0, model_class="DistilBertForMaskedLM", scale=1.0, **options):
+        folder = tmp_path_factory.mktemp("checkpoint")
+        config = transformers.DistilBertConfig(
+            vocab_size=len(vocab) + extra,
+            max_position_embeddings=POSITIONS,
+            n_layers=2,
+            n_heads=2,
+            dim=16,
+            hidden_dim=32,
+            initializer_range=0.4,  # far from flat: the order of words means something
+        )
+        torch.manual_seed(0)
+        model = getattr(transformers, model_class)(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.ndim == 1:
+                    parameter.add_(torch.randn(parameter.shape) * 0.2)
+                parameter.mul_(scale)
+        model.save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(vocab) + "\n", encoding="utf-8")
+        fields = {"do_lower_case": True, "model_max_length": POSITIONS, "tokenizer_class": "DistilBertTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(fields | options))
+        if saved:
+            transformers.AutoTokenizer.from_pretrained(folder).save_pretrained(folder)
+            assert (folder / "tokenizer.json").exists()
+        return folder
+
+    return make
+
+
+def ours(folder, **options):
+    return minidistil.pipeline(TASK, folder, device="cpu", **options)
+
+
+@functools.cache
+def theirs(folder, **options):
+    return transformers.pipeline(TASK, model=str(folder), device="cpu", **options)
+
+
+TOKENIZERS = {
+    "uncased": {},
+    "cased": {"do_lower_case": False},
+    "cleaned up": {"clean_up_tokenization_spaces": True},
+    "tokenizer.json": {"saved": True, "clean_up_tokenization_spaces": True},
+}
+
+
+@pytest.fixture(scope="module", params=TOKENIZERS.values(), ids=TOKENIZERS.keys())
+def each(request, checkpoint):
+    """(ours, theirs), with each tokenizer."""
+    folder = checkpoint(**request.param)
+    return ours(folder), theirs(folder)
+
+
+@pytest.fixture(scope="module")
+def pipe(checkpoint):
+    return ours(checkpoint())
+
+
+@pytest.fixture(scope="module")
+def oracle(checkpoint):
+    return theirs(checkpoint())
+
+
+def assert_same(answer, expected, tolerance=1e-5):
+    """The same types, shapes, keys and order; scores within the tolerance."""
+    assert type(answer) is type(expected)
+    if isinstance(expected, dict):
+        assert list(answer) == list(expected)
+        assert_same(list(answer.values()), list(expected.values()), tolerance)
+    elif isinstance(expected, list):
+        assert len(answer) == len(expected)
+        for one, other in zip(answer, expected, strict=True):
+            assert_same(one, other, tolerance)
+    elif isinstance(expected, float):
+        assert abs(answer - expected) <= tolerance
+    else:
+        assert answer == expected
+
+
+def tokens(answer):
+    return [row["token"] for row in answer]
+
+
+# Against transformers
+
+
+@pytest.mark.parametrize("text", [*TEXTS, *SEVERAL])
+def test_a_text_is_filled_as_by_transformers(each, text):
+    mine, other = each
+    assert_same(mine(text), other(text))
+    assert_same(mine(text, top_k=len(VOCAB)), other(text, top_k=len(VOCAB)))
+
+
+LISTS = {
+    "texts": TEXTS,
+    "several masks": SEVERAL,
+    "both": [*TEXTS[:2], *SEVERAL],
+    "one in a list": TEXTS[:1],
+    "one of several masks in a list": SEVERAL[:1],
+    "equal": [TEXTS[0]] * 3,
+}
+
+
+@pytest.mark.parametrize("texts", LISTS.values(), ids=LISTS.keys())
+def test_a_list_gives_the_shapes_of_transformers(each, texts):
+    mine, other = each
+    assert_same(mine(texts), other(texts))
+    assert_same(mine(tuple(texts)), other(texts))
+
+
+def test_a_generator_is_answered_as_by_transformers(each):
+    mine, other = each
+    for texts in ([*TEXTS, *SEVERAL], TEXTS[:1]):
+        answers = mine(text for text in texts)
+        assert not isinstance(answers, list)
+        assert_same(list(answers), list(other(text for text in texts)))
+
+
+def test_no_texts_give_no_answers(pipe):
+    assert pipe([]) == []
+    assert list(pipe(iter([]))) == []
+
+
+def test_scores_are_not_flat_and_share_one(pipe):
+    rows = pipe(TEXTS[0], top_k=len(VOCAB))
+    assert sum(row["score"] for row in rows) == pytest.approx(1, abs=1e-5)
+    assert rows[0]["score"] > 5 * rows[len(VOCAB) // 2]["score"]
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 7, None])
+@pytest.mark.parametrize("text", [TEXTS[0], SEVERAL[0]])
+def test_top_k_is_how_many_words_there_are(pipe, oracle, text, top_k):
+    assert_same(pipe(text, top_k=top_k), oracle(text, top_k=top_k))
+    assert len(pipe(TEXTS[0], top_k=top_k)) == (top_k or 5)
+
+
+@pytest.mark.parametrize(
+    "options", [{"top_k": 2}, {"targets": ("won", "game", "man"), "top_k": 2}, {"targets": "a"}]
+)
+def test_a_pipelines_defaults_serve_every_call(checkpoint, options):
+    mine, other = (make(checkpoint(), **options) for make in (ours, theirs))
+    assert_same(mine(TEXTS), other(TEXTS))
+    assert_same(mine(TEXTS, top_k=1), other(TEXTS, top_k=1))
+
+
+ASCII = st.sampled_from(
+    ["[MASK]", "[MASK] ", " [MASK]", "The ", "team", " won", "[SEP]", "[sep]", "[mask]", "##ing"]
+)
+FRAGMENTS = ASCII | st.sampled_from(
+    [". ", "'", " ' ", "n't", "[PAD]", "[UNK] ", "\0", "\u0301", "\u65e5", "\u0130"]
+)
+ANY_TEXT = st.lists(FRAGMENTS | st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=5)
+
+
+@pytest.mark.parametrize("name", ["uncased", "cased", "cleaned up"])
+def test_any_unicode_text_is_filled_as_by_transformers(checkpoint, name):
+    mine, other = (make(checkpoint(**TOKENIZERS[name])) for make in (ours, theirs))
+
+    @settings(max_examples=25, deadline=None, derandomize=True)
+    @example("a\0", "\u200b\ufeff")
+    @example("e\u0301\u00e9\u0130", "\U0001f3c8\u2764\ufe0f")
+    @example("\ufffd\u2028\x85", "\u3000")
+    @example("don't ", " 's '")
+    @given(ANY_TEXT.map("".join), ANY_TEXT.map("".join))
+    def check(before, after):
+        text = f"{before}[MASK]{after}"
+        answer, expected = (pipe(text, top_k=len(VOCAB)) for pipe in (mine, other))
+        if isinstance(expected[0], dict):
+            answer, expected = [answer], [expected]
+        assert len(answer) == len(expected)
+        for rows, others in zip(answer, expected, strict=True):  # by token: equal scores may come in any order
+            by_token, other_by_token = ({row["token"]: row for row in some} for some in (rows, others))
+            assert_same([by_token[i] for i in range(len(VOCAB))], [other_by_token[i] for i in range(len(VOCAB))])
+
+    check()
+
+
+@given(ids=st.lists(st.integers(0, len(VOCAB) + 1), max_size=12), skip=st.booleans())
+@example([VOCAB.index(piece) for piece in ("a", "'", "'", "##s")], False)  # the order of cleaning counts
+@example([VOCAB.index(piece) for piece in ("a", "'", "n", "##'", "##t", "##.")], True)
+@settings(max_examples=100, deadline=None, derandomize=True)
+def test_tokens_become_text_as_in_transformers(each, ids, skip):
+    mine, other = each
+    assert mine._decode(ids, skip) == other.tokenizer.decode(ids, skip_special_tokens=skip)
+
+
+def test_cleaning_up_joins_what_was_apart(checkpoint):
+    plain, cleaned = (ours(checkpoint(**TOKENIZERS[name])) for name in ("uncased", "cleaned up"))
+    text = "the man ' s [MASK] game"
+    assert plain(text, targets="won")[0]["sequence"] == "the man ' s won game"
+    assert cleaned(text, targets="won")[0]["sequence"] == "the man's won game"
+
+
+def test_a_model_may_have_more_words_than_its_tokenizer(checkpoint):
+    mine, other = (make(checkpoint(extra=3)) for make in (ours, theirs))
+    for text in (TEXTS[0], SEVERAL[0]):
+        assert_same(mine(text, top_k=len(VOCAB) + 3), other(text, top_k=len(VOCAB) + 3))
+    assert max(tokens(mine(TEXTS[0], top_k=len(VOCAB) + 3))) == len(VOCAB) + 2
+
+
+@needs_minilm
+def test_a_real_vocabulary_is_read_as_by_transformers(checkpoint):
+    vocab = tuple((MINILM / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    mine, other = (make(checkpoint(vocab=vocab)) for make in (ours, theirs))
+    texts = ["The capital of France is [MASK].", "I don't [MASK] it's na\u00efve \u2013 [MASK]!", *TEXTS]
+    assert_same(mine(texts, top_k=50), other(texts, top_k=50))
+    targets = ["paris", "London", "berlin", "antidisestablishmentarianism"]
+    with pytest.warns(UserWarning, match="not in the vocabulary"):
+        answer = mine(texts[0], targets=targets)
+    assert_same(answer, other(texts[0], targets=targets))
+
+
+# Targets
+
+
+@pytest.mark.parametrize(
+    "targets", ["won", ["won"], ["won", "game", "The", "##ing"], ["[UNK]", ".", "[MASK]", "[PAD]"]]
+)
+@pytest.mark.parametrize("text", [TEXTS[0], SEVERAL[2]])
+def test_only_the_targets_are_scored_as_by_transformers(each, text, targets):
+    mine, other = each
+    assert_same(mine(text, targets=targets), other(text, targets=targets))
+    assert_same(mine([text, text], targets=targets, top_k=2), other([text, text], targets=targets, top_k=2))
+
+
+UNKNOWN = {
+    "pieces": ("playing", "play"),
+    "letters": ("zz", "z"),
+    "a space before": (" won", "won"),
+    "words": ("the team", "the"),
+    "nothing known": ("\u672c", "[UNK]"),
+    "special": ("[SEP]x", "[SEP]"),
+    "a mask": ("[MASK] a", "[MASK]"),
+    "brackets": ("[x]", "["),
+}
+
+
+@pytest.mark.parametrize(("target", "piece"), UNKNOWN.values(), ids=UNKNOWN.keys())
+def test_the_first_piece_stands_for_a_target_that_the_vocabulary_lacks(pipe, oracle, target, piece):
+    with pytest.warns(UserWarning, match=r"targets\[1\].*not in the vocabulary") as warned:
+        answer = pipe(TEXTS[0], targets=["held", target])
+    assert len(warned) == 1
+    assert str(warned[0].message).endswith(f": {piece} is scored instead")
+    assert_same(answer, oracle(TEXTS[0], targets=["held", target]))
+    assert_same(answer, pipe(TEXTS[0], targets=["held", piece]))
+
+
+@pytest.mark.parametrize("nothing", ["", " ", "\0", "\u200b"])
+def test_a_target_of_nothing_is_left_out(pipe, oracle, nothing):
+    with pytest.warns(UserWarning, match=r"targets\[0\].*left out"):
+        answer = pipe(TEXTS[0], targets=[nothing, "won"])
+    assert_same(answer, oracle(TEXTS[0], targets=[nothing, "won"]))
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(InputError, match="at least one word"):
+        pipe(TEXTS[0], targets=nothing)
+    with pytest.raises(ValueError, match="At least one target"):
+        oracle(TEXTS[0], targets=nothing)
+
+
+def test_a_known_target_warns_of_nothing(pipe):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pipe(TEXTS[0], targets=["won", "[UNK]", "##ing"])
+
+
+def test_a_target_given_twice_is_scored_once(pipe, oracle):
+    targets = ["won", "game", "won", "won", "a"]
+    assert_same(pipe(TEXTS[0], targets=targets), oracle(TEXTS[0], targets=targets))
+    assert len(pipe(TEXTS[0], targets=targets)) == 3
+
+
+def test_top_k_is_no_more_than_the_targets_or_the_words(pipe, oracle):
+    assert_same(pipe(TEXTS[0], targets=["won", "a"], top_k=99), oracle(TEXTS[0], targets=["won", "a"], top_k=99))
+    assert_same(pipe(TEXTS[0], top_k=10**6), oracle(TEXTS[0], top_k=len(VOCAB)))  # transformers crashes
+
+
+@pytest.mark.parametrize("kind", [tuple, iter])
+def test_any_collection_of_targets_is_as_good_as_a_list(pipe, kind):
+    targets = ["won", "game", "a"]
+    assert_same(pipe(TEXTS, targets=kind(targets)), pipe(TEXTS, targets=targets))
+
+
+def test_equal_scores_keep_the_order_of_targets_and_of_the_vocabulary(checkpoint):
+    flat = ours(checkpoint(scale=0.0))
+    targets = ["won", "a", "the", "game", "Z"]
+    assert [row["token_str"] for row in flat(TEXTS[0], targets=targets)] == targets
+    assert [row["token_str"] for row in flat(TEXTS[0], targets=targets[::-1], top_k=2)] == ["Z", "game"]
+    assert tokens(flat(TEXTS[0], top_k=7)) == list(range(7))
+
+
+def test_the_best_come_first_and_equal_ones_in_order():
+    scores = torch.tensor([0.1, 0.3, 0.2, 0.3, 0.1, 0.1])
+    assert fill_mask._best(scores, 9) == [1, 3, 2, 0, 4, 5]
+    assert [fill_mask._best(scores, count) for count in (1, 2, 4)] == [[1], [1, 3], [1, 3, 2, 0]]
+
+
+@pytest.mark.parametrize("targets", [[], (), iter([])])
+def test_targets_that_are_none_are_an_error(pipe, targets):
+    with pytest.raises(InputError, match="targets"):
+        pipe(TEXTS[0], targets=targets)
+
+
+@pytest.mark.parametrize("targets", [5, b"won", [5], ["won", None], [["won"]], "\ud800"])
+def test_targets_are_text(pipe, targets):
+    with pytest.raises(InputError, match="targets"):
+        pipe(TEXTS[0], targets=targets)
+
+
+def test_a_target_beyond_the_model_is_an_error(checkpoint, tmp_path):
+    fields = {"extra_special_tokens": ["<new>"], "model_max_length": POSITIONS}
+    (tmp_path / "vocab.txt").write_bytes((checkpoint() / "vocab.txt").read_bytes())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
+    mine = ours(checkpoint(), tokenizer=tmp_path)
+    with pytest.raises(InputError, match=f"targets has token {len(VOCAB)}, beyond the model's {len(VOCAB)}"):
+        mine(TEXTS[0], targets=["won", "<new>"])
+    with pytest.raises(InputError, match="beyond the model's vocabulary"):
+        mine("<new> [MASK]")
+
+
+# Length
+
+LONG = "[MASK] " + "the team won " * 40
+LATE = "the team won " * 40 + "[MASK]"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"truncation": True},
+        {"truncation": "longest_first"},
+        {"truncation": "only_first"},
+        {"truncation": True, "max_length": 10},
+        {"max_length": 10},
+        {"truncation": True, "max_length": 10, "padding": "max_length"},
+        {"truncation": True, "padding": True},
+    ],
+)
+def test_a_long_text_is_cut_where_that_is_asked_for(pipe, oracle, options):
+    for texts in (LONG, [TEXTS[0], SEVERAL[0], LONG]):
+        assert_same(pipe(texts, tokenizer_kwargs=options), oracle(texts, tokenizer_kwargs=options))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"truncation": False},
+        {"truncation": None},
+        {"truncation": "do_not_truncate"},
+        {"truncation": False, "max_length": 5},
+        {"padding": True},
+        {"padding": "max_length", "max_length": 5},
+    ],
+)
+def test_a_text_is_cut_nowhere_else(pipe, oracle, options):
+    text = "The team won the [MASK] game."
+    assert_same(pipe(text, tokenizer_kwargs=options), oracle(text, tokenizer_kwargs=options))
+    with pytest.raises(
+        InputError, match=rf"inputs\[0\] has 123 tokens, .*reads {POSITIONS}.*truncation.*{POSITIONS}"
+    ):
+        pipe(LONG, tokenizer_kwargs=options)
+
+
+def test_no_max_length_lets_the_model_read_more_than_it_can(pipe):
+    with pytest.raises(InputError, match=f"has 100 tokens, but the model reads {POSITIONS}"):
+        pipe(LONG, tokenizer_kwargs={"truncation": True, "max_length": 100})
+
+
+def test_a_text_that_fills_the_model_is_read(pipe, oracle):
+    text = "a " * (POSITIONS - 3) + "[MASK]"
+    assert_same(pipe(text), oracle(text))
+    with pytest.raises(InputError, match=f"has {POSITIONS + 1} tokens"):
+        pipe("a " + text)
+
+
+def test_a_tokenizers_own_limit_cuts_only_where_that_is_asked_for(checkpoint):
+    mine, other = (make(checkpoint(model_max_length=8)) for make in (ours, theirs))
+    text = "[MASK] team won the game and it was not held"
+    assert_same(mine(text), other(text))
+    cut = {"tokenizer_kwargs": {"truncation": True}}
+    assert_same(mine(text, **cut), other(text, **cut))
+    assert mine(text, **cut)[0]["sequence"] != mine(text)[0]["sequence"]
+
+
+def test_a_mask_that_is_cut_away_is_an_error(pipe, oracle):
+    options = {"tokenizer_kwargs": {"truncation": True, "max_length": 9}}
+    with pytest.raises(InputError, match=r"inputs\[1\] has no \[MASK\] in the 9 tokens that it is cut to"):
+        pipe([TEXTS[0], LATE], **options)
+    with pytest.raises(transformers.pipelines.PipelineException, match="No mask_token"):
+        oracle(LATE, **options)
+
+
+@pytest.mark.parametrize("name", ["add_special_tokens", "return_tensors", "stride"])
+def test_another_argument_of_the_tokenizer_is_refused(pipe, name):
+    with pytest.raises(InputError, match=f"tokenizer_kwargs.*{name}.*truncation, max_length, padding"):
+        pipe(TEXTS[0], tokenizer_kwargs={"truncation": True, name: 1})
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ("truncation", "tokenizer_kwargs"),
+        ([], "tokenizer_kwargs"),
+        ({"truncation": "banana"}, "truncation"),
+        ({"truncation": 3}, "truncation"),
+        ({"truncation": "only_second"}, "truncation"),
+        ({"max_length": 0}, "max_length"),
+        ({"max_length": "8"}, "max_length"),
+        ({"max_length": 2}, "max_length"),
+    ],
+)
+def test_tokenizer_kwargs_have_values_that_mean_something(pipe, options, match):
+    with pytest.raises(InputError, match=match):
+        pipe(TEXTS[0], tokenizer_kwargs=options)
+
+
+# Errors
+
+
+@pytest.mark.parametrize("text", ["", "the team", "[mask]", "[ MASK ]", "MASK"])
+def test_a_text_without_a_mask_is_an_error_that_names_both(pipe, oracle, text):
+    with pytest.raises(InputError, match=r"inputs\[0\] has no \[MASK\]: expected one"):
+        pipe(text)
+    with pytest.raises(InputError, match=r"inputs\[2\] has no \[MASK\]"):
+        pipe([*TEXTS[:2], text])
+    with pytest.raises(transformers.pipelines.PipelineException, match="No mask_token"):
+        oracle(text)
+
+
+def test_the_mask_is_what_the_tokenizer_says(checkpoint):
+    mine, other = (make(checkpoint(mask_token="team")) for make in (ours, theirs))
+    assert_same(mine("the team won"), other("the team won"))
+    with pytest.raises(InputError, match="has no team: expected"):
+        mine("the [MASK] won")
+
+
+def test_a_tokenizer_without_a_mask_is_refused(checkpoint):
+    with pytest.raises(CheckpointError, match="mask_token"):
+        ours(checkpoint(mask_token=None))
+
+
+@pytest.mark.parametrize(
+    "texts", [5, None, [5], [None], ["[MASK]", b"[MASK]"], [["[MASK]"]], b"[MASK]", {"a": "b"}]
+)
+def test_nothing_but_text_is_taken(pipe, texts):
+    with pytest.raises(InputError, match="inputs"):
+        pipe(texts)
+
+
+def test_a_lone_surrogate_is_not_text(pipe):
+    with pytest.raises(InputError, match=r"inputs\[1\].*surrogate"):
+        pipe(["[MASK]", "[MASK]\ud800"])
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, [1]])
+@pytest.mark.parametrize("name", ["top_k", "batch_size"])
+def test_counts_are_whole_numbers_above_zero(pipe, name, value):
+    with pytest.raises(InputError, match=name):
+        pipe(TEXTS[0], **{name: value})
+
+
+@pytest.mark.parametrize("name", ["banana", "truncation", "candidate_labels"])
+def test_an_unknown_argument_is_an_error(checkpoint, pipe, name):
+    with pytest.raises(TypeError, match=name):
+        pipe(TEXTS[0], **{name: True})
+    with pytest.raises(TypeError, match=name):
+        ours(checkpoint(), **{name: True})
+
+
+def test_another_model_is_refused(checkpoint):
+    folder = checkpoint(model_class="DistilBertModel")
+    with pytest.raises(CheckpointError, match="does not hold this model's weights"):
+        ours(folder)
+    with pytest.raises(InputError, match="fill-mask needs a DistilBertForMaskedLM, found DistilBertModel"):
+        minidistil.pipeline(TASK, minidistil.from_pretrained(folder), tokenizer=folder)
+
+
+def test_weights_that_give_nan_are_an_error(checkpoint):
+    model = minidistil.from_pretrained(checkpoint())
+    with torch.no_grad():
+        model.vocab_projector.bias[0] = float("nan")
+    with pytest.raises(CheckpointError, match="the model gives nan or inf"):
+        minidistil.pipeline(TASK, model, checkpoint())(TEXTS[0])
+
+
+# Batches and streams
+
+
+@pytest.fixture(scope="module")
+def many_texts():
+    shuffled = random.Random(0)
+    words = [*WORDS.lower().split(), "[MASK]"]
+    return [" ".join([*shuffled.choices(words, k=shuffled.randint(0, 25)), "[MASK]"]) for _ in range(30)]
+
+
+@pytest.fixture(scope="module")
+def one_by_one(pipe, many_texts):
+    return [pipe(text, top_k=3) for text in many_texts]
+
+
+def test_long_lists_are_filled_as_by_transformers(oracle, many_texts, one_by_one):
+    assert_same(one_by_one, oracle(many_texts, top_k=3))
+
+
+BATCHINGS = {
+    "all at once": {},
+    "windows of 3": {"WINDOW": 3},
+    "70 tokens": {"TOKENS": 70},
+    "windows of 7 and 1 token": {"WINDOW": 7, "TOKENS": 1},
+}
+
+
+@pytest.mark.parametrize("batch_size", [None, 1, 7])
+@pytest.mark.parametrize("limits", BATCHINGS.values(), ids=BATCHINGS.keys())
+def test_how_texts_are_batched_changes_no_answer(pipe, many_texts, one_by_one, monkeypatch, limits, batch_size):
+    for name, value in limits.items():
+        monkeypatch.setattr(base, name, value)
+    assert_same(pipe(many_texts, top_k=3, batch_size=batch_size), one_by_one)
+
+
+def test_only_masks_meet_the_head(pipe, monkeypatch):
+    seen = []
+    score = pipe.model.score
+    monkeypatch.setattr(pipe.model, "score", lambda x: seen.append(len(x)) or score(x))
+    pipe([*TEXTS, *SEVERAL])
+    assert seen == [sum(text.count("[MASK]") for text in [*TEXTS, *SEVERAL])]
+
+
+def counted(texts, read):
+    for text in texts:
+        read.append(text)
+        yield text
+
+
+def test_an_endless_stream_is_read_a_window_at_a_time(pipe, monkeypatch):
+    monkeypatch.setattr(base, "WINDOW", 6)
+    read = []
+    answers = pipe(counted(itertools.cycle(TEXTS), read))
+    assert read == []  # nothing is read before an answer is asked for
+    assert_same([next(answers) for _ in range(4)], pipe(TEXTS[:4]))
+    assert len(read) == 6
+
+
+def test_a_stream_is_never_read_far_ahead(pipe):
+    read = []
+    answers = pipe(counted(itertools.cycle(TEXTS), read))
+    next(answers)
+    assert len(read) == base.FIRST_WINDOW
+    for count in range(2, 300):
+        next(answers)
+        assert len(read) < count + 64
+
+
+BROKEN = {"number": 5, "without a mask": "the team", "too long": LONG, "surrogate": "\ud800"}
+
+
+@pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
+def test_what_comes_before_a_broken_text_is_answered_first(pipe, broken):
+    answers = pipe(iter([*TEXTS[:3], broken, TEXTS[3]]))
+    assert_same(list(itertools.islice(answers, 3)), pipe(TEXTS[:3]))
+    with pytest.raises(InputError, match=r"inputs\[3\]"):
+        next(answers)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("float16", 0.02), ("bfloat16", 0.1)])
+def test_any_dtype_answers(checkpoint, pipe, dtype, tolerance):
+    mine = ours(checkpoint(), dtype=dtype)
+    for text in TEXTS:
+        scores, others = (
+            {row["token"]: row["score"] for row in some(text, top_k=len(VOCAB))} for some in (mine, pipe)
+        )
+        assert scores == pytest.approx(others, abs=tolerance)
+
+
+def test_a_loaded_model_answers_as_its_folder_does(checkpoint, pipe):
+    model = minidistil.from_pretrained(checkpoint()).train()
+    assert_same(minidistil.pipeline(TASK, model, checkpoint())(TEXTS), pipe(TEXTS))

@@ -1,0 +1,208 @@
+"""Question answering: what transformers 4 answered, in every form of asking, and what is refused."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+import json
+from typing import Any
+
+import pytest
+import torch
+from places import ROOT
+
+import minidistil
+from minidistil import Batch, InputError
+from minidistil.pipelines import base
+
+DATA = ROOT / "tests" / "data"
+spec = importlib.util.spec_from_file_location("make_question_answers", DATA / "make_question_answers.py")
+assert spec is not None
+assert spec.loader is not None
+made = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(made)
+
+CASES = made.cases()
+EXPECTED = json.loads((DATA / "question_answers.json").read_text(encoding="utf-8"))
+LONG = [i for i, case in enumerate(CASES) if len(case.context) > 1500]
+IN_SUITE = [i for i in range(len(CASES)) if i not in LONG or i % 20 == 0]
+WHERE, TEXT = "Where does Ann live?", "Ann lives in Rome. Bob lives in Oslo, near the harbour."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A real encoder under a head of random weights."""
+    place = tmp_path_factory.mktemp("question-answering")
+    made.write_model(place)
+    return place
+
+
+@pytest.fixture(scope="module")
+def ask(folder):
+    return minidistil.pipeline("question-answering", folder)
+
+
+def listed(answer):
+    return answer if isinstance(answer, list) else [answer]
+
+
+def compare(ask, i: int) -> None:
+    """Our answers are the expected ones, but for those of score 0, which fill transformers' list up."""
+    case, expected = CASES[i], EXPECTED["answered"][i]
+    assert case.options == expected["options"]
+    found = ask(question=case.question, context=case.context, **case.options)
+    kept = [answer for answer in listed(found) if answer["score"] > 0]
+    places = [[(a["start"], a["end"], a["answer"]) for a in answers] for answers in (kept, expected["answers"])]
+    assert places[0] == places[1]
+    for answer, other in zip(kept, expected["answers"], strict=True):
+        assert answer.keys() == {"score", "start", "end", "answer"}
+        assert answer["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_the_cases_are_those_that_were_answered():
+    assert made.digest(CASES) == EXPECTED["cases"]
+    assert len(CASES) == len(EXPECTED["answered"]) > 150
+    assert len(LONG) > 60
+
+
+@pytest.mark.parametrize("i", IN_SUITE)
+def test_answers_are_those_of_transformers_4(ask, i):
+    compare(ask, i)
+
+
+@pytest.mark.slow
+def test_answers_are_those_of_transformers_4_in_all_long_contexts(ask):
+    for i in LONG:
+        compare(ask, i)
+
+
+def test_a_context_longer_than_the_model_is_read_in_parts(ask):
+    long = "Nothing happens here. " * 150 + TEXT
+    assert len(ask.tokenizer(long, max_length=10**6).ids) > ask.max_length
+    found = ask(question=WHERE, context=long, top_k=40)
+    assert any(answer["end"] > len(long) - len(TEXT) for answer in found)
+    assert all(long[answer["start"] : answer["end"]] == answer["answer"] for answer in found)
+
+
+# Ways to ask
+
+
+def same(a: Any, b: Any) -> None:
+    for x, y in zip(listed(a), listed(b), strict=True):
+        assert x["score"] == pytest.approx(y["score"], rel=1e-4)
+        assert {**x, "score": 0} == {**y, "score": 0}
+
+
+def test_a_question_is_put_by_name_or_as_a_dict(ask):
+    answer = ask(question=WHERE, context=TEXT)
+    assert isinstance(answer, dict)
+    same(ask({"question": WHERE, "context": TEXT}), answer)
+    same(ask([{"question": WHERE, "context": TEXT}]), answer)  # as transformers does
+    same(ask(question=[WHERE], context=[TEXT]), answer)
+
+
+def test_several_questions_are_answered_in_order(ask):
+    questions, contexts = [WHERE, "Who?", "How far?"], [TEXT, "Bob and Ann.", "Ten miles."]
+    one_by_one = [ask(question=q, context=c) for q, c in zip(questions, contexts, strict=True)]
+    same(ask(question=questions, context=contexts), one_by_one)
+    asked = [{"question": q, "context": c} for q, c in zip(questions, contexts, strict=True)]
+    same(ask(asked, batch_size=1), one_by_one)
+    same(list(ask(iter(asked))), one_by_one)
+
+
+def test_one_context_serves_many_questions(ask):
+    found = ask(question=[WHERE, "Who?"], context=TEXT)
+    same(found, [ask(question=WHERE, context=TEXT), ask(question="Who?", context=TEXT)])
+
+
+def test_a_stream_is_read_a_window_at_a_time(ask, monkeypatch):
+    monkeypatch.setattr(base, "WINDOW", 3)
+    read = []
+    endless = ({"question": WHERE, "context": read.append(i) or TEXT} for i in itertools.count())
+    answers = ask(endless)
+    assert [next(answers)["answer"] for _ in range(4)]
+    assert len(read) == 6
+
+
+def test_what_comes_before_a_broken_question_is_answered_first(ask):
+    answers = ask(iter([{"question": WHERE, "context": TEXT}, {"question": WHERE}]))
+    same(next(answers), ask(question=WHERE, context=TEXT))
+    with pytest.raises(InputError, match=r"inputs\[1\]"):
+        next(answers)
+
+
+def test_no_questions_have_no_answers(ask):
+    assert ask([]) == []
+
+
+def test_arguments_of_the_pipeline_are_those_of_every_call(folder, ask):
+    pipe = minidistil.pipeline("question-answering", folder, top_k=2)
+    same(pipe(question=WHERE, context=TEXT), ask(question=WHERE, context=TEXT, top_k=2))
+
+
+# Options
+
+
+def test_padding_changes_nothing(ask):
+    same(ask(question=WHERE, context=TEXT, padding="max_length"), ask(question=WHERE, context=TEXT))
+
+
+def test_a_question_is_cut_where_that_is_asked_for(ask):
+    cut = ask(question=f"{WHERE} Or Bob, or anybody else at all?", context=TEXT, max_question_len=5)
+    same(cut, ask(question=WHERE, context=TEXT, max_question_len=5))
+    same(cut, ask(question=WHERE, context=TEXT))
+
+
+def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
+    """The likeliest start behind the likeliest end, so sure that every span's share is 0."""
+
+    def backwards(batch: Batch) -> list[torch.Tensor]:
+        logits = torch.zeros(len(batch.ids), 2)
+        logits[-2, 0], logits[-3, 1] = 500.0, 500.0
+        return [logits]
+
+    monkeypatch.setattr(ask, "outputs", backwards)
+    assert ask(question=WHERE, context=TEXT) == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ({}, "question and context are NoneType and NoneType"),
+        ({"question": WHERE}, "question and context are str and NoneType"),
+        ({"question": WHERE, "context": [TEXT]}, "question and context are str and list"),
+        ({"question": [WHERE], "context": [TEXT, TEXT]}, "there are 1 questions but 2 contexts"),
+        ({"question": "", "context": TEXT}, r"inputs\[0\]\['question'\] is empty"),
+        ({"question": WHERE, "context": ""}, r"inputs\[0\]\['context'\] is empty"),
+        ({"question": [WHERE, 5], "context": TEXT}, r"inputs\[1\]\['question'\] is int"),
+        ({"question": WHERE, "context": "\ud800"}, "surrogate"),
+        ({"inputs": WHERE}, "inputs is str"),
+        ({"inputs": 5}, "inputs is int"),
+        ({"inputs": [WHERE]}, r"inputs\[0\] is 'Where"),
+        ({"inputs": {"question": WHERE}}, r"inputs\[0\] is"),
+        ({"inputs": [], "question": WHERE}, "not both"),
+        ({"question": WHERE, "context": TEXT, "top_k": 0}, "top_k is 0"),
+        ({"question": WHERE, "context": TEXT, "max_answer_len": 0}, "max_answer_len is 0"),
+        ({"question": WHERE, "context": TEXT, "max_question_len": 2.5}, "max_question_len is 2.5"),
+        ({"question": WHERE, "context": TEXT, "batch_size": -1}, "batch_size is -1"),
+        ({"question": WHERE, "context": TEXT, "max_seq_len": 513}, "max_seq_len is 513: the model reads 512"),
+        ({"question": WHERE, "context": TEXT, "max_seq_len": 3}, "leave no room"),
+        ({"question": WHERE, "context": TEXT, "doc_stride": -1}, "stride is -1"),
+        ({"question": WHERE, "context": TEXT, "max_seq_len": 64, "doc_stride": 64}, "stride is 64"),
+        ({"question": WHERE * 40, "context": TEXT, "max_seq_len": 100}, r"inputs\[0\] cannot be cut to fit"),
+    ],
+)
+def test_what_cannot_be_asked_is_an_error_that_says_why(ask, call, message):
+    with pytest.raises(InputError, match=message):
+        listed(ask(**call))
+
+
+@pytest.mark.parametrize("name", ["topk", "banana", "data"])
+def test_an_unknown_argument_is_an_error(ask, folder, name):
+    with pytest.raises(TypeError, match=name):
+        ask(question=WHERE, context=TEXT, **{name: 1})
+    with pytest.raises(TypeError, match=name):
+        minidistil.pipeline("question-answering", folder, **{name: 1})
