@@ -16,7 +16,7 @@ from .errors import CheckpointError, InputError
 from .files import Files, find_files, write_files, write_json
 from .model import Model, draw
 from .ops import Ops
-from .repair import POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
+from .repair import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
 from .weights import Stored, find_weights
 
 M = TypeVar("M", bound=Model)
@@ -272,6 +272,9 @@ def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[
         )
     kinds = (("missing", planned.missing), ("unexpected", planned.unexpected), ("of another shape", wrong))
     problems = [f"{kind}: {_some(names)}" for kind, names in kinds if names]
+    others = [name for name, reason in planned.dropped.items() if reason == OTHER_HEAD]
+    if problems and others:
+        problems.append(f"{OTHER_HEAD}: {_some(others)}")
     if problems:
         heads = {"distilbert." in name for name in planned.missing}
         hint = "; new_head=True draws a new head" if heads == {False} and SEGMENTS not in planned.missing else ""

@@ -53,6 +53,7 @@ WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
 SEGMENTS = "embeddings.token_type_embeddings.weight"  # a BERT's; the first row is part of every position
 PROJECTOR = "vocab_projector.weight"  # the word table again, where the config ties them
+OTHER_HEAD = "the head of another task"
 HEADS = {  # the beginning of a name that only this head has -> those of all its names
     "vocab_": ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     "qa_outputs.": ("qa_outputs.",),
@@ -83,7 +84,7 @@ def plan(found: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: b
     kept = _heads(needed) - ({"classifier."} if pooled else set())
     for head in _heads(incoming) - kept:
         for name in [name for name in incoming if name.startswith(HEADS[head])]:
-            dropped[incoming.pop(name)] = "the head of another task"
+            dropped[incoming.pop(name)] = OTHER_HEAD
     if tied and PROJECTOR in needed:
         for name, other in ((PROJECTOR, WORDS), (WORDS, PROJECTOR)):
             if other in incoming:

@@ -55,7 +55,7 @@ class Tokenizer:
         self.backend = backend
         self.max_length = max_length
         self.settings = settings or {}
-        pad = _content(self.settings.get("pad_token", "[PAD]"))
+        pad = _special(self.settings, "pad_token")
         backend.encode_special_tokens = bool(self.settings.get("split_special_tokens"))
         self.pad_id = 0 if pad is None else backend.token_to_id(pad) or 0
 
@@ -177,7 +177,7 @@ class Tokenizer:
 
     def id_of(self, role: str) -> int:
         """Give the id of a special token by its role, such as "mask_token"; `CheckpointError` if there is none."""
-        token = _content(self.settings.get(role, SPECIAL.get(role)))
+        token = _special(self.settings, role)
         index = None if token is None else self.backend.token_to_id(token)
         if index is None:
             raise CheckpointError(f"the tokenizer has no {role}: its vocabulary lacks {token}")
@@ -250,7 +250,9 @@ def _settings(files: Files) -> dict[str, Any]:
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected true or false"
             )
     for key, default in SPECIAL.items():
-        if not isinstance(_content(settings.setdefault(key, default)), str | None):
+        if settings.get("tokenizer_class") not in GENERIC:
+            settings.setdefault(key, default)
+        if not isinstance(_content(settings.get(key)), str | None):
             raise CheckpointError(
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
             )
@@ -281,7 +283,7 @@ def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
 def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     """Build BERT's tokenizer: words, split greedily into the longest pieces that the vocabulary has."""
     try:
-        model = models.WordPiece.from_file(str(path), unk_token=_content(settings["unk_token"]))
+        model = models.WordPiece.from_file(str(path), unk_token=_special(settings, "unk_token"))
     except Exception as error:
         raise CheckpointError(f"{path} is not a readable vocabulary: {error}") from error
     backend = tokenizers.Tokenizer(model)
@@ -295,7 +297,7 @@ def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
 
 def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> Any:
     """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
-    unk, cls, sep = (_content(settings[key]) for key in ("unk_token", "cls_token", "sep_token"))
+    unk, cls, sep = (_special(settings, key) for key in ("unk_token", "cls_token", "sep_token"))
     for token in (unk, cls, sep):
         if token is None or backend.token_to_id(token) is None:
             raise CheckpointError(f"{path} has no {token}, which every text needs")
@@ -337,6 +339,11 @@ def _token(token: str | dict[str, Any], *, special: bool) -> AddedToken:
 def _content(token: Any) -> Any:
     """A special token is stored as a string, or as a map with its flags."""
     return token.get("content") if isinstance(token, dict) else token
+
+
+def _special(settings: dict[str, Any], role: str) -> Any:
+    """Give the token of a role, such as "mask_token"; None where the files say that there is none."""
+    return _content(settings.get(role, SPECIAL.get(role)))
 
 
 def _max_length(files: Files, settings: dict[str, Any]) -> int:

@@ -22,7 +22,8 @@ Whatever minidistil refuses, it refuses with a `minidistil.Error`, which is a `V
 `CheckpointError` (a checkpoint, its config or its tokenizer cannot be found, read or written), `InputError` (a
 text, a tensor or an argument is not what the call needs), `MissingDependency` (an optional package is not
 installed). The message says what and where, what was expected, and what to do. An argument that does not exist is
-Python's `TypeError`. On the command line each is one line on stderr, with exit code 2; `--debug` adds the traceback.
+Python's `TypeError`. On the command line each is one line on stderr, with exit code 2; `--debug` adds the
+traceback.
 
 These are all of them, by the module that raises them; … is a value. Each is raised by a test.
 """

@@ -49,7 +49,7 @@ def test_the_python_examples_give_what_the_readme_says():
 
 def test_the_tree_lists_what_there_is():
     (tree,) = blocks("")
-    listed = set(re.findall(r"^  (\S+)", tree, re.MULTILINE))
+    listed = {name.rstrip("/") for name in re.findall(r"^  (\S+)", tree, re.MULTILINE)}
     assert listed == {path.name for path in (ROOT / "minidistil").iterdir() if path.name != "__pycache__"}
     assert all((ROOT / name).exists() for name in re.findall(r"^(\S+)", tree, re.MULTILINE))
 
