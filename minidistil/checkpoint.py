@@ -77,7 +77,7 @@ def from_pretrained(
     are not copied: they are the file, mapped into memory.
     """
     files = find_files(name, revision)
-    cls = _class_for_task(task) if task else _class_for_files(files)
+    cls = _class_for_task(task) if task else _class_for_files(files, new_head)
     return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
 
@@ -102,7 +102,7 @@ def load(
     if bert and not new_head:
         _refuse_bert(files, cls.__name__.removeprefix("Distil"))
     if new_head:
-        config = _with_new_labels(cls, config, num_labels)
+        config = _with_new_labels(cls, config, num_labels, files)
     elif num_labels is not None:
         raise InputError(
             f"num_labels is {num_labels!r}, but only a new head can have another number: new_head=True"
@@ -110,11 +110,14 @@ def load(
     path, found = find_weights(files)
     if config.n_layers > len(found):
         raise CheckpointError(f"{files}: n_layers is {config.n_layers}, but {path.name} has {len(found)} tensors")
-    model = cls(config, device="meta")
-    heads = _draw_heads(model) if new_head else []
-    tensors = _read(path, found, model, where, wanted, bert)
-    if not _is_tied(model, tensors):
+    try:
+        model = cls(config, device="meta")
+    except CheckpointError as error:
+        raise CheckpointError(f"{files.get('config.json')}: {error}") from error
+    tensors = _read(path, found, model, where, wanted, bert, new_head)
+    if config.tie_word_embeddings and not _is_tied(model, tensors):
         model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")
+    heads = _draw_heads(model) if new_head else []  # only now: the files bear out the sizes
     model.load_state_dict(tensors, strict=False, assign=True)
     example = next(iter(tensors.values()))
     for head in heads:
@@ -139,12 +142,12 @@ def _class_for_task(task: str) -> type[Model]:
     return TASKS[task]
 
 
-def _class_for_files(files: Files) -> type[Model]:
+def _class_for_files(files: Files, new_head: bool) -> type[Model]:
     config, bert = _read_config(files)
     for architecture in config.architectures:
         if architecture in MODELS:
             return MODELS[architecture]
-        if bert:
+        if bert and not new_head:
             _refuse_bert(files, architecture)
     named = f"names {', '.join(config.architectures)}" if config.architectures else "is missing"
     raise CheckpointError(
@@ -165,14 +168,28 @@ def _refuse_bert(files: Files, architecture: str) -> None:
         )
 
 
-def _with_new_labels(cls: type[Model], config: DistilBertConfig, num_labels: int | None) -> DistilBertConfig:
+def _with_new_labels(
+    cls: type[Model], config: DistilBertConfig, num_labels: int | None, files: Files
+) -> DistilBertConfig:
     """Give the config of a model with a new head."""
     if cls is models.DistilBertModel:
         raise InputError("new_head is True, but DistilBertModel has no head: give task=, or load a class with one")
+    asks = cls is models.DistilBertForQuestionAnswering
     if num_labels is None:
+        if asks and config.num_labels != 2:
+            raise CheckpointError(
+                f"{files.get('config.json')}: num_labels is {config.num_labels}, but question answering has 2: "
+                "give num_labels=2"
+            )
         return config
     if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
         raise InputError(f"num_labels is {num_labels!r}: expected a whole number of at least 1")
+    if asks and num_labels != 2:
+        raise InputError(f"num_labels is {num_labels}: question answering has 2, start and end")
+    if cls is models.DistilBertForMultipleChoice:
+        raise InputError(
+            f"num_labels is {num_labels}: multiple choice has one score for each choice, and no labels"
+        )
     labels = {i: f"LABEL_{i}" for i in range(num_labels)}
     return dataclasses.replace(config, id2label=labels, problem_type=None)
 
@@ -227,12 +244,20 @@ def _read(
     device: torch.device,
     dtype: torch.dtype | None,
     bert: bool,
+    new_head: bool,
 ) -> dict[str, Tensor]:
-    """Read what a model lacks, being on the meta device, each tensor on the device and in the dtype asked for."""
-    shapes = {name: list(p.shape) for name, p in model.named_parameters(remove_duplicate=False) if p.is_meta}
+    """Read what a model needs of its files, each tensor on the device and in the dtype asked for."""
+    shapes = {
+        name: list(p.shape)
+        for name, p in model.named_parameters(remove_duplicate=False)
+        if not new_head or name.startswith("distilbert.")
+    }
     config = model.config
     pooled = bert and any(_refusal(architecture) for architecture in config.architectures)
-    planned = plan(found, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
+    try:
+        planned = plan(found, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     _compare(path, found, shapes, planned)
     stored = {name: found[source] for name, source in planned.sources.items()}
     odd = [f"{name} ({part.dtype})" for name, part in stored.items() if isinstance(part.dtype, str)]
@@ -276,8 +301,9 @@ def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[
     if problems and others:
         problems.append(f"{OTHER_HEAD}: {_some(others)}")
     if problems:
-        heads = {"distilbert." in name for name in planned.missing}
-        hint = "; new_head=True draws a new head" if heads == {False} and SEGMENTS not in planned.missing else ""
+        encoder = [name for name in shapes if name.startswith("distilbert.")]  # none: it has no head
+        whole = encoder and planned.missing and not {*encoder, SEGMENTS} & {*planned.missing}
+        hint = "; new_head=True draws a new head" if whole else ""
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 

@@ -136,6 +136,11 @@ class DistilBertConfig:
         for alias, key in ALIASES.items():
             if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
                 raise CheckpointError(f"{key} is {rest[key]!r} but its other name {alias} is {values[alias]!r}")
+        names = rest.get("architectures")
+        if "model_type" not in rest and isinstance(names, list) and any(str(n).startswith("Bert") for n in names):
+            raise CheckpointError(
+                f'model_type is missing, and architectures is {names}: expected "model_type": "bert"'
+            )
         model_type = rest.pop("model_type", "distilbert")
         if model_type != "distilbert":
             raise CheckpointError(f"model_type is {model_type!r}: minidistil loads 'distilbert' and 'bert'")
@@ -176,6 +181,9 @@ def _fold_bert(values: Mapping[str, Any]) -> dict[str, Any]:
             raise CheckpointError(
                 f"{key} is {values[key]!r}: DistilBERT, which this BERT becomes, has {needed[0]!r}"
             )
+    activation = values.get("hidden_act", "gelu")
+    if activation not in CHOICES["activation"]:
+        raise CheckpointError(f"hidden_act is {activation!r}: minidistil has gelu, relu")
     folded = {BERT.get(key, key): value for key, value in values.items() if key not in BERT_ONLY}
     folded = {**{BERT[key]: value for key, value in BERT_DEFAULTS.items()}, **folded, "model_type": "distilbert"}
     if isinstance(names := values.get("architectures"), list):
@@ -220,6 +228,7 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
     by_id = dict(sorted(by_id.items()))
     by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
+    by_label = dict(sorted(by_label.items()))
     if len(by_label) < len(_pairs("label2id", label2id)):
         raise CheckpointError(f"label2id is {label2id}: two labels have one id")
     names, inverse = (map_ if not _says_nothing(map_) else {} for map_ in (by_id, by_label))

@@ -25,6 +25,7 @@ FORMS = (  # as transformers looks for them
     "pytorch_model.bin.index.json",
 )
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+POINTER = b"version https://git-lfs"  # what git leaves in a large file's place where git-lfs is not installed
 
 
 class Stored(NamedTuple):
@@ -46,6 +47,11 @@ def find_weights(files: Files) -> tuple[Path, dict[str, Stored]]:
 
 
 def _read(path: Path) -> dict[str, Stored]:
+    with path.open("rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise CheckpointError(
+                f"{path} is a pointer to the file, not the file: run git lfs pull, or download it again"
+            )
     return _safetensors(path) if path.name.endswith(".safetensors") else _pickled(path)
 
 
@@ -84,11 +90,14 @@ def _pickled(path: Path) -> dict[str, Stored]:
         raise CheckpointError(
             f"{path} holds a {type(tensors).__name__}: expected a state dict, of tensors by name"
         )
-    odd = [
-        str(name) for name, value in tensors.items() if not isinstance(name, str) or not isinstance(value, Tensor)
-    ]
-    if odd:
-        raise CheckpointError(f"{path}: expected tensors by name, but {odd[0]!r} is none")
+    for name, value in tensors.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            hint = ": save that alone" if isinstance(value, dict) else ""
+            raise CheckpointError(
+                f"{path} holds {name!r}, a {type(value).__name__}: expected tensors by name{hint}"
+            )
+        if value.layout is not torch.strided or value.is_nested or value.is_meta:
+            raise CheckpointError(f"{path}: {name} is sparse, ragged or without values: expected a dense tensor")
     return {name: _stored(path, tensor) for name, tensor in tensors.items()}
 
 
@@ -110,11 +119,14 @@ def _sharded(files: Files, index: Path) -> dict[str, Stored]:
             raise CheckpointError(f"{index}: {name} is in {shard!r}: expected a {ending} file beside the index")
     found: dict[str, Stored] = {}
     for shard in sorted(set(shard_of.values())):
-        for name, stored in _read(files.get(shard)).items():
+        try:
+            path = files.get(shard)
+        except CheckpointError as error:
+            raise CheckpointError(f"{index} names {shard}, but {error}") from error
+        for name, stored in _read(path).items():
             if shard_of.get(name) != shard:
-                raise CheckpointError(
-                    f"{stored.path} holds {name}, which {index.name} places in {shard_of.get(name)}"
-                )
+                place = f"places in {shard_of[name]}" if name in shard_of else "does not name"
+                raise CheckpointError(f"{path} holds {name}, which {index.name} {place}")
             found[name] = stored
     for name, shard in shard_of.items():
         if name not in found:

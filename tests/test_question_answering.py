@@ -153,6 +153,10 @@ def test_a_question_is_cut_where_that_is_asked_for(ask):
     same(cut, ask(question=WHERE, context=TEXT))
 
 
+def test_a_long_question_leaves_room_for_a_context_that_fits(ask):
+    assert ask(question=WHERE * 4, context=TEXT, max_seq_len=40, doc_stride=20)["answer"]
+
+
 def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
     """The likeliest start behind the likeliest end, so sure that every span's share is 0."""
 
@@ -192,7 +196,11 @@ def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
         ({"question": WHERE, "context": TEXT, "max_seq_len": 3}, "leave no room"),
         ({"question": WHERE, "context": TEXT, "doc_stride": -1}, "stride is -1"),
         ({"question": WHERE, "context": TEXT, "max_seq_len": 64, "doc_stride": 64}, "stride is 64"),
-        ({"question": WHERE * 40, "context": TEXT, "max_seq_len": 100}, r"inputs\[0\] cannot be cut to fit"),
+        (
+            {"question": WHERE * 40, "context": TEXT, "max_seq_len": 100},
+            r"inputs\[0\] has a question of 200 tokens",
+        ),
+        ({"question": WHERE * 4, "context": TEXT * 9, "max_seq_len": 40, "doc_stride": 20}, "leaves 17 of 40"),
     ],
 )
 def test_what_cannot_be_asked_is_an_error_that_says_why(ask, call, message):

@@ -94,14 +94,14 @@ class QuestionAnswering(Pipeline):
         asked = _asked(inputs, question, context)
         one = isinstance(asked, dict) or (isinstance(asked, list | tuple) and len(asked) == 1)
         examples: Iterable[Any] = [asked] if isinstance(asked, dict) else asked
-        questions = (self._question(example, i, max_question_len) for i, example in enumerate(examples))
+        questions = (self._question(example, i, max_question_len, options) for i, example in enumerate(examples))
         return deliver(asked, one, self._answers(questions, options, batch_size))
 
     def outputs(self, batch: Batch) -> Sequence[Tensor]:
         """Give the logits of each sequence's tokens, as start and as end: (L, 2)."""
         return torch.stack(self.model(batch), dim=1).split(batch.layout.lengths)
 
-    def _question(self, example: Any, i: int, most: int | None) -> Question:
+    def _question(self, example: Any, i: int, most: int | None, options: Options) -> Question:
         """Take one question in, cut to a number of tokens."""
         if not isinstance(example, dict) or example.keys() != {"question", "context"}:
             raise InputError(f'inputs[{i}] is {example!r:.60}: expected {{"question": ..., "context": ...}}')
@@ -109,12 +109,22 @@ class QuestionAnswering(Pipeline):
             check_text(example[key], f"inputs[{i}][{key!r}]")
             if not example[key]:
                 raise InputError(f"inputs[{i}][{key!r}] is empty")
-        question: str = example["question"]
-        if most is not None:
-            [encoded] = self.tokenizer.encodings([question], max_length=NO_LIMIT, truncation="error")
-            ends = [end for (_, end), part in zip(encoded.offsets, encoded.sequence_ids, strict=True) if part == 0]
-            question = question[: ends[most - 1]] if len(ends) > most else question
-        return Question(question, example["context"])
+        question, context = example["question"], example["context"]
+        ends = self._ends(question)
+        if most is not None and len(ends) > most:
+            question, ends = question[: ends[most - 1]], ends[:most]
+        room = options.length - self.tokenizer.backend.num_special_tokens_to_add(True) - len(ends)
+        if room <= options.stride and room < len(self._ends(context)):
+            raise InputError(
+                f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {room} of {options.length} for a part "
+                f"of its context: expected more than doc_stride, {options.stride}; cut it with max_question_len"
+            )
+        return Question(question, context)
+
+    def _ends(self, text: str) -> list[int]:
+        """Give where each token of a text ends."""
+        [encoded] = self.tokenizer.encodings([text], max_length=NO_LIMIT, truncation="error")
+        return [end for (_, end), part in zip(encoded.offsets, encoded.sequence_ids, strict=True) if part == 0]
 
     def _answers(self, questions: Iterable[Question], options: Options, batch_size: int | None) -> Iterator[Any]:
         count = 0
