@@ -7,7 +7,6 @@ import contextlib
 import io
 import itertools
 import json
-import logging
 import os
 import sys
 import time
@@ -38,7 +37,6 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # its retries; what fails is said once, below
     warnings.formatwarning = lambda message, *_, **__: f"minidistil: {message}\n"
     try:
         options.run(options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -105,8 +106,10 @@ class HubRepository(Files):
         except errors.LocalEntryNotFoundError as error:
             if constants.HF_HUB_OFFLINE or known_missing():
                 return None
+            hint = "; HF_HUB_OFFLINE=1 makes do with what is cached" if self.pinned else ""
             raise CheckpointError(
-                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached"
+                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached: "
+                f"{_reason(error.__cause__ or error)}{hint}"
             ) from error
         except errors.EntryNotFoundError:
             return None
@@ -121,9 +124,14 @@ class HubRepository(Files):
         except errors.RevisionNotFoundError as error:
             raise CheckpointError(f"{self.name} on the Hub has no revision {self.revision}") from error
         except Exception as error:
-            raise CheckpointError(f"cannot get {filename} of {self} from the Hub: {error}") from error
-        self.revision = path.parent.name
-        self.pinned = True
+            refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401
+            hint = "; is your token still valid? log in: hf auth login" if refused else ""
+            raise CheckpointError(
+                f"cannot get {filename} of {self} from the Hub: {_reason(error)}{hint}"
+            ) from error
+        if not self.pinned:
+            self.revision = path.parents[filename.count("/")].name  # a file in a folder lies deeper
+            self.pinned = True
         return path
 
     def hint(self) -> str:
@@ -131,6 +139,11 @@ class HubRepository(Files):
         from huggingface_hub import constants
 
         return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"
+
+
+def _reason(error: BaseException) -> str:
+    """Say in one line, and without advice for programmers, what the Hub or the way to it has said."""
+    return " ".join(re.sub(r"For more information check: \S+", "", str(error)).split()) or type(error).__name__
 
 
 def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:

@@ -1,11 +1,14 @@
 """A Hub on this machine: what huggingface_hub asks for to download a file, and nothing else.
 
+As on the Hub, large files lie on another host, which takes no token; of a file that broke off, it gives the rest.
+
 A client is a fresh process, because huggingface_hub reads its environment once, when it is imported. It is
 forked off one that has torch loaded, so that a test waits for its own work only. This module runs in both.
 """
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
@@ -16,19 +19,26 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import torch
+
 LARGE = (".safetensors", ".bin", ".h5")  # what the Hub keeps elsewhere, and redirects to
 METHODS = multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-CONTEXT.set_forkserver_preload(
-    ["torch", "minidistil.checkpoint", "minidistil.pipelines", "httpx", "httpx2", "filelock", "yaml", "tqdm"]
-)
+PRELOADED = ["pytest", "torch", "minidistil.checkpoint", "minidistil.pipelines", "minidistil.cli"]
+PRELOADED += ["httpx", "httpx2", "httpcore", "httpcore2", "truststore", "filelock", "yaml", "tqdm.auto"]
+CONTEXT.set_forkserver_preload(PRELOADED)
+
+
+def etag_of(content: bytes) -> str:
+    """The name that the Hub gives a file's content."""
+    return hashlib.sha256(content).hexdigest()
 
 
 @dataclasses.dataclass
@@ -37,6 +47,7 @@ class Repository:
 
     token: str | None = None  # what a private repository asks for
     gated: bool = False
+    moved_to: str | None = None  # the name that it has now
     commits: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
     branches: dict[str, str] = dataclasses.field(default_factory=dict)
 
@@ -54,20 +65,29 @@ class Hub:
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.requests: list[str] = []  # what it was asked of repositories, such as "GET config.json"
+        self.sent: collections.Counter[str] = collections.Counter()  # how many bytes of each file
         self.status: int | None = None  # answer everything with this error
-        self.cut: str | None = None  # break off in the middle of this file
+        self.errors: dict[str, list[int]] = {}  # answer such requests with these, each once
+        self.cuts: collections.Counter[str] = collections.Counter()  # how often to break off half way in a file
+        self.expired: str | None = None  # a token that is nobody's any more
         self.after_get: Callable[[str], None] = lambda filename: None
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"hub": self}))
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
-        self._thread.start()
+        bound = type("Bound", (Handler,), {"hub": self})
+        self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), bound) for _ in range(2)]
+        self.url, self.storage = (f"http://127.0.0.1:{server.server_port}" for server in self._servers)
+        self._threads = [
+            threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+            for server in self._servers
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def stop(self) -> None:
-        """Stop answering, and free the port."""
-        if self._thread.is_alive():
-            self._server.shutdown()
-            self._server.server_close()
-            self._thread.join()
+        """Stop answering, and free the ports."""
+        for server, thread in zip(self._servers, self._threads, strict=True):
+            if thread.is_alive():
+                server.shutdown()
+                server.server_close()
+                thread.join()
 
     def downloads(self) -> list[str]:
         """The names of the files that were downloaded since the last call, in order."""
@@ -86,17 +106,26 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=True)
 
     def answer(self, body: bool) -> None:
-        match = re.fullmatch(r"/(stored/)?([^/]+/[^/]+)/resolve/([^/]+)/(.+)", self.path)
+        match = re.fullmatch(r"/(stored/)?((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", self.path)
         if self.hub.status is not None:
             return self.refuse(self.hub.status)
         if match is None:  # huggingface_hub's own affairs, such as what to name its user agent
             return self.refuse(404)
         stored, name, revision, filename = match.groups()
-        self.hub.requests.append(f"{self.command} {filename}")
-        repository = self.hub.repositories.get(name)
+        request = f"{self.command} {filename}"
+        self.hub.requests.append(request)
+        if self.hub.errors.get(request):
+            return self.refuse(self.hub.errors[request].pop(0))
         authorization = self.headers.get("Authorization")
+        if stored:  # its address is secret enough
+            return self.refuse(400) if authorization else self.give(name, unquote(revision), filename, body)
+        if self.hub.expired and authorization == f"Bearer {self.hub.expired}":
+            return self.reply(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
+        repository = self.hub.repositories.get(name)
         if repository is None or (repository.token and authorization != f"Bearer {repository.token}"):
             return self.refuse(404 if authorization else 401, "RepoNotFound")
+        if repository.moved_to:
+            return self.reply(307, {"Location": f"/{repository.moved_to}/resolve/{revision}/{filename}"})
         if repository.gated:
             return self.refuse(403, "GatedRepo")
         commit = repository.branches.get(unquote(revision), unquote(revision))
@@ -104,28 +133,46 @@ class Handler(BaseHTTPRequestHandler):
             return self.refuse(404, "RevisionNotFound")
         if filename not in repository.commits[commit]:
             return self.refuse(404, "EntryNotFound", commit)
-        content = repository.commits[commit][filename]
-        etag = hashlib.sha256(content).hexdigest()
-        if filename.endswith(LARGE) and not stored:
-            where = f"{self.hub.url}/stored/{name}/resolve/{commit}/{filename}"
-            linked = {"X-Linked-ETag": f'"{etag}"', "X-Linked-Size": str(len(content))}
-            return self.give(302, b"", False, {"Location": where, "X-Repo-Commit": commit, **linked})
-        self.give(200, content, body, {"ETag": f'"{etag}"', "X-Repo-Commit": commit}, cut=filename == self.hub.cut)
-        if body:
-            self.hub.after_get(filename)
-        return None
+        if filename.endswith(LARGE):
+            content = repository.commits[commit][filename]
+            where = f"{self.hub.storage}/stored/{name}/resolve/{commit}/{filename}"
+            linked = {"X-Linked-ETag": f'"{etag_of(content)}"', "X-Linked-Size": str(len(content))}
+            return self.reply(302, {"Location": where, "X-Repo-Commit": commit, **linked})
+        return self.give(name, commit, filename, body)
 
     def refuse(self, status: int, code: str | None = None, commit: str | None = None) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": code, "X-Repo-Commit": commit}
-        self.give(status, b"", False, {key: value for key, value in headers.items() if value})
+        self.reply(status, {key: value for key, value in headers.items() if value})
 
-    def give(self, status: int, content: bytes, body: bool, headers: dict[str, str], cut: bool = False) -> None:
+    def give(self, name: str, commit: str, filename: str, body: bool) -> None:
+        """Give a file, or the rest of it, or the first half of what was asked for."""
+        content = self.hub.repositories[name].commits[commit][filename]
+        size = len(content)
+        headers = {
+            "ETag": f'"{etag_of(content)}"',
+            "X-Repo-Commit": commit,
+            "Content-Disposition": f'inline; filename="{filename}";',
+        }
+        start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
+        if start >= size > 0:
+            return self.reply(416, {"Content-Range": f"bytes */{size}"})
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{size - 1}/{size}"
+        self.reply(206 if start else 200, {**headers, "Content-Length": str(size - start)})
+        if body:
+            cut = self.hub.cuts[filename] > 0
+            self.hub.cuts[filename] -= cut
+            part = content[start : (start + size) // 2 if cut else size]
+            self.hub.sent[filename] += len(part)
+            self.wfile.write(part)
+            self.hub.after_get(filename)
+        return None
+
+    def reply(self, status: int, headers: dict[str, str]) -> None:
         self.send_response(status)
-        for key, value in {"Content-Length": str(len(content)), **headers}.items():
+        for key, value in {"Content-Length": "0", **headers}.items():
             self.send_header(key, value)
         self.end_headers()
-        if body:
-            self.wfile.write(content[: len(content) // 2] if cut else content)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -161,7 +208,6 @@ class Client:
             "HF_ENDPOINT": self.endpoint,
             "HF_HOME": str(self.home),
             "HF_HUB_DISABLE_XET": "1",
-            "HF_HUB_DISABLE_PROGRESS_BARS": "1",
             "NO_PROXY": "127.0.0.1",
             "TOKENIZERS_PARALLELISM": "false",
             **more,
@@ -179,6 +225,7 @@ def _enter(environment: dict[str, str]) -> None:
     os.environ.clear()
     os.environ.update(environment)
     time.sleep = lambda seconds: None  # huggingface_hub waits between its retries
+    torch.set_num_threads(1)  # other tests may run beside these
 
 
 # What a client does
@@ -195,6 +242,18 @@ def load_pinned(name: str, revision: str) -> float:
     return load(name, revision=revision)
 
 
+def checksum(tensors: Mapping[str, Any]) -> str:
+    """A checksum of names and values."""
+    return etag_of(b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors)))
+
+
+def load_all(name: str) -> str:
+    """Load a model: the checksum of all its weights."""
+    import minidistil
+
+    return checksum(minidistil.from_pretrained(name).state_dict())
+
+
 def tokenize(name: str, text: str) -> list[int]:
     """Load a tokenizer, and encode."""
     import minidistil
@@ -202,18 +261,39 @@ def tokenize(name: str, text: str) -> list[int]:
     return minidistil.Tokenizer.from_pretrained(name).encode([text]).ids[0]
 
 
-def zero_shot(name: str) -> dict[str, Any]:
-    """Load a pipeline, and classify."""
+def ask(task: str, name: str, arguments: dict[str, Any]) -> Any:
+    """Load a pipeline, and let it answer."""
     import minidistil
 
-    pipe = minidistil.pipeline("zero-shot-classification", name, device="cpu")
-    return pipe("the team won", candidate_labels=["a", "b"])
+    answer = minidistil.pipeline(task, name, device="cpu")(**arguments)
+    return answer.tolist() if hasattr(answer, "tolist") else answer
+
+
+def zero_shot(name: str) -> Any:
+    """Load a zero-shot pipeline, and classify."""
+    return ask("zero-shot-classification", name, {"sequences": "the team won", "candidate_labels": ["a", "b"]})
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
     """Run the command line: its exit status, and what it writes to stdout and stderr."""
+    return _command(arguments, io.StringIO())
+
+
+def command_on_a_terminal(*arguments: str) -> tuple[int, str, str]:
+    """Run the command line where a terminal shows stderr."""
+    return _command(arguments, Terminal())
+
+
+def _command(arguments: Sequence[str], stderr: io.StringIO) -> tuple[int, str, str]:
     from minidistil.cli import main
 
-    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(io.StringIO()) as err:
+    with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(stderr) as err:
         status = main(list(arguments))
     return status, out.getvalue(), err.getvalue()

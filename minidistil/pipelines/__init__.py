@@ -62,9 +62,10 @@ def pipeline(
         files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
         default = "cuda" if torch.cuda.is_available() else "cpu"
         where = parse_device(default if device is None else device)
-        model = from_pretrained(files, task=task, dtype=dtype, device=where)
+        files.get("config.json")  # then what is small, so that what is wrong is said before a long download
         tokenizer = Tokenizer.from_pretrained(files) if tokenizer is None else tokenizer
         defaults = {**TASKS[task].declared(files), **defaults}
+        model = from_pretrained(files, task=task, dtype=dtype, device=where)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_pretrained(tokenizer)
     return TASKS[task](task, model, tokenizer, **defaults)

@@ -116,8 +116,8 @@ class QuestionAnswering(Pipeline):
         room = options.length - self.tokenizer.backend.num_special_tokens_to_add(True) - len(ends)
         if room <= options.stride and room < len(self._ends(context)):
             raise InputError(
-                f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {room} of {options.length} for a part "
-                f"of its context: expected more than doc_stride, {options.stride}; cut it with max_question_len"
+                f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {room} of {options.length} for a "
+                f"part of its context: expected more than doc_stride, {options.stride}; max_question_len cuts it"
             )
         return Question(question, context)
 
