@@ -11,6 +11,7 @@ from typing import Any, TypeGuard
 from .errors import CheckpointError
 
 LIMIT = 2**28  # of every size: more could not be counted in bytes
+DIGITS = 9  # of an id that is written as a string
 MOST_LABELS = 100_000  # of a config that gives their number alone
 ALIASES = {
     "hidden_size": "dim",
@@ -252,7 +253,7 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
 
 def _label_id(index: Any, labels: object) -> int:
     """Ids are stored as numbers or as strings of digits."""
-    if (isinstance(index, str) and index.isdecimal()) or _is_int(index):
+    if _is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
         return int(index)
     raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected a whole number")
 

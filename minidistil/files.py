@@ -75,7 +75,10 @@ class Folder(Files):
     def find(self, filename: str) -> Path | None:
         """Give a file's path; None where the folder has no such file."""
         path = self.path / filename
-        return path if path.is_file() else None
+        try:
+            return path if path.is_file() else None
+        except OSError as error:  # too long a name, a folder that may not be read
+            raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 class HubRepository(Files):

@@ -15,6 +15,7 @@ from .errors import CheckpointError, InputError
 from .files import Files, find_files, write_files, write_json
 from .layout import Batch
 
+LONGEST_WORD = 1000  # of a WordPiece: the library's time grows with the cube of a word's length
 NO_LIMIT = 2**62  # as much as the library can count to
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 SPECIAL = {
@@ -187,13 +188,28 @@ class Tokenizer:
 def _all(encode: Callable[[list[Any]], list[tokenizers.Encoding]], inputs: list[Any], names: Sequence[str]) -> Any:
     try:
         return encode(inputs)
-    except Exception:
+    except BaseException as failure:
+        _let_pass(failure)
         for name, text in zip(names, inputs, strict=True):  # the library does not say which one it was
             try:
                 encode([text])
             except Exception as error:
                 raise InputError(f"{name} cannot be cut to fit: {error}") from error
+            except BaseException as error:
+                _let_pass(error)
+                raise CheckpointError(f"the tokenizer is broken: {name} makes it panic: {error}") from error
         raise
+
+
+def _let_pass(error: BaseException) -> None:
+    """Raise what is no failure of the library, such as Ctrl-C; a panic of its Rust code, no Exception, is one."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
+
+
+def _is_text(token: str) -> bool:
+    """Whether a string holds no lone surrogate."""
+    return token.encode(errors="ignore").decode() == token
 
 
 def check_text(text: object, what: str, expected: str = "a string") -> None:
@@ -244,15 +260,16 @@ def _settings(files: Files) -> dict[str, Any]:
         raise CheckpointError(
             f"{files}: truncation_side is {settings['truncation_side']!r}: expected left or right"
         )
-    for key in NORMALIZER:
-        if not isinstance(settings.get(key), bool | None):
+    for key, (_, usual) in NORMALIZER.items():
+        if not isinstance(settings.get(key, usual), bool) and settings.get(key, usual) is not usual:
             raise CheckpointError(
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected true or false"
             )
     for key, default in SPECIAL.items():
         if settings.get("tokenizer_class") not in GENERIC:
             settings.setdefault(key, default)
-        if not isinstance(_content(settings.get(key)), str | None):
+        token = _content(settings.get(key))
+        if token is not None and not (isinstance(token, str) and _is_text(token)):
             raise CheckpointError(
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
             )
@@ -267,8 +284,12 @@ def _read_if_there(files: Files, name: str) -> dict[str, Any]:
 def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     try:
         backend = tokenizers.Tokenizer.from_file(str(path))
-    except Exception as error:
+    except BaseException as error:
+        _let_pass(error)
         raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+    longest = getattr(backend.model, "max_input_chars_per_word", 0)
+    if longest > LONGEST_WORD:
+        raise CheckpointError(f"{path}: max_input_chars_per_word is {longest}: expected at most {LONGEST_WORD}")
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer) and settings.get("tokenizer_class") not in GENERIC:
         for key, (name, _) in NORMALIZER.items():
@@ -323,7 +344,7 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
         flagged = {token.content for token in added}
         named = [token for token in special if token is not None and _content(token) not in flagged]
         added += [_token(token, special=True) for token in named]
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     return [token for token in added if token.content not in known]

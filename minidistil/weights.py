@@ -6,6 +6,7 @@ Safetensors, or PyTorch's own files, whole or in shards with an index. Nothing i
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -78,6 +79,8 @@ def _pickled(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"  # the form before torch 1.6 cannot be mapped into memory
+        if mapped:
+            _refuse_packed(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:  # torch's reader has no error of its own
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
@@ -91,7 +94,9 @@ def _pickled(path: Path) -> dict[str, Stored]:
             f"{path} holds a {type(tensors).__name__}: expected a state dict, of tensors by name"
         )
     for name, value in tensors.items():
-        if not isinstance(name, str) or not isinstance(value, Tensor):
+        if not isinstance(name, str):
+            raise CheckpointError(f"{path} has a {type(name).__name__} for a name: expected tensors by name")
+        if not isinstance(value, Tensor):
             hint = ": save that alone" if isinstance(value, dict) else ""
             raise CheckpointError(
                 f"{path} holds {name!r}, a {type(value).__name__}: expected tensors by name{hint}"
@@ -99,6 +104,14 @@ def _pickled(path: Path) -> dict[str, Stored]:
         if value.layout is not torch.strided or value.is_nested or value.is_meta:
             raise CheckpointError(f"{path}: {name} is sparse, ragged or without values: expected a dense tensor")
     return {name: _stored(path, tensor) for name, tensor in tensors.items()}
+
+
+def _refuse_packed(path: Path) -> None:
+    """Refuse an archive that torch did not write: it would map packed bytes as weights, and unpack to any size."""
+    with zipfile.ZipFile(path) as archive:
+        for record in archive.infolist():
+            if record.compress_type != zipfile.ZIP_STORED:
+                raise zipfile.BadZipFile(f"{record.filename} is compressed")
 
 
 def _stored(path: Path, tensor: Tensor) -> Stored:

@@ -526,6 +526,23 @@ def test_saved_files_can_be_read_by_whom_the_system_lets(saved, tmp_path):
     assert len(set(modes.values())) == 1, modes
 
 
+# PyTorch's own files
+
+
+def test_an_archive_that_torch_did_not_write_is_refused(saved, tmp_path):
+    """Packed records would be mapped as weights, or unpacked to any size."""
+    shutil.copy(saved / "config.json", tmp_path)
+    torch.save(load_file(saved / "model.safetensors"), tmp_path / "whole.bin")
+    with (
+        zipfile.ZipFile(tmp_path / "whole.bin") as whole,
+        zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in whole.namelist():
+            packed.writestr(name, whole.read(name))
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin is not a readable PyTorch file"):
+        minidistil.from_pretrained(tmp_path)
+
+
 # Checkpoints that come with the package
 
 

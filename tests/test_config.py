@@ -340,3 +340,8 @@ def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path):
     (tmp_path / "folder.json").mkdir()
     with pytest.raises(CheckpointError, match=r"folder\.json"):
         DistilBertConfig.from_file(tmp_path / "folder.json")
+
+
+def test_an_id_of_thousands_of_digits_is_refused():
+    with pytest.raises(CheckpointError, match="expected a whole number"):
+        read(label2id={"a": "9" * 5000})

@@ -5,11 +5,13 @@ from __future__ import annotations
 import pickle
 
 import pytest
+import torch
 from errors import RAISED, messages, page
 from places import ROOT
 
 import minidistil
 from minidistil.errors import require
+from minidistil.files import Folder
 
 
 def test_the_page_of_errors_lists_what_the_package_raises():
@@ -30,6 +32,34 @@ def test_an_error_can_be_pickled():
 def test_an_optional_package_that_is_missing_says_what_to_install():
     with pytest.raises(minidistil.MissingDependency, match=r"pip install 'minidistil\[peers\]'"):
         require("no_such_module", "peers")
+
+
+def tiny(device="cpu"):
+    config = minidistil.DistilBertConfig(vocab_size=9, dim=8, hidden_dim=8, n_heads=1, n_layers=1)
+    return minidistil.DistilBertModel(config, device=device)
+
+
+def on_two_devices():
+    minidistil.Batch.from_padded(torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, 2, device="meta"))
+
+
+REFUSED = [  # what no other file has a reason to try
+    (lambda folder: minidistil.from_pretrained(folder, ops="fast"), "ops is str: expected Ops"),
+    (lambda folder: minidistil.from_pretrained(""), "the name of a checkpoint is ''"),
+    (lambda folder: minidistil.from_pretrained(5), "the name of a checkpoint is 5"),
+    (lambda folder: tiny("meta").save_pretrained(folder), "there is nothing to save"),
+    (lambda folder: on_two_devices(), "attention_mask is on meta but input_ids on cpu"),
+    (lambda folder: minidistil.Tokenizer.from_pretrained(folder).encodings(["a"], words=True), "a list of words"),
+    (lambda folder: Folder(folder).find("a" * 300), "cannot read .*too long"),
+]
+
+
+@pytest.mark.parametrize(("call", "message"), REFUSED, ids=[message for _, message in REFUSED])
+def test_what_is_refused_says_why(call, message, tmp_path):
+    tiny().save_pretrained(tmp_path)
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\n", encoding="utf-8")
+    with pytest.raises(minidistil.Error, match=message):
+        call(tmp_path)
 
 
 @pytest.mark.after_all_others

@@ -840,3 +840,64 @@ def test_threads_with_other_limits_do_not_disturb_each_other(tokenizer, restless
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+# A tokenizer.json on which the library's own code breaks down
+
+
+def with_charsmap(folder, charsmap):
+    """A tokenizer.json whose normalizer has this table, which the library trusts."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+@pytest.fixture
+def saved_json(tmp_path):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a"]
+    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary), encoding="utf-8")
+    (tmp_path / "config.json").write_text("{}", encoding="utf-8")
+    Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
+    return tmp_path
+
+
+def test_a_panic_while_reading_is_an_error_that_names_the_file(saved_json):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json is not a readable tokenizer"):
+        Tokenizer.from_pretrained(with_charsmap(saved_json, ""))
+
+
+def test_a_panic_while_encoding_is_an_error_that_names_the_text(saved_json):
+    tokenizer = Tokenizer.from_pretrained(with_charsmap(saved_json, "CAAAAAAAAAAAAAAAAAAA"))
+    with pytest.raises(CheckpointError, match=r"the tokenizer is broken: texts\[0\] makes it panic"):
+        tokenizer(["a good film"])
+
+
+def test_words_longer_than_can_be_split_in_time_are_refused(saved_json):
+    content = json.loads((saved_json / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"]["max_input_chars_per_word"] = 10**6
+    (saved_json / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match="max_input_chars_per_word is 1000000: expected at most 1000"):
+        Tokenizer.from_pretrained(saved_json)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("do_lower_case", None), ("strip_accents", 1), ("cls_token", "\ud800"), ("sep_token", 5)]
+)
+def test_settings_that_cannot_be_are_named(saved_json, key, value):
+    (saved_json / "tokenizer.json").unlink()
+    (saved_json / "tokenizer_config.json").write_text(json.dumps({key: value}), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=f"{key} in tokenizer_config.json is"):
+        Tokenizer.from_pretrained(saved_json)
+
+
+def test_an_interruption_is_no_failure_of_the_library(saved_json, monkeypatch):
+    tokenizer = Tokenizer.from_pretrained(saved_json)
+
+    class Interrupted:
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(tokenizer, "backend", Interrupted())
+    with pytest.raises(KeyboardInterrupt):
+        tokenizer(["a"])
