@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from . import model as models
 from .config import CHOICES, DistilBertConfig, read_json
@@ -49,6 +49,10 @@ BERT_REFUSED = {  # what DistilBERT cannot be, by what follows Bert in a class's
     "ForNextSentencePrediction": "its classifier reads a pooler, which DistilBERT lacks",
     "ForQuestionAnswering": "it marks the context as a second segment, which DistilBERT lacks",
 }
+UNLABELLED: dict[type[Model], str] = {
+    models.DistilBertForMultipleChoice: "multiple choice has one score for each choice",
+    models.DistilBertForMaskedLM: "a masked language model has one score for each word",
+}
 SHOWN = 8  # how many names of a kind an error lists
 
 
@@ -67,17 +71,17 @@ def from_pretrained(
 
     name: a folder, a checkpoint of weights/, or a Hub id. task: a pipeline's task; None: the class that
     config.json names in `architectures`. revision: a branch, tag or commit of the Hub's repository.
-    dtype: "float32", "bfloat16", "float16", "float64" or a torch.dtype; None: float32 on the CPU, what the
-    files say elsewhere. device: None is the CPU. ops: the operations to use. new_head: leave the head that the
-    files may have, and draw another as transformers does, with torch's generator (`torch.manual_seed`).
-    num_labels: how many labels the new head has; None: those of config.json.
+    dtype: "float32", "bfloat16", "float16", "float64" or a torch.dtype; "auto": what the files say; None:
+    float32 on the CPU, "auto" elsewhere. device: None is the CPU. ops: the operations to use. new_head: leave the
+    head that the files may have, and draw another as transformers does, with torch's generator
+    (`torch.manual_seed`). num_labels: how many labels the new head has; None: those of config.json.
 
     A BERT becomes the DistilBERT that it is when it is used with one segment. `CheckpointError` says which file,
     name or key is not as it must be, `InputError` which argument. On the CPU, weights stored in the asked dtype
     are not copied: they are the file, mapped into memory.
     """
     files = find_files(name, revision)
-    cls = _class_for_task(task) if task else _class_for_files(files, new_head)
+    cls = _class_for_files(files, new_head) if task is None else _class_for_task(task)
     return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
 
@@ -95,8 +99,8 @@ def load(
     """Load a checkpoint as one class: see `from_pretrained`."""
     if ops is not None and not isinstance(ops, Ops):
         raise InputError(f"ops is {type(ops).__name__}: expected Ops(...)")
-    wanted = None if dtype is None else parse_dtype(dtype)
     where = parse_device("cpu" if device is None else device)
+    wanted = _wanted_dtype(dtype, where)
     files = find_files(name, revision)
     config, bert = _read_config(files)
     if bert and not new_head:
@@ -115,13 +119,11 @@ def load(
     except CheckpointError as error:
         raise CheckpointError(f"{files.get('config.json')}: {error}") from error
     tensors = _read(path, found, model, where, wanted, bert, new_head)
-    if config.tie_word_embeddings and not _is_tied(model, tensors):
+    if config.tie_word_embeddings and _differ(tensors.get(f"distilbert.{WORDS}"), tensors.get(PROJECTOR)):
         model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")
-    heads = _draw_heads(model) if new_head else []  # only now: the files bear out the sizes
+    if new_head:  # only now: the files bear out the sizes
+        _draw_heads(model, like=next(iter(tensors.values())))
     model.load_state_dict(tensors, strict=False, assign=True)
-    example = next(iter(tensors.values()))
-    for head in heads:
-        head.to(example.device, example.dtype)
     model.eval()
     return model if ops is None else model.with_ops(**vars(ops))
 
@@ -137,7 +139,7 @@ def _read_config(files: Files) -> tuple[DistilBertConfig, bool]:
 
 
 def _class_for_task(task: str) -> type[Model]:
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
     return TASKS[task]
 
@@ -156,15 +158,11 @@ def _class_for_files(files: Files, new_head: bool) -> type[Model]:
     )
 
 
-def _refusal(architecture: str) -> str | None:
-    """Say why a BERT's class cannot be folded into DistilBERT's, if it cannot."""
-    return BERT_REFUSED.get(architecture.removeprefix("Bert"))
-
-
 def _refuse_bert(files: Files, architecture: str) -> None:
-    if reason := _refusal(architecture):
+    if reason := BERT_REFUSED.get(architecture.removeprefix("Bert")):
         raise CheckpointError(
-            f"{files} cannot become a Distil{architecture}: {reason}; new_head=True gives its encoder a new head"
+            f"{files} cannot become a Distil{architecture}: {reason}; "
+            "from_pretrained(..., new_head=True) gives its encoder a new head, to be trained"
         )
 
 
@@ -186,31 +184,37 @@ def _with_new_labels(
         raise InputError(f"num_labels is {num_labels!r}: expected a whole number of at least 1")
     if asks and num_labels != 2:
         raise InputError(f"num_labels is {num_labels}: question answering has 2, start and end")
-    if cls is models.DistilBertForMultipleChoice:
-        raise InputError(
-            f"num_labels is {num_labels}: multiple choice has one score for each choice, and no labels"
-        )
+    if cls in UNLABELLED:
+        raise InputError(f"num_labels is {num_labels}: {UNLABELLED[cls]}; task= chooses another class")
     labels = {i: f"LABEL_{i}" for i in range(num_labels)}
     return dataclasses.replace(config, id2label=labels, problem_type=None)
 
 
-def _draw_heads(model: Model) -> list[nn.Module]:
-    """Give a model on the meta device random weights in all but its encoder, and return what they are in."""
-    heads = [part for name, part in model.named_children() if name != "distilbert"]
-    with torch.no_grad():
-        for head in heads:
-            head.to_empty(device="cpu")
-            draw(head, model.config.initializer_range)
-    return heads
+@torch.no_grad()
+def _draw_heads(model: Model, like: Tensor) -> None:
+    """Give a model on the meta device random weights in all but its encoder."""
+    for name, part in model.named_children():
+        if name != "distilbert":
+            part.to_empty(device="cpu")
+            draw(part, model.config.initializer_range)
+            part.to(like.device, like.dtype)
 
 
-def _is_tied(model: Model, tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the projector is the word table. As in transformers, files that hold two differing ones win."""
-    words = tensors.get(f"distilbert.{WORDS}")
-    projector = tensors.get(PROJECTOR)
-    if words is None or projector is None or not model.config.tie_word_embeddings:
-        return model.config.tie_word_embeddings
-    return projector is words or torch.equal(projector, words)
+def _differ(words: Tensor | None, projector: Tensor | None) -> bool:
+    """Whether the projector is not the word table, whatever the config says; so does transformers decide."""
+    return (
+        words is not None
+        and projector is not None
+        and projector is not words
+        and not torch.equal(projector, words)
+    )
+
+
+def _wanted_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torch.dtype | None:
+    """Give the dtype to load; None for what the files say."""
+    if dtype is None and device.type == "cpu":
+        return torch.float32
+    return None if dtype is None or dtype == "auto" else parse_dtype(dtype)
 
 
 def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
@@ -234,7 +238,9 @@ def parse_device(device: str | int | torch.device) -> torch.device:
         raise InputError(f"device is {device!r}: expected cpu, cuda, cuda:1 or the like") from error
     if where.type == "cuda" and (where.index or 0) >= torch.cuda.device_count():
         raise InputError(f"device is {str(where)!r}: torch sees {torch.cuda.device_count()} CUDA devices here")
-    return where
+    if where.type == "cuda" and where.index is None:
+        return torch.device("cuda", torch.cuda.current_device())  # as parameters name it
+    return torch.device("cpu") if where.type == "cpu" else where
 
 
 def _read(
@@ -253,7 +259,7 @@ def _read(
         if not new_head or name.startswith("distilbert.")
     }
     config = model.config
-    pooled = bert and any(_refusal(architecture) for architecture in config.architectures)
+    pooled = bert and "DistilBertForTokenClassification" not in config.architectures
     try:
         planned = plan(found, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
     except CheckpointError as error:
@@ -263,9 +269,7 @@ def _read(
     odd = [f"{name} ({part.dtype})" for name, part in stored.items() if isinstance(part.dtype, str)]
     if odd:
         raise CheckpointError(f"{path}: expected floating-point weights, found {_some(odd)}")
-    if dtype is None and device.type == "cpu":
-        dtype = torch.float32
-    elif dtype is None:
+    if dtype is None:
         dtype = parse_dtype(config.dtype or str(next(iter(stored.values())).dtype))
     tensors = {source: found[source].read().detach() for source in planned.sources.values()}
     if planned.segments:
@@ -303,7 +307,7 @@ def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[
     if problems:
         encoder = [name for name in shapes if name.startswith("distilbert.")]  # none: it has no head
         whole = encoder and planned.missing and not {*encoder, SEGMENTS} & {*planned.missing}
-        hint = "; new_head=True draws a new head" if whole else ""
+        hint = "; from_pretrained(..., new_head=True) draws a new head, to be trained" if whole else ""
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 

@@ -8,6 +8,7 @@ import io
 import itertools
 import json
 import os
+import re
 import sys
 import time
 import unicodedata
@@ -354,7 +355,7 @@ def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
 def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
     """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
     count, start, shown = 0, time.monotonic(), time.monotonic()
-    with _naming(options.output or "stdout"), contextlib.ExitStack() as stack:
+    with _naming(options.output or "stdout"), _with_lines(options), contextlib.ExitStack() as stack:
         file: IO[str] | None = None
         for answer in answers:
             if file is None:  # only now: what the file held stays if there is no answer
@@ -379,6 +380,17 @@ def _naming(place: str) -> Iterator[None]:
         raise
     except OSError as error:
         raise InputError(f"cannot write to {place}: {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _with_lines(options: argparse.Namespace) -> Iterator[None]:
+    """Name the line of an input where a pipeline names its place."""
+    name = "stdin" if options.input == "-" else options.input
+    try:
+        yield
+    except InputError as error:
+        located = re.sub(r"inputs\[(\d+)\]", lambda place: f"{name}, line {int(place[1]) + 1}", str(error))
+        raise InputError(f"{located}") from error
 
 
 def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:

@@ -19,10 +19,7 @@ ALIASES = {
     "num_hidden_layers": "n_layers",
     "torch_dtype": "dtype",
 }
-BERT = {  # BERT's names for what DistilBERT has too
-    "hidden_size": "dim",
-    "num_attention_heads": "n_heads",
-    "num_hidden_layers": "n_layers",
+BERT = {  # BERT's names for what DistilBERT has too, but for those in ALIASES
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
     "hidden_dropout_prob": "dropout",
@@ -185,8 +182,9 @@ def _fold_bert(values: Mapping[str, Any]) -> dict[str, Any]:
     activation = values.get("hidden_act", "gelu")
     if activation not in CHOICES["activation"]:
         raise CheckpointError(f"hidden_act is {activation!r}: minidistil has gelu, relu")
-    folded = {BERT.get(key, key): value for key, value in values.items() if key not in BERT_ONLY}
-    folded = {**{BERT[key]: value for key, value in BERT_DEFAULTS.items()}, **folded, "model_type": "distilbert"}
+    kept = {key: value for key, value in values.items() if key not in BERT_ONLY and key not in BERT.values()}
+    folded = {BERT.get(key, key): value for key, value in {**BERT_DEFAULTS, **kept}.items()}
+    folded["model_type"] = "distilbert"
     if isinstance(names := values.get("architectures"), list):
         folded["architectures"] = [
             BERT_CLASSES.get(name, name) if isinstance(name, str) else name for name in names
@@ -228,6 +226,8 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     """
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
     by_id = dict(sorted(by_id.items()))
+    if len(by_id) < len(_pairs("id2label", id2label)):
+        raise CheckpointError(f"id2label is {id2label}: two labels have one id")
     by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
     by_label = dict(sorted(by_label.items()))
     if len(by_label) < len(_pairs("label2id", label2id)):

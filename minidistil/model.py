@@ -404,9 +404,9 @@ class DistilBertForMaskedLM(Model):
     def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Score every word at the tokens of a Batch: (T, V); or of padded ids and mask, both (n, L): (n, L, V)."""
         batch, leave = enter(input_ids, attention_mask, self.config)
-        return leave(self.score(self.distilbert.encode(batch)))
+        return leave(self.project(self.distilbert.encode(batch)))
 
-    def score(self, x: Tensor) -> Tensor:
+    def project(self, x: Tensor) -> Tensor:
         """Score every word in place of some hidden states: (T, D) -> (T, V)."""
         x = ACTIVATIONS[self.config.activation](self.vocab_transform(x))
         return self.vocab_projector(self.vocab_layer_norm(x))

@@ -82,7 +82,7 @@ def plan(found: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: b
     needed = {_without_prefix(name): name for name in parameters}
     incoming, dropped = _repair(found, (*REPAIRS, *BERT) if bert else REPAIRS)
     kept = _heads(needed) - ({"classifier."} if pooled else set())
-    for head in _heads(incoming) - kept:
+    for head in sorted(_heads(incoming) - kept):
         for name in [name for name in incoming if name.startswith(HEADS[head])]:
             dropped[incoming.pop(name)] = OTHER_HEAD
     if tied and PROJECTOR in needed:

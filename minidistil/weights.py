@@ -5,11 +5,12 @@ Safetensors, or PyTorch's own files, whole or in shards with an index. Nothing i
 
 from __future__ import annotations
 
+import functools
 import re
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -63,15 +64,16 @@ def _safetensors(path: Path) -> dict[str, Stored]:
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         kinds = {name: part.get_dtype() for name, part in slices.items()}
         return {
-            name: Stored(path, part.get_shape(), DTYPES.get(kinds[name], kinds[name]), _reader(file, name))
+            name: Stored(
+                path,
+                part.get_shape(),
+                DTYPES.get(kinds[name], kinds[name]),
+                functools.partial(file.get_tensor, name),
+            )
             for name, part in slices.items()
         }
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
-
-
-def _reader(file: Any, name: str) -> Callable[[], Tensor]:
-    return lambda: file.get_tensor(name)
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
@@ -82,6 +84,8 @@ def _pickled(path: Path) -> dict[str, Stored]:
         if mapped:
             _refuse_packed(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+    except CheckpointError:
+        raise
     except Exception as error:  # torch's reader has no error of its own
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
@@ -111,13 +115,13 @@ def _refuse_packed(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
-                raise zipfile.BadZipFile(f"{record.filename} is compressed")
+                raise CheckpointError(f"{path}: {record.filename} is compressed: expected what torch.save writes")
 
 
 def _stored(path: Path, tensor: Tensor) -> Stored:
     kind = str(tensor.dtype).removeprefix("torch.")
     return Stored(
-        path, list(tensor.shape), tensor.dtype if tensor.dtype in DTYPES.values() else kind, lambda: tensor
+        path, list(tensor.shape), tensor.dtype if tensor.dtype in DTYPES.values() else kind, tensor.resolve_neg
     )
 
 

@@ -826,3 +826,17 @@ def test_what_the_other_verbs_cannot_do_is_one_line(verb, arguments, message):
 def test_a_line_without_a_context_is_named(verb):
     result = verb("answer", "--input", "-", "--jsonl", stdin=b'{"question": "who won"}\n')
     assert "stdin, line 1: context is None" in result.error
+
+
+@pytest.mark.parametrize(
+    ("name", "stdin", "message"),
+    [
+        ("fill-mask", b"a [MASK]\n\n", "stdin, line 2 has no [MASK]"),
+        ("answer", b"who\n\n", "stdin, line 2['question'] is empty"),
+    ],
+)
+def test_what_a_pipeline_says_of_an_input_names_its_line(verb, name, stdin, message):
+    more = ["--context", CONTEXT] if name == "answer" else []
+    result = verb(name, "--input", "-", *more, stdin=stdin)
+    assert message in result.err.splitlines()[-1]
+    assert result.code == 2

@@ -345,3 +345,18 @@ def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path):
 def test_an_id_of_thousands_of_digits_is_refused():
     with pytest.raises(CheckpointError, match="expected a whole number"):
         read(label2id={"a": "9" * 5000})
+
+
+def test_two_spellings_of_one_id_are_refused():
+    with pytest.raises(CheckpointError, match="two labels have one id"):
+        read(id2label={"00": "a", "0": "b"})
+
+
+@pytest.mark.parametrize(
+    ("bert", "ours", "other"),
+    [("intermediate_size", "hidden_dim", 64), ("hidden_dropout_prob", "dropout", 0.5)],
+)
+def test_a_berts_own_key_counts_whatever_stands_beside_it(bert, ours, other):
+    values = {"model_type": "bert", "intermediate_size": 32, "hidden_dropout_prob": 0.25}
+    for stray in ({ours: other, **values}, {**values, ours: other}):
+        assert getattr(read(**stray), ours) == values[bert]

@@ -775,6 +775,7 @@ REFUSED = [
             ("a new head for a task without", GUESSER, "new_head is True", {"new_head": True, **AS[ENCODER]}),
             ("a new finder of three", FINDER, "num_labels is 3: .* 2", {"new_head": True, "num_labels": 3}),
             ("a new chooser of three", CHOOSER, "num_labels is 3: ", {"new_head": True, "num_labels": 3}),
+            ("a new guesser of three", GUESSER, "num_labels is 3: .*task=", {"new_head": True, "num_labels": 3}),
             *(
                 (
                     f"a new head of {count!r}",
@@ -831,6 +832,16 @@ REFUSED = [
             (BERT, GUESSER, r"missing: vocab_transform\.weight.*new_head=True"),
             (BERT, TAGGER, r"missing: classifier\.weight.*new_head=True"),
         )
+    ),
+    *(
+        case(
+            f"a pooled classifier of {names} as a tagger",
+            "BertForSequenceClassification",
+            config(architectures=names),
+            **AS[TAGGER],
+            error=r"missing: classifier\.weight.*the head of another task: classifier\.weight",
+        )
+        for names in (..., ["TFBertForSequenceClassification"], ["BertForManyLabels"])
     ),
     case("BERT's two first tasks, and no task", "BertForPreTraining", error=r"names BertForPreTraining.*task="),
     case(

@@ -226,4 +226,4 @@ def test_some_tokens_can_be_scored_without_the_others():
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
         hidden = mine.distilbert.encode(batch)
-        torch.testing.assert_close(mine.score(hidden[[3, 5]]), mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(mine.project(hidden[[3, 5]]), mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)

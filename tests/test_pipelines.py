@@ -625,8 +625,9 @@ def test_max_length_leaves_room_beside_the_special_tokens(classify, max_length):
 
 @pytest.mark.filterwarnings("ignore:texts longer than")
 def test_max_length_is_no_more_than_the_model_reads(checkpoint):
-    with pytest.raises(InputError, match="max_length"):
-        ours(CLASSIFY, checkpoint())("the team won the game " * 40, max_length=POSITIONS + 1)
+    pipe, long = ours(CLASSIFY, checkpoint()), "the team won the game " * 40
+    with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens are cut"):
+        assert_same(pipe(long, max_length=POSITIONS + 1), pipe(long))
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "8"])
@@ -906,3 +907,26 @@ def test_two_hundred_real_pairs_are_classified_as_by_transformers(real_folder, r
 def test_transformers_reads_the_folder_that_the_tokenizer_saved(real_folder, real_questions):
     texts, options, expected = real_questions
     assert_same(theirs(ZERO_SHOT, real_folder)(texts[:3], **options), expected[:3])
+
+
+# What is wrong is said before a long download
+
+
+def test_an_unknown_argument_is_an_error_before_anything_is_read():
+    for task in (ZERO_SHOT, CLASSIFY, "ner", "fill-mask", "question-answering", "sentence-embedding"):
+        with pytest.raises(TypeError, match="banana"):
+            minidistil.pipeline(task, "no/such/folder", banana=1)
+
+
+def test_an_iterator_as_an_argument_of_the_pipeline_serves_every_call(checkpoint):
+    pipe = minidistil.pipeline(ZERO_SHOT, checkpoint(), candidate_labels=iter(["team", "game"]))
+    assert_same(pipe("the team won"), pipe("the team won"))
+
+
+@pytest.mark.parametrize("device", ["cpu", "cpu:0", -1, torch.device("cpu")])
+def test_the_device_that_a_model_is_on_is_no_move(checkpoint, device):
+    folder = checkpoint()
+    model = minidistil.from_pretrained(folder)
+    prepared = model.ops.linear._replace(live=False)
+    view = model.with_ops(linear=prepared)
+    minidistil.pipeline(CLASSIFY, view, minidistil.Tokenizer.from_pretrained(folder), device=device)

@@ -78,7 +78,7 @@ def test_answers_are_those_of_transformers_4_in_all_long_contexts(ask):
 
 def test_a_context_longer_than_the_model_is_read_in_parts(ask):
     long = "Nothing happens here. " * 150 + TEXT
-    assert len(ask.tokenizer(long, max_length=10**6).ids) > ask.max_length
+    assert len(ask.tokenizer(long, max_length=10**6).ids) > ask.limit()
     found = ask(question=WHERE, context=long, top_k=40)
     assert any(answer["end"] > len(long) - len(TEXT) for answer in found)
     assert all(long[answer["start"] : answer["end"]] == answer["answer"] for answer in found)
@@ -99,6 +99,10 @@ def test_a_question_is_put_by_name_or_as_a_dict(ask):
     same(ask({"question": WHERE, "context": TEXT}), answer)
     same(ask([{"question": WHERE, "context": TEXT}]), answer)  # as transformers does
     same(ask(question=[WHERE], context=[TEXT]), answer)
+
+
+def test_a_question_may_be_put_without_names(ask):
+    same(ask(WHERE, TEXT), ask(question=WHERE, context=TEXT))
 
 
 def test_several_questions_are_answered_in_order(ask):
@@ -194,7 +198,7 @@ def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
         ({"question": WHERE, "context": TEXT, "batch_size": -1}, "batch_size is -1"),
         ({"question": WHERE, "context": TEXT, "max_seq_len": 513}, "max_seq_len is 513: the model reads 512"),
         ({"question": WHERE, "context": TEXT, "max_seq_len": 3}, "leave no room"),
-        ({"question": WHERE, "context": TEXT, "doc_stride": -1}, "stride is -1"),
+        ({"question": WHERE, "context": TEXT, "doc_stride": -1}, "doc_stride is -1"),
         ({"question": WHERE, "context": TEXT, "max_seq_len": 64, "doc_stride": 64}, "stride is 64"),
         (
             {"question": WHERE * 40, "context": TEXT, "max_seq_len": 100},

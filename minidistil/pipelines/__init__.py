@@ -53,16 +53,17 @@ def pipeline(
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
     if model is None:
         raise InputError("model is missing: expected a folder, a Hub id or a model")
+    TASKS[task].check_arguments(defaults)  # before a long download
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
             raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
-        if device is not None and parse_device(device) != model.device:
-            model = model.to(parse_device(device))
+        if device is not None and (where := parse_device(device)) != model.device:
+            model = model.to(where)
     else:
         files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
         default = "cuda" if torch.cuda.is_available() else "cpu"
         where = parse_device(default if device is None else device)
-        files.get("config.json")  # then what is small, so that what is wrong is said before a long download
+        files.get("config.json")  # then what is small: what is wrong with it is said before a long download
         tokenizer = Tokenizer.from_pretrained(files) if tokenizer is None else tokenizer
         defaults = {**TASKS[task].declared(files), **defaults}
         model = from_pretrained(files, task=task, dtype=dtype, device=where)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeAlias, TypeVar
 
 import torch
@@ -36,12 +36,12 @@ class Pipeline:
         """Wrap a model and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
         if not isinstance(model, self.model_class):
             raise InputError(f"{task} needs a {self.model_class.__name__}, found {type(model).__name__}")
-        inspect.signature(self.run).bind_partial(**defaults)
+        self.check_arguments(defaults)
         self.task = task
         self.model = model.eval()
         self.tokenizer = tokenizer
-        self.defaults = defaults
-        self.max_length = min(tokenizer.max_length, model.config.max_position_embeddings)
+        # an iterator serves every call
+        self.defaults = {key: list(v) if isinstance(v, Iterator) else v for key, v in defaults.items()}
         self._warned = False
 
     def __call__(self, *args: Any, **options: Any) -> Any:
@@ -54,6 +54,11 @@ class Pipeline:
         raise TypeError(f"{type(self).__name__} has no task of its own")
 
     @classmethod
+    def check_arguments(cls, names: Iterable[str]) -> None:
+        """Raise TypeError where a call would not know one of these arguments."""
+        inspect.signature(cls.run).bind_partial(None, **dict.fromkeys(names))
+
+    @classmethod
     def declared(cls, files: Files) -> dict[str, Any]:
         """Give the arguments that a checkpoint's own files set, such as its pooling; most tasks have none."""
         return {}
@@ -63,11 +68,20 @@ class Pipeline:
         """Where the model is."""
         return self.model.device
 
+    def limit(self, max_length: int | None = None) -> int:
+        """Give how many tokens of a text are read: as asked, or as the tokenizer says, if the model can."""
+        return min(max_length or self.tokenizer.max_length, self.model.config.max_position_embeddings)
+
     def outputs(self, batch: Batch) -> Sequence[Tensor]:
         """Give what the model says of each sequence of a batch: its row (C,), unless the task says otherwise."""
         return self.model(batch)
 
-    def infer(self, sequences: Sequence[Ids], batch_size: int | None = None) -> list[Tensor]:
+    def infer(
+        self,
+        sequences: Sequence[Ids],
+        batch_size: int | None = None,
+        outputs: Callable[[Batch], Sequence[Tensor] | Tensor] | None = None,
+    ) -> list[Tensor]:
         """Give what the model says of each sequence of token ids, in float32 on the CPU.
 
         Equal sequences are computed once, so that ties are exact. `CheckpointError` for nan and inf.
@@ -78,14 +92,14 @@ class Pipeline:
             chosen = [distinct[i] for i in group]
             batch = Batch.from_lists(chosen).to(self.device)
             with torch.inference_mode():
-                outputs = self.outputs(batch)
-                flat = torch.cat([output.flatten() for output in outputs]).float().cpu()  # waits once a batch
+                given = (outputs or self.outputs)(batch)
+                flat = torch.cat([output.flatten() for output in given]).float().cpu()  # waits once a batch
             if not flat.isfinite().all():
                 raise CheckpointError(
                     f"the model gives nan or inf: are its weights whole, is {self.model.dtype} wide enough?"
                 )
-            parts = flat.split([output.numel() for output in outputs])
-            found.update((ids, part.view(o.shape)) for ids, part, o in zip(chosen, parts, outputs, strict=True))
+            parts = flat.split([output.numel() for output in given])
+            found.update((ids, part.view(o.shape)) for ids, part, o in zip(chosen, parts, given, strict=True))
         return [found[sequence] for sequence in sequences]
 
     def warn_of_cut(self, count: int, max_length: int) -> None:
@@ -113,6 +127,14 @@ def windows(inputs: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
         yield window
         raise
     yield window
+
+
+def named_windows(inputs: Iterable[T], size: int | None = None) -> Iterator[tuple[list[str], list[T]]]:
+    """Give the windows of a stream, each with what errors call its inputs."""
+    count = 0
+    for window in windows(inputs, size):
+        yield [f"inputs[{i}]" for i in range(count, count + len(window))], window
+        count += len(window)
 
 
 def deliver(inputs: object, one: bool, answers: Iterator[T]) -> T | list[T] | Iterator[T]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import CheckpointError, InputError
 from ..model import DistilBertForSequenceClassification, Model
 from ..tokenizer import Tokenizer, check_text
-from .base import Answer, Ids, Pipeline, check_count, check_inputs, deliver, ranked, strategy_of, windows
+from .base import Answer, Ids, Pipeline, check_count, check_inputs, deliver, named_windows, ranked, strategy_of
 
 CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
 
@@ -32,13 +32,8 @@ class Classification(Pipeline):
         batch_size: int | None = None,
     ) -> Iterator[Tensor]:
         """Give the logits (C,) of each text or pair, in order."""
-        count = 0
-        for window in windows(examples, self.window):
-            names = [f"inputs[{i}]" for i in range(count, count + len(window))]
-            count += len(window)
-            yield from self.infer(
-                self._encode(window, names, truncation, max_length or self.max_length), batch_size
-            )
+        for names, window in named_windows(examples, self.window):
+            yield from self.infer(self._encode(window, names, truncation, self.limit(max_length)), batch_size)
 
     def _encode(
         self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
@@ -141,10 +136,10 @@ class ZeroShotClassification(Classification):
         hypotheses = [template.format(label) for label in labels]
         alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
         for label, ids in zip(labels, alone.ids, strict=True):
-            if len(ids) >= self.max_length:
+            if len(ids) >= self.limit():
                 raise InputError(
                     f"label {label[:40]!r} makes a hypothesis of {len(ids)} tokens, "
-                    f"which leaves no room for text: the model reads {self.max_length}"
+                    f"which leaves no room for text: the model reads {self.limit()}"
                 )
         return hypotheses
 

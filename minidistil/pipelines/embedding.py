@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import copy
+import functools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +21,7 @@ from ..files import Files
 from ..layout import Batch, enter, first_tokens
 from ..model import DistilBertModel, Model
 from ..tokenizer import NO_LIMIT, Encoded, Tokenizer, check_text
-from .base import Pipeline, check_count, check_inputs, cut_by, deliver, windows
+from .base import Pipeline, check_count, check_inputs, cut_by, deliver, named_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -42,16 +42,9 @@ class Encoder(Pipeline):
     model_class = DistilBertModel
     model: DistilBertModel
 
-    def limit(self, max_length: int | None) -> int:
-        """Give how many tokens of a text are read: as asked, or as the tokenizer says, if the model can."""
-        return min(max_length or self.tokenizer.max_length, self.model.config.max_position_embeddings)
-
     def encoded(self, texts: Iterable[str], truncation: str, limit: int) -> Iterator[Encoded]:
         """Give the token ids of a stream of texts, a window at a time."""
-        count = 0
-        for window in windows(texts, self.window):
-            names = [f"inputs[{i}]" for i in range(count, count + len(window))]
-            count += len(window)
+        for names, window in named_windows(texts, self.window):
             most = NO_LIMIT if truncation == "error" else limit
             found = self.tokenizer.encode(window, max_length=most, truncation=truncation, names=names)
             for name, ids in zip(names, found.ids, strict=True):
@@ -109,8 +102,6 @@ class FeatureExtraction(Encoder):
 class SentenceEmbedding(Encoder):
     """Give one vector for each text, as sentence-transformers does."""
 
-    pool: Callable[[DistilBertModel, Batch], Tensor]
-
     def __init__(
         self, task: str, model: Model, tokenizer: Tokenizer, *, do_lower_case: bool = False, **defaults: Any
     ):
@@ -150,16 +141,16 @@ class SentenceEmbedding(Encoder):
             return np.stack(answer) if answer else np.zeros((0, self.model.config.dim), np.float32)
         return answer
 
-    def outputs(self, batch: Batch) -> Sequence[Tensor]:
-        """Give each sequence's vector, (D,)."""
-        return self.pool(self.model, batch).unbind()
-
     def _rows(self, texts: Iterable[str], pooling: str, limit: int, batch_size: int | None) -> Iterator[Tensor]:
-        view = copy.copy(self)  # another call may pool in another way meanwhile
-        view.pool = POOLINGS[pooling]
+        outputs = functools.partial(POOLINGS[pooling], self.model)
         for found in self.encoded(texts, "longest_first", limit):
             self.warn_of_cut(found.truncated, limit)
-            yield from view.infer([tuple(ids) for ids in found.ids], batch_size)
+            yield from self.infer([tuple(ids) for ids in found.ids], batch_size, outputs)
+
+    @classmethod
+    def check_arguments(cls, names: Iterable[str]) -> None:
+        """Raise TypeError where neither a call nor the pipeline would know one of these arguments."""
+        super().check_arguments(name for name in names if name != "do_lower_case")
 
     @classmethod
     def declared(cls, files: Files) -> dict[str, Any]:

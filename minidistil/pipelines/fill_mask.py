@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from ..errors import InputError
@@ -63,14 +64,14 @@ class FillMask(Pipeline):
 
     def outputs(self, batch: Batch) -> Sequence[Tensor]:
         """Give each sequence's logits (masks, V): only masks meet the head, whose product is the largest."""
-        hidden = self.model.distilbert(batch)  # (T, D)
-        masked = batch.ids == self.mask_id  # (T,)
-        counts = [int(part.sum()) for part in masked.cpu().split(batch.layout.lengths)]
-        return self.model.score(hidden[masked]).split(counts)
+        places = (batch.ids.cpu() == self.mask_id).nonzero().flatten()  # (masks,)
+        counts = torch.bucketize(places, batch.layout.starts_cpu[1:], right=True).bincount(minlength=len(batch))
+        hidden = self.model.distilbert(batch)[places.to(self.device)]  # (masks, D)
+        return self.model.project(hidden).split(counts.tolist())
 
     def _encode(self, text: str, name: str, strategy: str, max_length: int | None) -> Ids:
         check_text(text, name)
-        limit = NO_LIMIT if strategy == "error" else max_length or self.max_length
+        limit = NO_LIMIT if strategy == "error" else self.limit(max_length)
         encoded = self.tokenizer.encode([text], max_length=limit, truncation=strategy, names=[name])
         [ids] = encoded.ids
         if self.mask_id not in ids:

@@ -13,7 +13,7 @@ from ..errors import InputError
 from ..layout import Batch
 from ..model import DistilBertForQuestionAnswering
 from ..tokenizer import NO_LIMIT, check_text
-from .base import Answer, Pipeline, check_count, deliver, windows
+from .base import Answer, Pipeline, check_count, deliver, named_windows
 
 MAX_SEQ_LEN = 384  # tokens of question and context that are read together
 MAX_ANSWER_LEN = 15  # tokens
@@ -45,10 +45,10 @@ class QuestionAnswering(Pipeline):
 
     def run(
         self,
-        inputs: dict[str, str] | Iterable[dict[str, str]] | None = None,
+        inputs: str | dict[str, str] | Iterable[dict[str, str]] | None = None,
+        context: str | Sequence[str] | None = None,
         *,
         question: str | Sequence[str] | None = None,
-        context: str | Sequence[str] | None = None,
         top_k: int | None = None,
         doc_stride: int | None = None,
         max_answer_len: int | None = None,
@@ -80,13 +80,15 @@ class QuestionAnswering(Pipeline):
         counts = {"top_k": top_k, "max_answer_len": max_answer_len, "max_question_len": max_question_len}
         for name, value in {**counts, "max_seq_len": max_seq_len, "batch_size": batch_size}.items():
             check_count(name, value)
-        length = min(MAX_SEQ_LEN, self.max_length) if max_seq_len is None else max_seq_len
-        if length > self.max_length:
-            raise InputError(f"max_seq_len is {length}: the model reads {self.max_length} tokens")
+        length = min(MAX_SEQ_LEN, self.limit()) if max_seq_len is None else max_seq_len
+        if length > self.limit():
+            raise InputError(f"max_seq_len is {length}: the model reads {self.limit()} tokens")
+        if doc_stride != 0:
+            check_count("doc_stride", doc_stride)
         options = Options(
             length=length,
             stride=min(length // 2, DOC_STRIDE) if doc_stride is None else doc_stride,
-            longest=max_answer_len or MAX_ANSWER_LEN,
+            longest=min(max_answer_len or MAX_ANSWER_LEN, length),
             top_k=top_k or 1,
             impossible=handle_impossible_answer,
             align=align_to_words,
@@ -127,17 +129,15 @@ class QuestionAnswering(Pipeline):
         return [end for (_, end), part in zip(encoded.offsets, encoded.sequence_ids, strict=True) if part == 0]
 
     def _answers(self, questions: Iterable[Question], options: Options, batch_size: int | None) -> Iterator[Any]:
-        count = 0
-        for window in windows(questions, self.window):
+        for names, window in named_windows(questions, self.window):
             encoded = self.tokenizer.encodings(
                 [question.question for question in window],
                 [question.context for question in window],
                 max_length=options.length,
                 truncation="only_second",
                 stride=options.stride,
-                names=[f"inputs[{i}]" for i in range(count, count + len(window))],
+                names=names,
             )
-            count += len(window)
             contexts = [[first, *first.overflowing] for first in encoded]
             logits = iter(self.infer([tuple(part.ids) for parts in contexts for part in parts], batch_size))
             for question, parts in zip(window, contexts, strict=True):
@@ -175,6 +175,8 @@ class QuestionAnswering(Pipeline):
 
 def _asked(inputs: Any, question: Any, context: Any) -> Any:
     """Give the questions as dicts, however they were put."""
+    if isinstance(inputs, str) and question is None and context is not None:
+        inputs, question = None, inputs  # without names
     if inputs is not None:
         if question is not None or context is not None:
             raise InputError("give inputs, or question and context, not both")

@@ -14,7 +14,7 @@ from ..errors import CheckpointError, InputError
 from ..layout import Batch
 from ..model import DistilBertForTokenClassification, Model
 from ..tokenizer import Tokenizer, check_text
-from .base import Answer, Pipeline, check_count, check_inputs, deliver, windows
+from .base import Answer, Pipeline, check_count, check_inputs, deliver, named_windows
 
 WORD_SCORES: dict[str, Callable[[list[list[float]]], list[float]]] = {  # those of a word, from its tokens'
     "first": lambda rows: rows[0],
@@ -101,24 +101,24 @@ class TokenClassification(Pipeline):
         self, texts: Iterable[Text], strategy: str, ignored: list[str], stride: int | None, batch_size: int | None
     ) -> Iterator[list[Answer]]:
         key = "entity" if strategy == "none" else "entity_group"
-        for window in windows(texts, self.window):
-            encoded = self._encode(window, stride)
+        for names, window in named_windows(texts, self.window):
+            encoded = self._encode(window, names, stride)
             logits = iter(self.infer([tuple(part.ids) for parts in encoded for part in parts], batch_size))
             for text, parts in zip(window, encoded, strict=True):
                 found = [e for part in parts for e in self._entities(text, part, next(logits), strategy)]
                 kept = [entity for entity in found if entity[key] not in ignored]
                 yield kept if len(parts) == 1 else _without_overlaps(kept)
 
-    def _encode(self, window: list[Text], stride: int | None) -> list[list[tokenizers.Encoding]]:
+    def _encode(self, window: list[Text], names: list[str], stride: int | None) -> list[list[tokenizers.Encoding]]:
         """Encode texts, each in as many parts as the model reads it in: one, where there is no stride."""
         split = any(text.words is not None for text in window)
         texts: list[Any] = [text.words if split else text.text for text in window]
         encoded = self.tokenizer.encodings(
-            texts, max_length=self.max_length, stride=0 if stride is None else stride, words=split
+            texts, max_length=self.limit(), stride=0 if stride is None else stride, names=names, words=split
         )
         if stride is not None:
             return [[first, *first.overflowing] for first in encoded]
-        self.warn_of_cut(sum(bool(first.overflowing) for first in encoded), self.max_length)
+        self.warn_of_cut(sum(bool(first.overflowing) for first in encoded), self.limit())
         return [[first] for first in encoded]
 
     def _entities(self, text: Text, part: tokenizers.Encoding, logits: Tensor, strategy: str) -> list[Answer]:
