@@ -52,7 +52,7 @@ CHOICES = {
 class DistilBertConfig:
     """The shape of a DistilBERT and the names of its labels.
 
-    Fields and defaults are those of transformers' class of this name. `extra` keeps the keys that mean
+    Fields and defaults are those of transformers' class of this name; the labels are given by `id2label`. `extra` keeps the keys that mean
     nothing here, so that saving loses none. `CheckpointError` names the key whose value cannot be.
     """
 

@@ -839,7 +839,7 @@ REFUSED = [
             "BertForSequenceClassification",
             config(architectures=names),
             **AS[TAGGER],
-            error=r"missing: classifier\.weight.*the head of another task: classifier\.weight",
+            error=r"missing: classifier\.weight.*the head of another task: .*classifier\.weight",
         )
         for names in (..., ["TFBertForSequenceClassification"], ["BertForManyLabels"])
     ),
