@@ -52,8 +52,9 @@ CHOICES = {
 class DistilBertConfig:
     """The shape of a DistilBERT and the names of its labels.
 
-    Fields and defaults are those of transformers' class of this name; the labels are given by `id2label`. `extra` keeps the keys that mean
-    nothing here, so that saving loses none. `CheckpointError` names the key whose value cannot be.
+    Fields and defaults are those of transformers' class of this name; the labels are given by `id2label`. `extra`
+    keeps the keys that mean nothing here, so that saving loses none. `CheckpointError` names the key whose value
+    cannot be.
     """
 
     vocab_size: int = 30522
