@@ -264,7 +264,7 @@ def _read(
         planned = plan(found, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
-    _compare(path, found, shapes, planned)
+    _compare(path, found, shapes, planned, model)
     stored = {name: found[source] for name, source in planned.sources.items()}
     odd = [f"{name} ({part.dtype})" for name, part in stored.items() if isinstance(part.dtype, str)]
     if odd:
@@ -285,7 +285,9 @@ def _fold(positions: Tensor, segments: Tensor) -> Tensor:
     return positions.to(wide) + segments[0].to(wide)
 
 
-def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[int]], planned: Plan) -> None:
+def _compare(
+    path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[int]], planned: Plan, model: Model
+) -> None:
     """Refuse files whose names and shapes are not the model's, naming every kind of difference at once."""
     sources = planned.sources
     wrong = [
@@ -308,6 +310,8 @@ def _compare(path: Path, found: Mapping[str, Stored], shapes: Mapping[str, list[
         encoder = [name for name in shapes if name.startswith("distilbert.")]  # none: it has no head
         whole = encoder and planned.missing and not {*encoder, SEGMENTS} & {*planned.missing}
         hint = "; from_pretrained(..., new_head=True) draws a new head, to be trained" if whole else ""
+        named = [name for name in model.config.architectures if name != type(model).__name__]
+        hint = f"; config.json calls it a {', '.join(named)}{hint}" if named else hint
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 

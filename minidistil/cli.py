@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from . import __version__
 from .errors import Error, InputError  # all else is imported when needed: --help takes no torch
 
 BAR = 24  # how wide the bar of a score of 1 is
@@ -45,7 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         if options.debug:
             raise
-        print("minidistil: interrupted; the lines written so far are complete", file=sys.stderr)
+        written = "; the lines written so far are complete" if getattr(options, "input", None) else ""
+        print(f"minidistil: interrupted{written}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -53,9 +55,19 @@ def main(arguments: list[str] | None = None) -> int:
     except (Error, OSError) as error:
         if options.debug:
             raise
-        print(f"minidistil: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"minidistil: {_located(options, ' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
+
+
+def _located(options: argparse.Namespace, message: str) -> str:
+    """Name the line of the input, or the text, where a pipeline names a place among its inputs."""
+    source = getattr(options, "input", None)
+    place = r"\b(?:inputs|sequences)\[(\d+)\](?:\['(\w+)'\])?"
+    if source is None:
+        return re.sub(place, lambda match: f"the {match[2] or 'text'}", message)
+    name = "stdin" if source == "-" else source
+    return re.sub(place, lambda match: f"{name}, line {int(match[1]) + 1}: the {match[2] or 'text'}", message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -65,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    parser.add_argument("--version", action="version", version=f"minidistil {__version__}")
     verbs = parser.add_subparsers(metavar="VERB", required=True)
 
     verb = _verb(verbs, "zero-shot", "classify with any labels", zero_shot)
@@ -79,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
 
     verb = _verb(verbs, "classify", "classify with the model's own labels", classify)
     verb.add_argument("--pair", help="a second text, for models of pairs")
+    verb.add_argument("--top-k", type=int, metavar="N", help="how many labels; the default is the best", **given)
 
     verb = _verb(verbs, "fill-mask", "guess masked words", fill_mask)
     verb.add_argument("--targets", metavar="WORDS", help="the words to choose from, with commas between")
@@ -156,12 +170,13 @@ def classify(options: argparse.Namespace) -> None:
         example = options.text if options.pair is None else {"text": options.text, "text_pair": options.pair}
         answers = _pipeline("text-classification", options)(example, top_k=None)
         title = options.text if options.pair is None else f"{options.text} / {options.pair}"
-        best = answers[0] if options.json else answers
-        _print_one(options, best, title, ((answer["label"], answer["score"]) for answer in answers))
+        shown = answers[: options.top_k] if "top_k" in options else answers
+        found = shown if "top_k" in options else answers[0]
+        _print_one(options, found, title, ((answer["label"], answer["score"]) for answer in shown))
         return
     if options.pair is not None:
         raise InputError("--pair goes with one text: in JSONL input, give each line a text_pair")
-    _write(options, _pipeline("text-classification", options)(_examples(options)))
+    _write(options, _pipeline("text-classification", options)(_examples(options), **_given(options, "top_k")))
 
 
 def fill_mask(options: argparse.Namespace) -> None:
@@ -228,7 +243,7 @@ def embed(options: argparse.Namespace) -> None:
         print(json.dumps(vector))
         return
     length = sum(number * number for number in vector) ** 0.5
-    print(options.text)
+    print(_one_line(options.text))
     print(f"  {len(vector)} numbers, of length {length:.3f}: {' '.join(f'{x:.4f}' for x in vector[:6])} ...")
 
 
@@ -271,12 +286,21 @@ def _print_one(options: argparse.Namespace, found: Any, title: str, scores: Iter
     if options.json:
         print(json.dumps(found, ensure_ascii=False))
         return
-    rows = list(scores)
+    rows = [(_one_line(label), score) for label, score in scores]
     width = max((_width(label) for label, _ in rows), default=0)
-    print(title)
+    print(_one_line(title))
+    if not rows:
+        print("  (nothing found)")
     for label, score in rows:
         bar = "█" * round(BAR * min(max(score, 0.0), 1.0))
         print(f"  {label}{' ' * (width - _width(label))}  {score:.3f}  {bar}".rstrip())
+
+
+def _one_line(text: str) -> str:
+    """Give a text as a terminal can show it in one line: without what moves its cursor or changes its colours."""
+    return "".join(
+        " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text
+    )
 
 
 def _width(text: str) -> int:
@@ -286,7 +310,8 @@ def _width(text: str) -> int:
 
 
 def _is_jsonl(options: argparse.Namespace) -> bool:
-    return bool(options.input is not None and (options.jsonl or options.input.endswith(".jsonl")))
+    named = options.input is not None and options.input.lower().endswith((".jsonl", ".ndjson", ".json"))
+    return bool(options.input is not None and (options.jsonl or named))
 
 
 def _records(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
@@ -304,9 +329,18 @@ def _records(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]
 def _record(line: bytes, jsonl: bool, where: str) -> dict[str, Any]:
     try:
         text = line.decode("utf-8-sig" if where.endswith(", line 1") else "utf-8")
-        record = json.loads(text) if jsonl else {"text": text}
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where} is not UTF-8: {error}") from error
+    if not jsonl:
+        if where.endswith(", line 1") and re.match(r'\{\s*"(text|question)"\s*:', text):
+            raise InputError(f"{where} is JSON: give --jsonl, to read its text")
+        return {"text": text}
+    if not text.strip():
+        raise InputError(f"{where} is empty: expected a JSON object")
+    try:
+        record = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: {error}") from error
+        raise InputError(f"{where} is not JSON: {error}") from error
     if not isinstance(record, dict):
         raise InputError(f"{where}: expected a JSON object with text, found {type(record).__name__}")
     return record
@@ -316,6 +350,8 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
     from .tokenizer import check_text
 
     text = record.get(key)
+    if text is None:
+        raise InputError(f"{where} has no {key}: expected it beside {', '.join(record) or 'nothing'}")
     if not isinstance(text, str):
         raise InputError(f"{where}: {key} is {text!r}: expected a string")
     check_text(text, f"{where}: {key}")
@@ -330,7 +366,8 @@ def _questions(options: argparse.Namespace) -> Iterator[dict[str, str]]:
     """Give questions with their contexts: lines of text are questions, lines of JSONL may bring a context."""
     for record, where in _records(options):
         question = _text(record, "question" if _is_jsonl(options) else "text", where)
-        yield {"question": question, "context": _text({"context": options.context, **record}, "context", where)}
+        given = record if options.context is None else {"context": options.context, **record}
+        yield {"question": question, "context": _text(given, "context", where)}
 
 
 def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) -> Iterator[tuple[str, list[str]]]:
@@ -355,7 +392,7 @@ def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
 def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
     """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
     count, start, shown = 0, time.monotonic(), time.monotonic()
-    with _naming(options.output or "stdout"), _with_lines(options), contextlib.ExitStack() as stack:
+    with _naming(options.output or "stdout"), contextlib.ExitStack() as stack:
         file: IO[str] | None = None
         for answer in answers:
             if file is None:  # only now: what the file held stays if there is no answer
@@ -382,17 +419,6 @@ def _naming(place: str) -> Iterator[None]:
         raise InputError(f"cannot write to {place}: {error.strerror}") from error
 
 
-@contextlib.contextmanager
-def _with_lines(options: argparse.Namespace) -> Iterator[None]:
-    """Name the line of an input where a pipeline names its place."""
-    name = "stdin" if options.input == "-" else options.input
-    try:
-        yield
-    except InputError as error:
-        located = re.sub(r"inputs\[(\d+)\]", lambda place: f"{name}, line {int(place[1]) + 1}", str(error))
-        raise InputError(f"{located}") from error
-
-
 def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:
     if path is None:
         return sys.stdout
@@ -402,7 +428,12 @@ def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:
 def _show_progress(count: int, seconds: float, end: str = "") -> None:
     start = "\r" if sys.stderr.isatty() else ""
     end = end if sys.stderr.isatty() else "\n"
-    print(f"{start}{count} texts, {count / max(seconds, 1e-9):.1f} a second", end=end, file=sys.stderr, flush=True)
+    print(
+        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} a second",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )
 
 
 def run_bench(options: argparse.Namespace) -> None:

@@ -471,8 +471,8 @@ def test_a_vocabulary_larger_than_the_models_is_one_line_too(command, copy):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"a\n\xff\n", "line 2: 'utf-8' codec can't decode byte 0xff"),
-        (b"a\n\xed\xa0\x80\n", "line 2: 'utf-8' codec can't decode"),
+        (b"a\n\xff\n", "line 2 is not UTF-8: 'utf-8' codec can't decode byte 0xff"),
+        (b"a\n\xed\xa0\x80\n", "line 2 is not UTF-8: 'utf-8' codec can't decode"),
         (b"a\n\nb\n", "line 2: the text is empty"),
     ],
 )
@@ -485,12 +485,12 @@ def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
 
 
 BAD_ROWS = {
-    "not JSON": (b"{", "line 2: "),
-    "an empty line": (b"", "line 2: "),
-    "not UTF-8": (b'{"text": "\xff"}', "line 2: 'utf-8' codec can't decode"),
+    "not JSON": (b"{", "line 2 is not JSON: "),
+    "an empty line": (b"", "line 2 is empty: "),
+    "not UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8: 'utf-8' codec can't decode"),
     "a list": (b'["a"]', "line 2: expected a JSON object with text, found list"),
-    "deep": (b"[" * 100_000, "line 2: "),
-    "no text": (b'{"texts": "a"}', "line 2: text is None: expected a string"),
+    "deep": (b"[" * 100_000, "line 2 is not JSON: "),
+    "no text": (b'{"texts": "a"}', "line 2 has no text: expected it beside texts"),
     "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
     "a lone surrogate": (b'{"text": "\\ud800"}', "line 2"),
 }
@@ -762,7 +762,7 @@ def test_tag_shows_each_word_with_its_label(verb, pipe):
 
 
 def test_tag_finds_nothing_in_a_text_without_entities(verb):
-    assert verb("tag", "").out == "\n"
+    assert verb("tag", "").out == "\n  (nothing found)\n"
     assert verb("tag", "", "--json").out == "[]\n"
 
 
@@ -811,11 +811,11 @@ def test_many_texts_are_answered_as_one_by_one(verb, pipe, name, line):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["fill-mask", "the team won"], "inputs[0] has no [MASK]"),
+        (["fill-mask", "the team won"], "the text has no [MASK]"),
         (["fill-mask", "a [MASK]", "--top-k", "0"], "top_k is 0"),
         (["tag", "a", "--aggregation-strategy", "best"], "aggregation_strategy is 'best'"),
         (["answer", "who won"], "--context is missing"),
-        (["answer", "who won", "--context", ""], "['context'] is empty"),
+        (["answer", "who won", "--context", ""], "the context is empty"),
         (["embed", "a"], "pooling is None, and the checkpoint does not say it"),
     ],
 )
@@ -825,18 +825,65 @@ def test_what_the_other_verbs_cannot_do_is_one_line(verb, arguments, message):
 
 def test_a_line_without_a_context_is_named(verb):
     result = verb("answer", "--input", "-", "--jsonl", stdin=b'{"question": "who won"}\n')
-    assert "stdin, line 1: context is None" in result.error
+    assert "stdin, line 1 has no context: expected it beside question" in result.error
 
 
 @pytest.mark.parametrize(
     ("name", "stdin", "message"),
     [
-        ("fill-mask", b"a [MASK]\n\n", "stdin, line 2 has no [MASK]"),
-        ("answer", b"who\n\n", "stdin, line 2['question'] is empty"),
+        ("fill-mask", b"a [MASK]\n\n", "stdin, line 2: the text has no [MASK]"),
+        ("answer", b"who\n\n", "stdin, line 2: the question is empty"),
     ],
 )
 def test_what_a_pipeline_says_of_an_input_names_its_line(verb, name, stdin, message):
     more = ["--context", CONTEXT] if name == "answer" else []
     result = verb(name, "--input", "-", *more, stdin=stdin)
+    assert message in result.err.splitlines()[-1]
+    assert result.code == 2
+
+
+# What a terminal is shown, and what a program gets
+
+
+def test_the_version_is_printed(capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["--version"])
+    assert stopped.value.code == 0
+    assert capsys.readouterr().out == f"minidistil {minidistil.__version__}\n"
+
+
+def test_control_characters_do_not_reach_the_terminal(command, verb):
+    assert command("classify", "a\x1b[31m\nman").out.startswith("a [31m man\n")
+    shown = verb("answer", "who\twon", "--context", "the\nman\nsleeps", "--top-k", "9").out
+    assert shown.startswith("who won\n")
+    assert all(line.startswith("  ") for line in shown.splitlines()[1:])
+
+
+def test_classify_gives_as_many_labels_as_are_asked_for(command, classify):
+    expected = classify("a man", top_k=2)
+    assert_close(json.loads(command("classify", "a man", "--top-k", 2, "--json").out), expected)
+    assert len(command("classify", "a man", "--top-k", 2).out.splitlines()) == 3
+    [answer] = command("classify", "--top-k", 2, "--input", "-", stdin=b"a man\n").answers
+    assert_close(answer, expected)
+
+
+@pytest.mark.parametrize("name", ["texts.JSONL", "texts.ndjson", "texts.json"])
+def test_jsonl_has_several_names(command, classify, tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a man"}\n')
+    assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
+
+
+@pytest.mark.parametrize(
+    ("stdin", "options", "message"),
+    [
+        (b'{"text": "a man"}\n', [], "stdin, line 1 is JSON: give --jsonl"),
+        (b'{"text": "a"}\n\n', ["--jsonl"], "stdin, line 2 is empty"),
+        (b"{'text': 1}\n", ["--jsonl"], "stdin, line 1 is not JSON"),
+        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has no text: expected it beside txt"),
+        ("a".encode("utf-16"), [], "stdin, line 1 is not UTF-8"),
+    ],
+)
+def test_lines_of_the_wrong_kind_are_said_to_be_so(command, stdin, options, message):
+    result = command("classify", "--input", "-", *options, stdin=stdin)
     assert message in result.err.splitlines()[-1]
     assert result.code == 2

@@ -218,3 +218,7 @@ def test_an_unknown_argument_is_an_error(ask, folder, name):
         ask(question=WHERE, context=TEXT, **{name: 1})
     with pytest.raises(TypeError, match=name):
         minidistil.pipeline("question-answering", folder, **{name: 1})
+
+
+def test_a_context_of_spaces_has_no_answer(ask):
+    assert ask(question=WHERE, context="   ") == {"score": 0.0, "start": 0, "end": 0, "answer": ""}

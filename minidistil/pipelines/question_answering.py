@@ -118,8 +118,9 @@ class QuestionAnswering(Pipeline):
         room = options.length - self.tokenizer.backend.num_special_tokens_to_add(True) - len(ends)
         if room <= options.stride and room < len(self._ends(context)):
             raise InputError(
-                f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {room} of {options.length} for a "
-                f"part of its context: expected more than doc_stride, {options.stride}; max_question_len cuts it"
+                f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {max(room, 0)} of "
+                f"{options.length} for a part of its context: expected more than doc_stride, {options.stride}; "
+                "max_question_len cuts it"
             )
         return Question(question, context)
 
@@ -156,7 +157,8 @@ class QuestionAnswering(Pipeline):
                 begin, stop = _place(part, first, last, options.align)
                 _add(found, {"score": score, "start": begin, "end": stop, "answer": context[begin:stop]})
         if options.impossible or not found:
-            found.append({"score": min(nulls), "start": 0, "end": 0, "answer": ""})
+            score = min(nulls) if options.impossible else 0.0
+            found.append({"score": score, "start": 0, "end": 0, "answer": ""})
         best = sorted(found, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
         return best[0] if len(best) == 1 else best
 
