@@ -33,7 +33,6 @@ POINTER = b"version https://git-lfs"  # what git leaves in a large file's place 
 class Stored(NamedTuple):
     """A tensor in a file."""
 
-    path: Path
     shape: list[int]
     dtype: torch.dtype | str  # a string, if it is none that models compute in
     read: Callable[[], Tensor]
@@ -62,12 +61,10 @@ def _safetensors(path: Path) -> dict[str, Stored]:
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        kinds = {name: part.get_dtype() for name, part in slices.items()}
         return {
             name: Stored(
-                path,
                 part.get_shape(),
-                DTYPES.get(kinds[name], kinds[name]),
+                DTYPES.get(part.get_dtype(), part.get_dtype()),
                 functools.partial(file.get_tensor, name),
             )
             for name, part in slices.items()
@@ -107,7 +104,7 @@ def _pickled(path: Path) -> dict[str, Stored]:
             )
         if value.layout is not torch.strided or value.is_nested or value.is_meta:
             raise CheckpointError(f"{path}: {name} is sparse, ragged or without values: expected a dense tensor")
-    return {name: _stored(path, tensor) for name, tensor in tensors.items()}
+    return {name: _stored(tensor) for name, tensor in tensors.items()}
 
 
 def _refuse_packed(path: Path) -> None:
@@ -118,11 +115,10 @@ def _refuse_packed(path: Path) -> None:
                 raise CheckpointError(f"{path}: {record.filename} is compressed: expected what torch.save writes")
 
 
-def _stored(path: Path, tensor: Tensor) -> Stored:
+def _stored(tensor: Tensor) -> Stored:
     kind = str(tensor.dtype).removeprefix("torch.")
-    return Stored(
-        path, list(tensor.shape), tensor.dtype if tensor.dtype in DTYPES.values() else kind, tensor.resolve_neg
-    )
+    dtype = tensor.dtype if tensor.dtype in DTYPES.values() else kind
+    return Stored(list(tensor.shape), dtype, tensor.resolve_neg)  # safetensors would write a view's other sign
 
 
 def _sharded(files: Files, index: Path) -> dict[str, Stored]:

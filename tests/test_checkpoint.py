@@ -549,6 +549,17 @@ def test_an_archive_that_torch_did_not_write_is_refused(saved, tmp_path):
         minidistil.from_pretrained(tmp_path)
 
 
+def test_a_view_of_the_other_sign_is_saved_with_its_sign(saved, tmp_path):
+    shutil.copy(saved / "config.json", tmp_path)
+    tensors = load_file(saved / "model.safetensors")
+    tensors["classifier.weight"] = torch._neg_view(-tensors["classifier.weight"])
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    model = minidistil.from_pretrained(tmp_path)
+    model.save_pretrained(tmp_path / "again")
+    expected = minidistil.from_pretrained(saved).state_dict()
+    same_bits(minidistil.from_pretrained(tmp_path / "again").state_dict(), expected)
+
+
 # Checkpoints that come with the package
 
 
