@@ -82,10 +82,11 @@ def test_multiple_choice_is_within_1e_5_of_transformers(name):
             assert torch.equal(packed, scores.flatten())
 
 
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x != "plain")) for x in CONFIGS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_the_error_against_float64_is_no_larger_than_transformers_own(head, dtype):
-    mine, other = twins(head, dtype=dtype)
+def test_the_error_against_float64_is_no_larger_than_transformers_own(head, dtype, name):
+    mine, other = twins(head, name, dtype)
     exact = copy.deepcopy(other).double()
     my_errors, their_errors = [], []
     for form in FORMS if head == CHOICE else TOKEN_FORMS:
@@ -101,11 +102,12 @@ def test_the_error_against_float64_is_no_larger_than_transformers_own(head, dtyp
     assert my_error.abs().max() <= 3 * their_error.abs().max()
 
 
+@pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x != "plain")) for x in CONFIGS])
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_float64_is_transformers_own_to_1e_12(head):
-    mine, other = twins(head, dtype=torch.float64)
-    for form in FORMS:
-        ids, mask = (choices if head == CHOICE else inputs)(form, 17, mine.config.vocab_size)
+def test_float64_is_transformers_own_to_1e_12(head, name):
+    mine, other = twins(head, name, torch.float64)
+    for form, length in itertools.product(FORMS, LENGTHS if name != "plain" else [17]):
+        ids, mask = (choices if head == CHOICE else inputs)(form, length, mine.config.vocab_size)
         real = slice(None) if head == CHOICE else mask.bool()
         with torch.inference_mode():
             truth = expected(head, other, ids, mask)[real]
