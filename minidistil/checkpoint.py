@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from . import model as models
-from .config import CHOICES, DistilBertConfig, read_json
+from .config import CHOICES, DistilBertConfig, is_int, read_json
 from .errors import CheckpointError, InputError
 from .files import Files, find_files, write_files, write_json
 from .model import Model, draw
@@ -180,7 +180,7 @@ def _with_new_labels(
                 "give num_labels=2"
             )
         return config
-    if isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1:
+    if not is_int(num_labels) or num_labels < 1:
         raise InputError(f"num_labels is {num_labels!r}: expected a whole number of at least 1")
     if asks and num_labels != 2:
         raise InputError(f"num_labels is {num_labels}: question answering has 2, start and end")
@@ -298,9 +298,8 @@ def _compare(
     if planned.segments:
         shape = found[planned.segments].shape
         width = next(shape[1] for name, shape in shapes.items() if name.endswith(POSITIONS))
-        wrong += [f"{planned.segments} {shape} (expected [segments, {width}])"] * (
-            shape[1:] != [width] or not shape[0]
-        )
+        if shape[1:] != [width] or not shape[0]:
+            wrong.append(f"{planned.segments} {shape} (expected [segments, {width}])")
     kinds = (("missing", planned.missing), ("unexpected", planned.unexpected), ("of another shape", wrong))
     problems = [f"{kind}: {_some(names)}" for kind, names in kinds if names]
     others = [name for name, reason in planned.dropped.items() if reason == OTHER_HEAD]

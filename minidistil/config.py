@@ -81,14 +81,14 @@ class DistilBertConfig:
     def __post_init__(self) -> None:
         for key in ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim"):
             value = getattr(self, key)
-            if not _is_int(value) or not 1 <= value < LIMIT:
+            if not is_int(value) or not 1 <= value < LIMIT:
                 raise CheckpointError(
                     f"{key} is {value!r}: expected a whole number of at least 1 and below {LIMIT}"
                 )
         if self.dim % self.n_heads:
             raise CheckpointError(f"n_heads is {self.n_heads}: it must divide dim, which is {self.dim}")
         pad = self.pad_token_id
-        if pad is not None and not (_is_int(pad) and 0 <= pad < self.vocab_size):
+        if pad is not None and not (is_int(pad) and 0 <= pad < self.vocab_size):
             raise CheckpointError(f"pad_token_id is {pad!r}: expected an id below vocab_size, or null")
         for key in ("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"):
             value = getattr(self, key)
@@ -204,7 +204,8 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def _is_int(value: object) -> TypeGuard[int]:
+def is_int(value: object) -> TypeGuard[int]:
+    """Whether a value is a whole number; True and False are none."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -239,7 +240,7 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     labels = names or inverse or by_id or by_label
     if num_labels is None:
         num_labels = len(labels) or 2
-    if not _is_int(num_labels) or not 1 <= num_labels <= MOST_LABELS or (labels and len(labels) != num_labels):
+    if not is_int(num_labels) or not 1 <= num_labels <= MOST_LABELS or (labels and len(labels) != num_labels):
         raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, which are {labels}")
     return labels or {index: f"LABEL_{index}" for index in range(num_labels)}
 
@@ -254,7 +255,7 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
 
 def _label_id(index: Any, labels: object) -> int:
     """Ids are stored as numbers or as strings of digits."""
-    if _is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
+    if is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
         return int(index)
     raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected a whole number")
 

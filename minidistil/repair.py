@@ -90,11 +90,14 @@ def plan(found: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: b
             if other in incoming:
                 incoming.setdefault(name, incoming[other])
     segments = incoming.pop(SEGMENTS, None) if bert else None
+    missing = [needed[name] for name in needed if name not in incoming]
+    if bert and segments is None:
+        missing.append(SEGMENTS)
     return Plan(
         sources={needed[name]: incoming[name] for name in needed if name in incoming},
         segments=segments,
         dropped=dropped,
-        missing=[needed[name] for name in needed if name not in incoming] + [SEGMENTS] * (bert and not segments),
+        missing=missing,
         unexpected=[incoming[name] for name in incoming if name not in needed],
     )
 

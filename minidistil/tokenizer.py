@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from .config import DistilBertConfig, read_json
+from .config import DistilBertConfig, is_int, read_json
 from .errors import CheckpointError, InputError
 from .files import Files, find_files, write_files, write_json
 from .layout import Batch
@@ -166,7 +166,7 @@ class Tokenizer:
     def _limit(self, max_length: int | None, paired: bool, stride: int) -> int:
         """Give how many tokens a sequence may have; there must be room for some text, and for a stride."""
         for name, value in (("max_length", max_length), ("stride", stride)):
-            if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 0):
+            if value is not None and (not is_int(value) or value < 0):
                 raise InputError(f"{name} is {value!r}: expected a whole number")
         limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(paired)

@@ -18,6 +18,7 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from twins import draw
 
 import minidistil
 from minidistil import CheckpointError
@@ -64,14 +65,7 @@ def model_of(name: str, **values: Any) -> Any:
     config = (transformers.BertConfig if bert else transformers.DistilBertConfig)(**shape)
     torch.manual_seed(0)
     model = getattr(transformers, name)(config, **options).eval()
-    with torch.no_grad():
-        for key, parameter in model.named_parameters():
-            if "norm" in key.lower():
-                parameter.normal_(1.0 if key.endswith("weight") else 0.0, 0.2)
-            elif parameter.ndim == 1:
-                parameter.normal_(0.0, 0.3)
-            else:
-                parameter.normal_(0.0, 1.0 if "embeddings" in key else 1.5 / parameter.shape[1] ** 0.5)
+    draw(model)
     return model
 
 

@@ -12,6 +12,7 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import MINILM, needs_minilm
+from twins import assert_same
 
 import minidistil
 from minidistil.errors import CheckpointError, InputError
@@ -113,22 +114,6 @@ def pipe(checkpoint):
 @pytest.fixture(scope="module")
 def oracle(checkpoint):
     return theirs(checkpoint())
-
-
-def assert_same(answer, expected, tolerance=1e-5):
-    """The same types, shapes, keys and order; scores within the tolerance."""
-    assert type(answer) is type(expected)
-    if isinstance(expected, dict):
-        assert list(answer) == list(expected)
-        assert_same(list(answer.values()), list(expected.values()), tolerance)
-    elif isinstance(expected, list):
-        assert len(answer) == len(expected)
-        for one, other in zip(answer, expected, strict=True):
-            assert_same(one, other, tolerance)
-    elif isinstance(expected, float):
-        assert abs(answer - expected) <= tolerance
-    else:
-        assert answer == expected
 
 
 def tokens(answer):

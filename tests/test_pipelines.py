@@ -13,6 +13,7 @@ import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from places import MINILM, SHARED, needs_minilm
+from twins import assert_same
 
 import minidistil
 from minidistil.errors import CheckpointError, InputError
@@ -117,22 +118,6 @@ def classify(checkpoint):
 @pytest.fixture(scope="module")
 def their_classify(checkpoint):
     return theirs(CLASSIFY, checkpoint())
-
-
-def assert_same(answer, expected, tolerance=1e-5):
-    """The same types, keys and their order, labels and their order; scores within the tolerance."""
-    assert type(answer) is type(expected)
-    if isinstance(expected, dict):
-        assert list(answer) == list(expected)
-        assert_same(list(answer.values()), list(expected.values()), tolerance)
-    elif isinstance(expected, list):
-        assert len(answer) == len(expected)
-        for one, other in zip(answer, expected, strict=True):
-            assert_same(one, other, tolerance)
-    elif isinstance(expected, float):
-        assert abs(answer - expected) <= tolerance
-    else:
-        assert answer == expected
 
 
 def by_label(answer):

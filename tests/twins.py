@@ -52,17 +52,22 @@ def theirs(config: dict[str, Any], name: str = "DistilBertForSequenceClassificat
     values["label2id"] = {label: i for i, label in values["id2label"].items()}
     torch.manual_seed(0)
     model = getattr(transformers, name)(transformers.DistilBertConfig(**values)).eval()
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if "norm" in name.lower():
-                parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
-            elif parameter.ndim == 1:
-                parameter.normal_(0.0, 0.3)
-            elif "embeddings" not in name:
-                parameter.normal_(0.0, 1.5 / parameter.shape[1] ** 0.5)
-            elif "position" not in name or not values.get("sinusoidal_pos_embds"):
-                parameter.normal_(0.0, 1.0)
+    draw(model, "position" if values.get("sinusoidal_pos_embds") else None)
     return model
+
+
+@torch.no_grad()
+def draw(model: torch.nn.Module, leave: str | None = None) -> None:
+    """Draw weights large enough that nothing is flat, but for those with `leave` in their names."""
+    for name, parameter in model.named_parameters():
+        if leave is not None and leave in name:
+            continue
+        if "norm" in name.lower():
+            parameter.normal_(1.0 if name.endswith("weight") else 0.0, 0.2)
+        elif parameter.ndim == 1:
+            parameter.normal_(0.0, 0.3)
+        else:
+            parameter.normal_(0.0, 1.0 if "embeddings" in name else 1.5 / parameter.shape[1] ** 0.5)
 
 
 def ours(model: Any) -> Any:
@@ -111,3 +116,19 @@ def first_difference(mine: Any, other: Any, ids: Tensor, mask: Tensor) -> str:
                 f"the first difference is after {f'layer {layer - 1}' if layer else 'the embeddings'}: {worst:.2e}"
             )
     return "the hidden states agree: the difference is in the head"
+
+
+def assert_same(answer: Any, expected: Any, tolerance: float = 1e-5) -> None:
+    """Two answers of pipelines: the same types, shapes, keys and order; scores within the tolerance."""
+    assert type(answer) is type(expected)
+    if isinstance(expected, dict):
+        assert list(answer) == list(expected)
+        assert_same(list(answer.values()), list(expected.values()), tolerance)
+    elif isinstance(expected, list):
+        assert len(answer) == len(expected)
+        for one, other in zip(answer, expected, strict=True):
+            assert_same(one, other, tolerance)
+    elif isinstance(expected, float):
+        assert abs(answer - expected) <= tolerance
+    else:
+        assert answer == expected

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from ..config import is_int
 from ..errors import CheckpointError, InputError
 from ..files import Files
 from ..layout import Batch
@@ -152,7 +153,7 @@ def check_inputs(name: str, value: object) -> None:
 
 def check_count(name: str, value: object) -> None:
     """Refuse what is neither None nor a number to count up to."""
-    if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < 1):
+    if value is not None and (not is_int(value) or value < 1):
         raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
 
 
