@@ -1,0 +1,729 @@
+"""Rows come out of each kind of file as they were written, labels as a model needs them, batches as planned."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import itertools
+import json
+import math
+import random
+import sys
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from minidistil import DistilBertConfig
+from minidistil.data import LABELS, TEXTS, WINDOW, Columns, Labels, Row, plan_batches, read_rows
+from minidistil.errors import InputError, MissingDependency
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+NLI = Labels(("entailment", "neutral", "contradiction"), SINGLE)
+TAGS = Labels(("sports", "politics", "war"), MULTI)
+NUMBER = Labels(("LABEL_0",), REGRESSION)
+KINDS = ["jsonl", "csv", "tsv"]
+HEADER = ("premise", "hypothesis", "label")
+ROWS = [
+    ("A man sleeps.", "Nobody's awake, “here”.", "neutral"),
+    ("Über die Straße 🐈\u200d⬛ 否", "e\u0301 = é\u2028one line\x85\x0b\x0c", "entailment"),
+    (' a "quoted" word, and one "', "", "contradiction"),
+    ('"all quoted"', "\\t is no tab, \\ no escape", "neutral"),
+]
+
+properties = settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
+
+
+def content(kind, rows, header=HEADER):
+    """A file's text, as hands would write it."""
+    if kind == "tsv":
+        return "".join("\t".join(cells) + "\n" for cells in [header, *rows])
+    if kind == "csv":
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n", quoting=csv.QUOTE_ALL).writerows([header, *rows])
+        return out.getvalue()
+    return "".join(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n" for row in rows)
+
+
+def write(path, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    path.write_bytes(gzip.compress(data) if path.name.endswith(".gz") else data)
+    return path
+
+
+def refused(path, *parts, columns=None):
+    """Reading it is an error that names the file and these parts."""
+    with pytest.raises(InputError) as caught:
+        read_rows(path, columns)
+    for part in (str(path), *parts):
+        assert part in str(caught.value)
+
+
+def labelled(*labels):
+    return [Row("a", None, label, f"made.jsonl, line {i}") for i, label in enumerate(labels, 1)]
+
+
+def numbers(labels, *given):
+    """What these labels become."""
+    examples, unlabelled = labels.read(labelled(*given))
+    assert unlabelled == 0
+    return [example.label for example in examples]
+
+
+def unreadable(labels, label, *parts):
+    with pytest.raises(InputError) as caught:
+        labels.read([Row("a", None, label, "made.jsonl, line 7")])
+    for part in ("made.jsonl, line 7", *parts):
+        assert part in str(caught.value)
+
+
+# Files
+
+
+@pytest.mark.parametrize("ending", ["", ".gz", ".GZ"])
+@pytest.mark.parametrize("kind", [*KINDS, "ndjson", "json", "TSV"])
+def test_each_kind_of_file_gives_the_same_rows(tmp_path, kind, ending):
+    path = tmp_path / f"train.v1.{kind}{ending}"
+    data = content(kind.lower(), ROWS).encode()
+    path.write_bytes(gzip.compress(data) if ending else data)
+    first = 1 if "json" in kind else 2
+    expected = [Row(*row, f"{path}, line {i}") for i, row in enumerate(ROWS, first)]
+    assert read_rows(path) == read_rows(str(path)) == expected
+
+
+@properties
+@given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))] * 3)))
+def test_any_text_is_read_back_from_each_kind(tmp_path, rows):
+    for kind in KINDS:
+        if kind == "tsv":  # which has no way to write them
+            rows = [tuple(cell.translate(dict.fromkeys(b"\t\r\n", " ")) for cell in row) for row in rows]
+        path = write(tmp_path / f"any.{kind}", content(kind, rows))
+        if rows:
+            assert [row[:3] for row in read_rows(path)] == rows
+        else:
+            refused(path, "holds no examples")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_mark_of_byte_order_other_line_ends_and_no_last_one_change_nothing(tmp_path, kind):
+    text = content(kind, ROWS)
+    plain = read_rows(write(tmp_path / f"a.{kind}", text))
+    for other in ("\ufeff" + text, text.replace("\n", "\r\n"), text.removesuffix("\n")):
+        assert read_rows(write(tmp_path / f"a.{kind}", other)) == plain
+    inside = read_rows(write(tmp_path / f"a.{kind}", content(kind, [("a", "b", "c"), ("\ufeffa", "b", "c")])))
+    assert inside[1].text == "\ufeffa"
+
+
+def test_csv_is_unquoted_and_the_place_is_the_line_where_a_row_starts(tmp_path):
+    text = 'text,label\n"one, two",a\nplain,b\n"he said ""no""\nand\n\nleft",a\n"",b\nlast,"a"\n'
+    path = write(tmp_path / "a.csv", text)
+    assert [(row.text, row.label, row.place.removeprefix(f"{path}, line ")) for row in read_rows(path)] == [
+        ("one, two", "a", "2"),
+        ("plain", "b", "3"),
+        ('he said "no"\nand\n\nleft', "a", "4"),
+        ("", "b", "8"),
+        ("last", "a", "9"),
+    ]
+
+
+def test_a_quote_in_tsv_is_text(tmp_path):
+    cells = ['"', '"a', 'b"', '""', 'a "b" c', "'", "a,b"]
+    path = write(tmp_path / "a.tsv", "text\tlabel\n" + "".join(f"{cell}\t{cell}\n" for cell in cells))
+    assert [(row.text, row.label) for row in read_rows(path)] == [(cell, cell) for cell in cells]
+
+
+def test_a_value_in_json_lines_keeps_its_type(tmp_path):
+    labels = [1, -1, 0.5, 1.0, None, True, "1", ["a", 2], {"a": 0.5}, []]
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps({"text": "a", "label": x}) + "\n" for x in labels))
+    assert [(row.label, type(row.label)) for row in read_rows(path)] == [(x, type(x)) for x in labels]
+
+
+BROKEN = {
+    "an empty file": ("jsonl", "", ["holds no examples"]),
+    "an empty table": ("csv", "", ["holds no examples"]),
+    "a header alone": ("tsv", "text\tlabel\n", ["holds no examples"]),
+    "an unknown ending": ("parquet", "a", [".jsonl, .csv or .tsv"]),
+    "no ending but gzip's": ("gz", "a", [".jsonl, .csv or .tsv"]),
+    "not UTF-8": ("jsonl", b'{"text": "a", "label": 0}\n{"text": "\xff", "label": 0}\n', ["line 2 is not UTF-8"]),
+    "not UTF-8 at once": ("tsv", "text\tlabel\na\tb\n".encode("utf-16"), ["line 1 is not UTF-8"]),
+    "not UTF-8 in a cell": ("csv", b'text,label\n"a\nb\xe9",1\n', ["line 3 is not UTF-8"]),
+    "not JSON": ("jsonl", '{"text": "a", "label": 0}\n{"text": "a", label: 0}\n', ["line 2 is not JSON"]),
+    "a line of nothing": ("jsonl", '{"text": "a", "label": 0}\n\n', ["line 2 is not JSON"]),
+    "two objects": ("jsonl", '{"text": "a", "label": 0} {}\n', ["line 1 is not JSON"]),
+    "too deep": ("jsonl", "[" * 100_000, ["line 1 is not JSON"]),
+    "too many digits": ("jsonl", f'{{"text": "a", "label": {"9" * 5000}}}', ["line 1 is not JSON"]),
+    "no object": (
+        "jsonl",
+        '{"text": "a", "label": 0}\n["a", 0]\n',
+        ["line 2: expected a JSON object, found list"],
+    ),
+    "null": ("jsonl", "null\n", ["line 1: expected a JSON object, found NoneType"]),
+    "too few cells": ("csv", 'text,label\n"a\nb",0\nc\n', ["line 4 has 1 cells: the header has 2"]),
+    "too many cells": ("tsv", "text\tlabel\na\t0\n\nb\t0\n", ["line 3 has 0 cells: the header has 2"]),
+    "a quote that stays open": ("csv", 'text,label\na,0\n"b,0\nc,0\n', ["line 3 is not a row of a table"]),
+    "text after a quote": ("csv", 'text,label\n"a" b,0\n', ["line 2 is not a row of a table"]),
+    "line ends of old": ("tsv", "text\tlabel\ra\t0\r", ["line 1 is not a row of a table"]),
+    "a key less": ("jsonl", '{"text": "a", "label": 0}\n{"text": "a"}\n', ["line 2 has no label", "beside text"]),
+    "no keys": ("jsonl", '{"text": "a", "label": 0}\n{}\n', ["line 2 has no text", "nothing"]),
+    "no string": ("jsonl", '{"text": 1, "label": 0}\n', ["line 1: text is int: expected a string"]),
+    "no text": ("jsonl", '{"text": null, "label": 0}\n', ["line 1: text is NoneType"]),
+    "half of a character": (
+        "jsonl",
+        '{"text": "a\\ud800", "label": 0}\n',
+        ["line 1: text", "character 1", "lone"],
+    ),
+    "half a character in a pair": (
+        "jsonl",
+        '{"premise": "a", "hypothesis": "\\udc00", "label": 0}\n',
+        ["line 1: hypothesis", "character 0"],
+    ),
+    "a pair that is null": (
+        "jsonl",
+        '{"text": "a", "text_pair": null, "label": 0}\n',
+        ["line 1: text_pair is None"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("kind", "text", "parts"), BROKEN.values(), ids=BROKEN.keys())
+def test_what_is_broken_is_an_error_with_its_file_and_line(tmp_path, kind, text, parts):
+    refused(write(tmp_path / f"a.{kind}", text), *parts)
+    if kind not in ("gz", "parquet"):
+        refused(write(tmp_path / f"a.{kind}.gz", text), *parts)
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv.gz"])
+def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path, name):
+    refused(tmp_path / name, "cannot read", "No such file")
+    (tmp_path / name).mkdir()
+    refused(tmp_path / name, "cannot read")
+    refused(tmp_path, "expected a name that ends in .jsonl")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_gzip_that_is_cut_or_damaged_or_none_is_refused(tmp_path, kind):
+    rng = random.Random(0)
+    rows = [("".join(rng.choices("abcdefgh ", k=200)), "b", "c") for _ in range(2000)]
+    path = write(tmp_path / f"a.{kind}.gz", content(kind, rows))
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    refused(path, "cannot read", "after line ")
+    path.write_bytes(whole[:-8])  # all lines, but not their checksum
+    refused(path, "cannot read", f"after line {len(rows) + (kind != 'jsonl')}:")
+    path.write_bytes(whole[:10] + b"\xff" * 50 + whole[60:])
+    refused(path, "cannot read", "after line 0")
+    path.write_text(content(kind, rows))
+    refused(path, "cannot read", "after line 0")
+
+
+# Columns
+
+
+@pytest.mark.parametrize("label", LABELS)
+@pytest.mark.parametrize(("text", "pair"), TEXTS)
+def test_the_usual_columns_are_found_in_any_order(tmp_path, text, pair, label):
+    header = ["id", label, *([pair] if pair else []), "genre", text]
+    row = {"id": "7", label: "yes", pair: "of the pair", "genre": "x", text: "of the text"}
+    path = write(tmp_path / "a.tsv", content("tsv", [[row[name] for name in header]], header))
+    assert read_rows(path) == [Row("of the text", "of the pair" if pair else None, "yes", f"{path}, line 2")]
+
+
+def test_the_texts_come_in_an_order():
+    def find(names):
+        return Columns().find(names.split(), "a file")
+
+    assert find("sentence1 sentence2 premise hypothesis label") == ("premise", "hypothesis", "label")
+    assert find("sentence text label") == ("sentence", None, "label")
+    assert find("question sentence text text_pair label") == ("question", "sentence", "label")
+    assert find("premise sentence2 text score gold_label") == ("text", None, "gold_label")
+
+
+def test_a_file_of_mnli_is_read(tmp_path):
+    header = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse"
+    header += " sentence2_parse sentence1 sentence2 label1 label2 label3 label4 label5 gold_label"
+    names = header.split()
+    cells = {name: f"( {name} )" for name in names} | {"gold_label": "neutral", "label1": "entailment"}
+    cells |= {"sentence1": "\"Yes,' he said", "sentence2": "He didn't."}
+    other = cells | {"gold_label": "-"}
+    path = write(tmp_path / "dev_matched.tsv", content("tsv", [cells.values(), other.values()], names))
+    rows = read_rows(path)
+    assert rows[0] == Row("\"Yes,' he said", "He didn't.", "neutral", f"{path}, line 2")
+    examples, unlabelled = NLI.read(rows)
+    assert ([example.label for example in examples], unlabelled) == ([(0, 1, 0)], 1)
+    assert (examples[0].text, examples[0].pair, examples[0].place) == (*rows[0][:2], rows[0].place)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_columns_that_are_named_are_taken(tmp_path, kind):
+    header = ("premise", "hypothesis", "label", "claim", "reason", "verdict")
+    path = write(tmp_path / f"a.{kind}", content(kind, [list("phlcrv")], header))
+
+    def read(**names):
+        return read_rows(path, Columns(**names))[0][:3]
+
+    assert read() == ("p", "h", "l")
+    assert read(text="claim", pair="reason", label="verdict") == ("c", "r", "v")
+    assert read(text="claim") == ("c", None, "l")
+    assert read(text="premise") == ("p", None, "l")
+    assert read(pair="reason") == ("p", "r", "l")
+    assert read(label="verdict") == ("p", "h", "v")
+    for names in ({"text": "x"}, {"pair": "x"}, {"label": "x"}, {"text": "claim", "pair": "x"}):
+        refused(path, ", ".join(header), "none for x", "text_column, pair_column", columns=Columns(**names))
+    refused(path, "none for x, y, z", columns=Columns("x", "y", "z"))
+
+
+@pytest.mark.parametrize(
+    ("header", "missing"),
+    [("id label", "a text"), ("text id", "a label"), ("premise label", "a text"), ("Text Label", "a text")],
+)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_without_the_columns_is_an_error_that_lists_those_it_has(tmp_path, kind, header, missing):
+    names = header.split()
+    path = write(tmp_path / f"a.{kind}", content(kind, [names], names))
+    refused(path, ", ".join(names), f"none for {missing}: ")
+
+
+def test_an_object_of_nothing_has_no_columns(tmp_path):
+    refused(write(tmp_path / "a.jsonl", "{}\n"), "has the columns of nothing")
+
+
+# One label
+
+
+@pytest.mark.parametrize("label", ["neutral", "NEUTRAL", "Neutral", 1, "1", 1.0, {"neutral": 1}, {"1": 1.0}])
+def test_a_label_is_found_by_its_name_in_any_case_or_by_its_id(label):
+    assert numbers(NLI, label) == [(0, 1, 0)]
+
+
+def test_case_counts_where_two_names_differ_by_it_alone():
+    labels = Labels(("a", "A", "straße"), SINGLE)
+    assert numbers(labels, "a", "A", "STRASSE") == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
+    unreadable(Labels(("no", "No", "x"), SINGLE), "NO", "expected one of no, No, x")
+
+
+def test_of_two_labels_with_one_name_the_id_tells():
+    labels = Labels(("same", "same"), SINGLE)
+    assert numbers(labels, 0, "1") == [(1, 0), (0, 1)]
+    unreadable(labels, "same")
+
+
+def test_a_name_that_looks_like_a_number_wins_over_an_id():
+    labels = Labels(("2", "1", "5"), SINGLE)
+    assert numbers(labels, 2, "2", 2.0, 1, "5", 0) == [*[(1, 0, 0)] * 3, (0, 1, 0), (0, 0, 1), (1, 0, 0)]
+    assert numbers(Labels(("false", "true"), SINGLE), True, False) == [(0, 1), (1, 0)]
+
+
+STRANGE = [
+    "maybe",
+    "",
+    " neutral",
+    3,
+    "3",
+    -2,
+    1.5,
+    "1.0",
+    math.nan,
+    math.inf,
+    1e300,
+    True,
+    "9" * 5000,
+    ["neutral"],
+]
+
+
+@pytest.mark.parametrize("label", STRANGE, ids=lambda label: repr(label)[:20])
+def test_a_label_that_the_model_lacks_is_an_error_with_its_place_and_the_known(label):
+    unreadable(NLI, label, repr(label), "expected one of entailment, neutral, contradiction, or its id")
+
+
+@pytest.mark.parametrize("labels", [NLI, TAGS], ids=[SINGLE, MULTI])
+def test_examples_without_a_label_are_left_out_and_counted(labels):
+    examples, unlabelled = labels.read(labelled(-1, 0, "-1", "-", None, 2, -1.0))
+    assert unlabelled == 5
+    assert [(example.label, example.place[-1]) for example in examples] == [((1, 0, 0), "2"), ((0, 0, 1), "6")]
+    assert labels.read([]) == ([], 0)
+
+
+def test_soft_labels_are_probabilities():
+    assert numbers(NLI, {"entailment": 0.7, "contradiction": 0.3}, {"Neutral": 1}) == [(0.7, 0, 0.3), (0, 1, 0)]
+    third = numbers(NLI, {"0": 0.333, "1": 0.333, "2": 0.333})[0]
+    assert third == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+    assert sum(third) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("label", "part"),
+    [
+        ({"entailment": 0.7}, "add up to 0.700, not to 1"),
+        ({"entailment": 0.7, "neutral": 0.4}, "add up to 1.100"),
+        ({"entailment": 0.5, "Entailment": 0.5}, "add up to 0.500"),
+        ({}, "add up to 0.000"),
+        ({"entailment": 1.2, "neutral": -0.2}, "the label entailment has 1.2: expected a probability"),
+        ({"entailment": 1, "neutral": -0.1}, "neutral has -0.1"),
+        ({"entailment": True}, "has True"),
+        ({"entailment": "1"}, "has '1'"),
+        ({"entailment": None}, "has None"),
+        ({"entailment": math.nan}, "has nan"),
+        ({"entailment": [1]}, r"has [1]"),
+        ({"maybe": 1}, "'maybe': expected one of entailment"),
+    ],
+)
+def test_soft_labels_that_are_no_probabilities_are_refused(label, part):
+    unreadable(NLI, label, part)
+
+
+# Several labels
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        (["sports", "war"], (1, 0, 1)),
+        (["Sports", 2], (1, 0, 1)),
+        ([0, 2], (1, 0, 1)),
+        (["0", 2.0], (1, 0, 1)),
+        ([1.0, 0.0, 1.0], (1, 0, 1)),
+        ([0.25, 0.0, 1.0], (0.25, 0, 1)),
+        ([], (0, 0, 0)),
+        ("sports|war", (1, 0, 1)),
+        (" WAR | 0|", (1, 0, 1)),
+        ("politics", (0, 1, 0)),
+        ("", (0, 0, 0)),
+        (1, (0, 1, 0)),
+        ({"sports": 1, "war": 0.25}, (1, 0, 0.25)),
+        ({"sports": 1, "politics": 1, "war": 1}, (1, 1, 1)),
+        ({}, (0, 0, 0)),
+    ],
+)
+def test_several_labels_are_a_list_a_cell_or_shares(label, expected):
+    assert numbers(TAGS, label) == [expected]
+
+
+@pytest.mark.parametrize(
+    "label", [["sports", "peace"], "sports|peace", [3], [["sports"]], [None], [-1], "sports,war", {"peace": 1}]
+)
+def test_one_unknown_label_of_several_is_refused(label):
+    unreadable(TAGS, label, "expected one of sports, politics, war")
+
+
+@pytest.mark.parametrize("share", [True, -0.5, 1.5, "0.5"])
+def test_a_share_of_several_labels_is_a_probability_too(share):
+    unreadable(TAGS, {"sports": share}, "the label sports has", "expected a probability")
+
+
+@pytest.mark.parametrize(
+    ("label", "part"),
+    [
+        ([1, 0, 1], "it names one twice"),
+        (["war", 2], "it names one twice"),
+        ([1.0, 0.0], "expected 3 numbers from 0 to 1"),
+        ([1.0, 0.0, 2.0], "expected 3 numbers from 0 to 1"),
+        ([math.nan, 0.0, 1.0], "expected 3 numbers from 0 to 1"),
+    ],
+)
+def test_a_list_is_either_ids_or_a_number_for_each_label(label, part):
+    unreadable(TAGS, label, part)
+
+
+# Numbers
+
+
+def test_regression_takes_numbers_and_what_is_written_as_one():
+    assert numbers(NUMBER, 4.5, "3.25", 2, " 1e-3 ", [7], -1, "-1") == [
+        (4.5,),
+        (3.25,),
+        (2,),
+        (0.001,),
+        (7,),
+        (-1,),
+        (-1,),
+    ]
+    assert numbers(Labels(("x", "y"), REGRESSION), [1, "-2.5"], [-1, 0.5]) == [(1, -2.5), (-1, 0.5)]
+
+
+def test_regression_leaves_out_what_has_no_number():
+    examples, unlabelled = NUMBER.read(labelled(None, -1, "-", "-1"))
+    assert ([example.label for example in examples], unlabelled) == ([(-1,), (-1,)], 2)
+
+
+@pytest.mark.parametrize(
+    "label",
+    ["nan", math.nan, "inf", -math.inf, "1e999", 10**400, "five", "", [], [1, 2], [None], {"LABEL_0": 1}, [[1]]],
+    ids=lambda label: repr(label)[:20],
+)
+def test_what_is_no_number_is_refused(label):
+    unreadable(NUMBER, label, repr(label), "expected a number for each of 1 outputs")
+
+
+def test_several_outputs_need_as_many_numbers():
+    for label in (1.0, "1", [1], [1, 2, 3], [1, math.nan], [1, "b"]):
+        unreadable(Labels(("x", "y"), REGRESSION), label, "each of 2 outputs")
+
+
+# The labels of a model, and of data
+
+
+def test_labels_are_those_of_the_model():
+    names = {0: "entailment", 1: "neutral", 2: "contradiction"}
+    assert Labels.of(DistilBertConfig(id2label=names)) == NLI
+    assert Labels.of(DistilBertConfig(id2label=names, problem_type=MULTI)) == Labels(NLI.names, MULTI)
+    assert Labels.of(DistilBertConfig(id2label=names, problem_type=REGRESSION)) == Labels(NLI.names, REGRESSION)
+    assert Labels.of(DistilBertConfig(id2label={0: "LABEL_0"})) == NUMBER
+    assert Labels.of(DistilBertConfig(id2label={0: "LABEL_0"}, problem_type=MULTI)) == Labels(("LABEL_0",), MULTI)
+    assert Labels.of(DistilBertConfig()) == Labels(("LABEL_0", "LABEL_1"), SINGLE)
+
+
+FOUND = {
+    "names": (["b", "c", "a", "b"], None, Labels(("a", "b", "c"), SINGLE)),
+    "names by code point": (["é", "b", "B", "10", "9"], None, Labels(("10", "9", "B", "b", "é"), SINGLE)),
+    "ids": ([2, 0, 0], None, Labels(("LABEL_0", "LABEL_1", "LABEL_2"), SINGLE)),
+    "ids in a table": (["1", "0"], None, Labels(("LABEL_0", "LABEL_1"), SINGLE)),
+    "ids of both kinds": (["1", 0, 1], None, Labels(("LABEL_0", "LABEL_1"), SINGLE)),
+    "names and an id": (["a", 1], None, Labels(("1", "a"), SINGLE)),
+    "booleans": ([True, False], None, Labels(("False", "True"), SINGLE)),
+    "some without": (["b", "-", None, -1, "-1", "a"], None, Labels(("a", "b"), SINGLE)),
+    "soft": ([{"yes": 0.5, "no": 0.5}, "maybe"], None, Labels(("maybe", "no", "yes"), SINGLE)),
+    "lists": ([["b"], [], ["a", "c"], "d"], None, Labels(("a", "b", "c", "d"), MULTI)),
+    "lists of ids": ([[1], [0, 3]], None, Labels(tuple(f"LABEL_{i}" for i in range(4)), MULTI)),
+    "cells": (["b|a", " c", "", "-"], MULTI, Labels(("a", "b", "c"), MULTI)),
+    "cells, unless told": (["b|a", "c"], None, Labels(("b|a", "c"), SINGLE)),
+    "floats": ([0.5, 2.0, -1.0], None, NUMBER),
+    "floats and none": ([0.5, None], None, NUMBER),
+    "floats that are ids": ([1.0, 2.0], SINGLE, Labels(("LABEL_0", "LABEL_1", "LABEL_2"), SINGLE)),
+    "a float among ids": ([1.0, 0, 2], None, Labels(("LABEL_0", "LABEL_1", "LABEL_2"), SINGLE)),
+    "floats that are names": ([0.5, 1.5], SINGLE, Labels(("0.5", "1.5"), SINGLE)),
+    "numbers when told": (["1", 2, None], REGRESSION, NUMBER),
+    "anything when told": ([], REGRESSION, NUMBER),
+    "too long for ids": (["9" * 5000, "8" * 5000], None, Labels(("8" * 5000, "9" * 5000), SINGLE)),
+    "too large for ids": ([4_000_000_000, 0], None, Labels(("0", "4000000000"), SINGLE)),
+}
+
+
+@pytest.mark.parametrize(("labels", "problem_type", "expected"), FOUND.values(), ids=FOUND.keys())
+def test_a_new_head_gets_the_labels_that_the_data_has(labels, problem_type, expected):
+    found = Labels.found_in(labelled(*labels), problem_type)
+    assert found == expected
+    examples, unlabelled = found.read(labelled(*labels))
+    assert len(examples) + unlabelled == len(labels)
+
+
+@pytest.mark.parametrize(
+    ("labels", "number"),
+    [
+        ([], 0),
+        (["a", "a"], 1),
+        ([0, 0], 1),
+        ([None, -1, "-1", "-"], 0),
+        ([[]], 0),
+        ([["a"], []], 1),
+        (["a", None], 1),
+    ],
+)
+def test_a_new_head_needs_two_labels(labels, number):
+    with pytest.raises(InputError, match=f"the examples have {number} labels: expected 2 or more, or regression"):
+        Labels.found_in(labelled(*labels))
+
+
+def test_labels_found_read_their_own_data():
+    rows = labelled("b", "a", "-", "c")
+    found = Labels.found_in(rows)
+    assert [example.label for example in found.read(rows)[0]] == [(0, 1, 0), (1, 0, 0), (0, 0, 1)]
+    rows = labelled(1.0, 2.0)
+    assert numbers(Labels.found_in(rows, SINGLE), 1.0, 2.0) == [(0, 1, 0), (0, 0, 1)]
+
+
+def test_a_list_within_a_list_names_no_label_but_breaks_nothing():
+    found = Labels.found_in(labelled([["a"]], ["b", "c"]))
+    assert found.problem_type == MULTI
+    assert {"b", "c"} < set(found.names)
+
+
+# Batches
+
+lengths = st.lists(st.integers(1, 512), max_size=300)
+seeds = st.integers(-(2**70), 2**70)
+
+
+@properties
+@given(lengths, st.integers(1, 64), seeds, st.integers(0, 99))
+def test_batches_of_rows_hold_each_example_once(lengths, rows, seed, epoch):
+    batches = plan_batches(lengths, rows=rows, seed=seed, epoch=epoch)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    assert all(0 < len(batch) <= rows for batch in batches)
+    assert len(batches) == math.ceil(len(lengths) / rows)
+    assert plan_batches(lengths, rows=rows, seed=seed, epoch=epoch) == batches
+
+
+@properties
+@given(lengths, st.integers(1, 5000), seeds, st.integers(0, 99))
+def test_batches_of_tokens_hold_each_example_once(lengths, tokens, seed, epoch):
+    batches = plan_batches(lengths, tokens=tokens, seed=seed, epoch=epoch)
+    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
+    assert all(batch for batch in batches)
+    assert all(len(batch) == 1 or sum(lengths[i] for i in batch) <= tokens for batch in batches)
+    assert plan_batches(lengths, tokens=tokens, seed=seed, epoch=epoch) == batches
+
+
+@pytest.mark.parametrize("size", [{"rows": 16}, {"tokens": 1000}])
+def test_another_epoch_and_another_seed_are_another_order(size):
+    rng = random.Random(0)
+    lengths = [rng.randint(3, 128) for _ in range(400)]
+    plans = [plan_batches(lengths, **size, seed=seed, epoch=epoch) for seed in range(4) for epoch in range(4)]
+    assert all(a != b for a, b in itertools.combinations(plans, 2))
+
+
+@pytest.mark.parametrize("size", [{"rows": 8}, {"tokens": 512}])
+def test_a_batch_has_about_equal_lengths_but_batches_come_in_no_order(size):
+    rng = random.Random(0)
+    lengths = [rng.randint(3, 125) for _ in range(5000)]
+    batches = plan_batches(lengths, **size, seed=0, epoch=0)
+    found = [[lengths[i] for i in batch] for batch in batches]
+    real = sum(lengths)
+    padded = sum(max(batch) * len(batch) for batch in found)
+    at_random = sum(max(lengths[i : i + 8]) * 8 for i in range(0, 5000, 8))
+    assert padded < 1.03 * real < at_random
+    assert sum(max(batch) - min(batch) <= 8 for batch in found) > 0.98 * len(found)
+    longest = [max(batch) for batch in found]
+    half = len(longest) // 2
+    assert abs(sum(longest[:half]) / half - sum(longest[half:]) / (len(longest) - half)) < 10
+    assert sum(a <= b for a, b in itertools.pairwise(longest)) < 0.6 * len(longest)
+
+
+def test_examples_meet_others_in_each_epoch_where_they_fill_several_windows():
+    lengths = [5] * (2 * WINDOW * 4)
+    first, second = (
+        {frozenset(batch) for batch in plan_batches(lengths, rows=4, seed=0, epoch=i)} for i in range(2)
+    )
+    assert len(first & second) < 5
+
+
+def test_an_example_that_is_too_long_is_alone():
+    batches = plan_batches([10, 500, 10, 600], tokens=20, seed=0, epoch=0)
+    assert sorted(map(sorted, batches)) == [[0, 2], [1], [3]]
+
+
+def test_no_examples_are_no_batches():
+    assert plan_batches([], rows=4, seed=0, epoch=0) == plan_batches([], tokens=4, seed=0, epoch=0) == []
+
+
+@pytest.mark.parametrize("size", [{}, {"rows": 8, "tokens": 100}])
+def test_a_batch_has_one_size(size):
+    with pytest.raises(InputError, match="give either rows or tokens"):
+        plan_batches([1, 2], **size, seed=0, epoch=0)
+
+
+# The Hub
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """The package `datasets`, with nothing in its cache."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+    yield datasets
+    datasets.enable_progress_bars()
+
+
+@pytest.mark.parametrize("kind", ["jsonl", "csv"])
+def test_a_data_set_is_read_through_datasets(tmp_path, hub, kind):
+    folder = tmp_path / "local"
+    folder.mkdir()
+    rows = [row for row in ROWS if row[1] or kind != "csv"]  # where `datasets` takes an empty cell for null
+    write(folder / f"train.{kind}", content(kind, rows))
+    write(folder / f"test.{kind}", content(kind, rows[:1]))
+    source = f"hub:{folder}:train"
+    assert read_rows(source) == [Row(*row, f"{source}, row {i}") for i, row in enumerate(rows, 1)]
+    assert len(read_rows(f"hub:{folder}:test")) == 1
+    assert len(read_rows(f"hub:{folder}:default:train")) == len(rows)
+    assert read_rows(source, Columns(text="hypothesis"))[0][:3] == (rows[0][1], None, "neutral")
+    refused(source, "premise, hypothesis, label", "none for x", columns=Columns(text="x"))
+    refused(f"hub:{folder}:validation", "cannot read", "validation")
+    refused(f"hub:{folder}:other:train", "cannot read", "other")
+
+
+def test_ids_become_the_names_that_a_data_set_has_for_them(hub, monkeypatch):
+    names = ["entailment", "neutral", "contradiction"]
+    features = {"text": hub.Value("string"), "label": hub.ClassLabel(names=names), "id": hub.Value("int64")}
+    table = {"text": list("abcd"), "label": [2, 0, -1, 1], "id": [0, 1, 2, 0]}
+    made = hub.Dataset.from_dict(table, features=hub.Features(features))
+    asked = []
+
+    def load(*arguments, **options):
+        asked.append((arguments, options))
+        return made
+
+    monkeypatch.setattr(hub, "load_dataset", load)
+    rows = read_rows("hub:user/name:config:train+test")
+    assert asked == [(("user/name", "config"), {"split": "train+test"})]
+    assert [row.label for row in rows] == ["contradiction", "entailment", -1, "neutral"]
+    reordered = Labels(("contradiction", "neutral", "entailment"), SINGLE)
+    examples, unlabelled = reordered.read(rows)
+    assert ([example.label for example in examples], unlabelled) == ([(1, 0, 0), (0, 0, 1), (0, 1, 0)], 1)
+    assert [row.label for row in read_rows("hub:name:train", Columns(label="id"))] == [0, 1, 2, 0]
+    assert asked[-1] == (("name",), {"split": "train"})
+    made = made.select([])
+    refused("hub:name:train", "holds no examples")
+
+
+@pytest.mark.parametrize("source", ["hub:", "hub:name", "hub:name:", "hub::train", "hub:a::train", "hub:a:b:c:d"])
+def test_a_source_on_the_hub_has_a_name_and_a_split(source):
+    refused(source, "expected hub:NAME:SPLIT or hub:NAME:CONFIG:SPLIT")
+
+
+def test_a_data_set_that_does_not_exist_is_one_line(hub, tmp_path):
+    for source in ("hub:nobody/nothing-of-the-kind:train", f"hub:{tmp_path / 'missing'}:train"):
+        with pytest.raises(InputError, match="cannot read") as caught:
+            read_rows(source)
+        assert source in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+def test_without_the_package_it_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(MissingDependency, match=r"pip install 'minidistil\[datasets\]'"):
+        read_rows("hub:name:train")
+
+
+def test_lists_from_the_hub_get_their_names_too(hub, monkeypatch):
+    features = {"text": hub.Value("string"), "labels": hub.List(hub.ClassLabel(names=["joy", "fear"]))}
+    found = hub.Dataset.from_dict({"text": ["a", "b"], "labels": [[1, 0], []]}, features=hub.Features(features))
+    monkeypatch.setattr(hub, "load_dataset", lambda *names, split: found)
+    assert [row.label for row in read_rows("hub:emotions:train")] == [["fear", "joy"], []]
+
+
+def test_a_split_from_the_hub_may_be_a_part(hub, monkeypatch):
+    asked = []
+
+    def load(*names, split):
+        asked.append((*names, split))
+        return hub.Dataset.from_dict({"text": ["a"], "label": ["b"]})
+
+    monkeypatch.setattr(hub, "load_dataset", load)
+    read_rows("hub:glue:mnli:train[10:20%]")
+    assert asked == [("glue", "mnli", "train[10:20%]")]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path):
+    refused(write(tmp_path / "a.csv", "text,label,label\na,b,c\n"), "two columns label")
+
+
+def test_a_named_pair_is_not_the_text(tmp_path):
+    path = write(tmp_path / "a.csv", "sentence,text,label\na,b,c\n")
+    assert read_rows(path, Columns(pair="sentence"))[0][:2] == ("b", "a")
+
+
+def test_an_empty_label_is_no_name_for_a_new_head():
+    with pytest.raises(InputError, match=r"made.jsonl, line 2: the label is empty"):
+        Labels.found_in(labelled("a", " "))
+
+
+def test_numbers_for_each_output_make_a_head_of_as_many():
+    assert Labels.found_in(labelled([1.0, 0.0, 1.0])) == Labels(("LABEL_0", "LABEL_1", "LABEL_2"), MULTI)
+    assert Labels.found_in(labelled([1, 2.5]), REGRESSION) == Labels(("LABEL_0", "LABEL_1"), REGRESSION)
