@@ -9,6 +9,7 @@ import itertools
 import json
 import os
 import re
+import shlex
 import sys
 import time
 import unicodedata
@@ -21,6 +22,23 @@ from . import __version__
 from .errors import Error, InputError  # all else is imported when needed: --help takes no torch
 
 BAR = 24  # how wide the bar of a score of 1 is
+DATA = "labelled texts: a .jsonl, .csv or .tsv file, gzipped or not, or hub:NAME:SPLIT"
+RECIPE = (  # options of `train` that are fields of its Recipe, which has their defaults
+    ("epochs", float, "times that each example is seen"),
+    ("batch-size", int, "examples of a step"),
+    ("batch-tokens", int, "tokens of a step, in place of examples"),
+    ("gradient-accumulation-steps", int, "batches that are added up to one step"),
+    ("learning-rate", float, "at the end of the warm-up"),
+    ("schedule", str, "linear, cosine or constant"),
+    ("warmup-ratio", float, "the part of the steps in which the learning rate grows"),
+    ("weight-decay", float, "of weights, not of norms and biases"),
+    ("max-grad-norm", float, "what gradients are clipped to"),
+    ("max-length", int, "tokens that texts are cut to"),
+    ("dropout", float, "in place of the model's own"),
+    ("dtype", str, "float32, or bfloat16 or float16 for autocast"),
+    ("seed", int, "of the new head, the order and the dropout"),
+    ("metric", str, "what decides which checkpoint is best"),
+)
 EXAMPLES = """examples:
   minidistil zero-shot "The team won in extra time." --labels sports,politics,business --model MODEL
   minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
@@ -29,6 +47,8 @@ EXAMPLES = """examples:
   minidistil answer "Where does Ada live?" --context "Ada lives in London." --model MODEL
   minidistil embed "A sentence." --json --model MODEL
   minidistil zero-shot --input texts.txt --labels sports,politics --model MODEL --output answers.jsonl
+  minidistil train MODEL train.jsonl --eval-data dev.jsonl --output mine
+  minidistil eval mine dev.jsonl
 
 MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-base-uncased-mnli."""
 
@@ -36,6 +56,7 @@ MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-b
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 for success, 2 for an error in what was given, 130 when interrupted."""
     options = _parser().parse_args(arguments)
+    options.command = shlex.join(["minidistil", *(sys.argv[1:] if arguments is None else arguments)])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -43,10 +64,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         options.run(options)
         sys.stdout.flush()
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stop:
         if options.debug:
             raise
-        written = "; the lines written so far are complete" if getattr(options, "input", None) else ""
+        written = f": {stop}" if str(stop) else ""
+        if getattr(options, "input", None):
+            written = "; the lines written so far are complete"
         print(f"minidistil: interrupted{written}", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader, such as head, has gone
@@ -117,10 +140,17 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--pooling", metavar="NAME", help="mean or cls; the default is the model's own", **given)
     verb.add_argument("--normalize", action="store_true", help="make vectors of length 1", **given)
 
+    _add_train(verbs.add_parser("train", help="fine-tune a classifier", description="Fine-tune a classifier."))
+    _add_eval(
+        verbs.add_parser("eval", help="measure a classifier", description="Measure how good a classifier is.")
+    )
+
     verb = verbs.add_parser("bench", help="measure against transformers", description="Measure speed and memory.")
     verb.set_defaults(run=run_bench)
     verb.add_argument("--model", help="a folder or a Hub id", required=True)
-    verb.add_argument("--pairs", metavar="FILE", help="JSONL with premise and hypothesis", required=True)
+    verb.add_argument("--pairs", metavar="FILE", help="answers: JSONL with premise and hypothesis")
+    verb.add_argument("--train", metavar="DATA", help="training: labelled texts")
+    verb.add_argument("--steps", type=int, help="of training, in each turn", **given)
     verb.add_argument("--base", action="store_true", help="random weights of base size", **given)
     verb.add_argument("--repeats", type=int, help="turns of each", **given)
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -145,6 +175,54 @@ def _verb(
     verb.add_argument("--json", action="store_true", help="answer in JSON, a line for each text")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return verb
+
+
+def _add_train(verb: argparse.ArgumentParser) -> None:
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    verb.set_defaults(run=train)
+    verb.add_argument("base", metavar="MODEL", help="what to start from: a folder or a Hub id")
+    verb.add_argument("data", nargs="+", metavar="DATA", help=DATA)
+    verb.add_argument("--output", metavar="FOLDER", help="where the model and the run's files go", required=True)
+    verb.add_argument("--eval-data", metavar="DATA", help="measured after each epoch: the best is kept", **given)
+    verb.add_argument("--labels", help="the labels of a new head, with commas between")
+    _add_columns(verb)
+    verb.add_argument(
+        "--problem-type",
+        metavar="NAME",
+        help="single_label_classification, multi_label_classification, regression",
+        **given,
+    )
+    verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
+    verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
+    for name, kind, text in RECIPE:
+        verb.add_argument(f"--{name}", type=kind, metavar="N" if kind is not str else "NAME", help=text, **given)
+    verb.add_argument("--eval-steps", type=int, metavar="N", help="measure every N steps", **given)
+    verb.add_argument("--save-steps", type=int, metavar="N", help="save the state every N steps", **given)
+    verb.add_argument("--resume", action="store_true", help="go on with the run that is in --output", **given)
+    verb.add_argument("--overwrite", action="store_true", help="begin anew in --output", **given)
+    verb.add_argument("--country", metavar="ISO", help="three letters: carbon by codecarbon", **given)
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_eval(verb: argparse.ArgumentParser) -> None:
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    verb.set_defaults(run=evaluate)
+    verb.add_argument("model", metavar="MODEL", help="a folder or a Hub id")
+    verb.add_argument("data", metavar="DATA", help=DATA)
+    _add_columns(verb)
+    verb.add_argument("--zero-shot", action="store_true", help="classify with the labels that the data have")
+    verb.add_argument("--template", metavar="TEXT", help="for --zero-shot: a sentence with {} for the label")
+    verb.add_argument("--max-length", type=int, metavar="N", help="tokens that texts are cut to", **given)
+    verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
+    verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
+    verb.add_argument("--dtype", help="float32, bfloat16, float16 or float64", **given)
+    verb.add_argument("--json", action="store_true", help="one line of JSON")
+    verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+
+def _add_columns(verb: argparse.ArgumentParser) -> None:
+    for name in ("text", "pair", "label"):
+        verb.add_argument(f"--{name}-column", metavar="NAME", help=f"the data's column for the {name}")
 
 
 def zero_shot(options: argparse.Namespace) -> None:
@@ -436,8 +514,72 @@ def _show_progress(count: int, seconds: float, end: str = "") -> None:
     )
 
 
+def train(options: argparse.Namespace) -> None:
+    """Run the verb `train`: progress on stderr, and at the end what was measured on stdout."""
+    from .train import Recipe, fine_tune
+
+    names = [name.replace("-", "_") for name, _, _ in RECIPE]
+    call = _given(options, "eval_data", "problem_type", "revision", "device", "eval_steps", "save_steps")
+    call |= _given(options, "resume", "overwrite", "country")
+    run = fine_tune(
+        options.base,
+        options.data,
+        options.output,
+        recipe=Recipe(**_given(options, *names)),
+        columns=_columns(options),
+        labels=None if options.labels is None else [label.strip() for label in options.labels.split(",")],
+        command=options.command,
+        **call,
+    )
+    for found in run.get("evaluation", []):
+        _print_table(found["metrics"])
+    if run:  # other processes than the first say nothing
+        print(f"the model is in {options.output}", file=sys.stderr)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run the verb `eval`."""
+    from .data import Labels, read_rows
+    from .evaluate import evaluate, evaluate_zero_shot
+
+    rows = read_rows(options.data, _columns(options))
+    if options.template is not None and not options.zero_shot:
+        raise InputError("--template goes with --zero-shot")
+    pipe = _pipeline("zero-shot-classification" if options.zero_shot else "text-classification", options)
+    labels = Labels.found_in(rows) if options.zero_shot else Labels.of(pipe.model.config)
+    examples, unlabelled = labels.read(rows)
+    if options.zero_shot:
+        found = evaluate_zero_shot(pipe, examples, labels.names, options.template)
+    else:
+        found = evaluate(pipe.model, pipe.tokenizer, examples, **_given(options, "max_length"))
+    if unlabelled:
+        print(f"minidistil: {unlabelled} rows without a label are left out", file=sys.stderr)
+    if options.json:
+        print(json.dumps(found, ensure_ascii=False))
+    else:
+        _print_table(found)
+
+
+def _print_table(found: dict[str, Any]) -> None:
+    from .evaluate import table
+
+    print(table(found))
+
+
+def _columns(options: argparse.Namespace) -> Any:
+    from .data import Columns
+
+    return Columns(options.text_column, options.pair_column, options.label_column)
+
+
 def run_bench(options: argparse.Namespace) -> None:
     """Run the verb `bench`: a report for people, and one line of JSON at its end."""
-    from .bench import bench
+    from .bench import bench, bench_training
 
-    print(json.dumps(bench(options.model, options.pairs, **_given(options, "base", "repeats"))))
+    if (options.pairs is None) == (options.train is None):
+        raise InputError("give either --pairs, to measure answers, or --train, to measure training")
+    if options.pairs is not None:
+        found = bench(options.model, options.pairs, **_given(options, "base", "repeats"))
+    else:
+        found = bench_training(options.model, options.train, **_given(options, "steps", "repeats"))
+    print(json.dumps(found))

@@ -18,7 +18,7 @@ TO_PIPELINES = ["errors", "config", "layout", "ops", "model", "reference", "trac
 TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
 TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
 TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
-ORDER = [*TO_PIPELINES, "bench", "cli", "__main__"]
+ORDER = [*TO_PIPELINES, "data", "evaluate", "card", "train", "bench", "cli", "__main__"]
 EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
 BUDGETS = {("layout", "ops", "model"): 815, ("reference",): 115, tuple(TO_PIPELINES): 3920}
 
