@@ -20,11 +20,14 @@ from typing import Any, NamedTuple
 
 import torch
 
+from .card import processor
 from .checkpoint import from_pretrained
 from .config import DistilBertConfig
+from .data import Labels, read_rows
 from .errors import InputError, require
 from .model import DistilBertForSequenceClassification
 from .tokenizer import Tokenizer
+from .train import Processes, Recipe, Trainer, prepare
 
 TEXT = "The new phone has a great camera, but its battery is empty by noon."
 CALL = f"(model=sys.argv[1], task='zero-shot-classification')({TEXT!r}, 'technology, sports, politics')"
@@ -111,13 +114,7 @@ def _write_base(model: str, folder: str) -> None:
 
 
 def _machine() -> str:
-    names = [line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")]
-    return f"{names[0] if names else platform.processor()}, {os.cpu_count()} cores, {platform.system()}"
-
-
-def _cpuinfo() -> list[str]:
-    path = Path("/proc/cpuinfo")
-    return path.read_text().splitlines() if path.exists() else []
+    return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def product_rate() -> float:
@@ -195,6 +192,128 @@ def _batch(model: str, premises: list[str], hypotheses: list[str], repeats: int,
     report["largest difference of a logit"] = worst
     name = f"{len(batch)} pairs, {len(batch.ids)} tokens / padded SDPA, {ids.numel()}"
     return Row(name, statistics.median(seconds[0]), statistics.median(seconds[1]), "s")
+
+
+TRAINERS = ("train_steps", "train_steps_of_transformers")  # each runs in a process of its own
+
+
+def bench_training(
+    model: str, data: str, *, steps: int = 100, repeats: int = 3, batch_size: int = 16, dtype: str = "bfloat16"
+) -> dict[str, Any]:
+    """Measure fine-tuning beside transformers' Trainer, print a report, and return it.
+
+    model: a checkpoint of a classifier, or an encoder, which gets a new head. data: labelled texts as for
+    `fine_tune`, steps * batch_size of them and as many to warm up. The recipe is `Recipe`'s, with this batch_size
+    and dtype, for both; the Trainer has its own order and pads each batch to its longest text, as it does by
+    itself. Both count the tokens of the texts alone.
+    """
+    transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
+    print(f"{_machine()}; torch {torch.__version__}; transformers {transformers.__version__}")
+    with tempfile.TemporaryDirectory() as folder:
+        base = _with_head(model, data, folder)
+        code = "import sys; from minidistil import bench; bench.{}(*sys.argv[1:])"
+        given = [base, data, str(steps), str(batch_size), dtype]
+        commands = [[sys.executable, "-c", code.format(name), *given] for name in TRAINERS]
+        results = _take_turns([lambda c=command: _training(c) for command in commands], repeats)  # type: ignore[misc]
+    ours, theirs = ([run["tokens"] / run["seconds"] for run in runs] for runs in results)
+    state = 12 * results[0][0]["parameters"] / 1e6  # AdamW's two averages beside the weights, in float32
+    memory = [statistics.median(run["memory"] for run in runs) - state for runs in results]
+    report: dict[str, Any] = {"machine": _machine(), "torch": torch.__version__, "rows": []}
+    report |= {"transformers": transformers.__version__, "parameters": results[0][0]["parameters"]}
+    report |= {"steps": steps, "batch size": batch_size, "dtype": dtype}
+    micros = [1e6 / statistics.median(rates) for rates in (ours, theirs)]
+    _show(Row("training, a token / Trainer's", micros[0], micros[1], "µs"), report)
+    _show(Row("peak memory above weights and AdamW / Trainer's", memory[0], memory[1], "MB"), report)
+    report["tokens a second"] = [statistics.median(ours), statistics.median(theirs)]
+    print(f"{report['tokens a second'][0]:.0f} tokens a second, the Trainer {report['tokens a second'][1]:.0f}")
+    return report
+
+
+def _with_head(model: str, data: str, folder: str) -> str:
+    """Write the checkpoint that both begin with."""
+    classifier, tokenizer, _ = prepare(model, read_rows(data), Recipe())
+    classifier.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _training(command: list[str]) -> dict[str, Any]:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise InputError(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def train_steps(model: str, data: str, steps: str, batch_size: str, dtype: str) -> None:
+    """Train for twice as many steps, and print what the second half took."""
+    count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
+    rows = read_rows(data)[: 2 * count * recipe.batch_size]
+    classifier, tokenizer, _ = prepare(model, rows, recipe)
+    labels = Labels.of(classifier.config)
+    examples, _ = labels.read(rows)
+    trainer = Trainer(classifier, tokenizer, recipe, labels, examples, [], "", Path(), Processes(0, 1))
+    tokens, seconds = [], []
+    for batches in trainer.plan(0):
+        tokens.append(trainer.take_step(batches, 2 * count)["tokens"])
+        seconds.append(time.perf_counter())
+    _say(tokens[count:], seconds[-1] - seconds[count - 1], classifier)
+
+
+def train_steps_of_transformers(model: str, data: str, steps: str, batch_size: str, dtype: str) -> None:
+    """Let transformers' Trainer do the same."""
+    transformers = require("transformers", extra="peers")
+    transformers.logging.set_verbosity_error()
+    count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model)
+    classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype="float32")
+    rows = read_rows(data)[: 2 * count * recipe.batch_size]
+    labels = {label.casefold(): i for label, i in classifier.config.label2id.items()}
+    texts = [row.text for row in rows], *([[row.pair for row in rows]] if rows[0].pair is not None else [])
+    encoded = tokenizer(*texts, truncation=True, max_length=recipe.max_length, return_token_type_ids=False)
+    targets = [labels[str(row.label).casefold()] for row in rows]
+    examples = [
+        {"input_ids": ids, "attention_mask": mask, "labels": label}
+        for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], targets, strict=True)
+    ]
+    tokens, seconds = [], []
+
+    class Watch(transformers.TrainerCallback):  # type: ignore[misc, name-defined]
+        def on_step_end(self, *_: Any, **__: Any) -> None:
+            seconds.append(time.perf_counter())
+
+    pad = transformers.DataCollatorWithPadding(tokenizer)
+
+    def collate(chosen: list[dict[str, Any]]) -> Any:
+        tokens.append(sum(len(example["input_ids"]) for example in chosen))
+        return pad(chosen)
+
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = transformers.TrainingArguments(
+            output_dir=folder,
+            per_device_train_batch_size=recipe.batch_size,
+            learning_rate=recipe.learning_rate,
+            num_train_epochs=1,
+            bf16=dtype == "bfloat16",
+            use_cpu=True,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+        )
+        trainer = transformers.Trainer(
+            classifier, arguments, train_dataset=examples, data_collator=collate, callbacks=[Watch()]
+        )
+        trainer.train()
+    _say(tokens[count : len(seconds)], seconds[-1] - seconds[count - 1], classifier)
+
+
+def _say(tokens: list[int], seconds: float, model: torch.nn.Module) -> None:
+    """Print what a process measured, as JSON. Its peak memory is what Linux counts since it began, in MB."""
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
+    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    found = {"tokens": sum(tokens), "seconds": seconds, "memory": peak, "parameters": parameters}
+    print(json.dumps(found))
 
 
 def product_operations(config: DistilBertConfig, lengths: list[int]) -> int:
