@@ -40,13 +40,13 @@ RECIPE = (  # options of `train` that are fields of its Recipe, which has their 
     ("metric", str, "what decides which checkpoint is best"),
 )
 EXAMPLES = """examples:
-  minidistil zero-shot "The team won in extra time." --labels sports,politics,business --model MODEL
+  minidistil zero-shot "The team won in extra time." --labels sports,politics,business
   minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
   minidistil fill-mask "Paris is the [MASK] of France." --model MODEL
   minidistil tag "Ada lives in London." --aggregation-strategy simple --model MODEL
   minidistil answer "Where does Ada live?" --context "Ada lives in London." --model MODEL
   minidistil embed "A sentence." --json --model MODEL
-  minidistil zero-shot --input texts.txt --labels sports,politics --model MODEL --output answers.jsonl
+  minidistil zero-shot --input texts.txt --labels sports,politics --output answers.jsonl
   minidistil train MODEL train.jsonl --eval-data dev.jsonl --output mine
   minidistil eval mine dev.jsonl
 
@@ -165,7 +165,11 @@ def _verb(
     given: dict[str, Any] = {"default": argparse.SUPPRESS}
     verb.set_defaults(run=run)
     verb.add_argument("text", nargs="?", help=text)
-    verb.add_argument("--model", help="a folder or a Hub id", required=True)
+    shipped = name == "zero-shot"
+    models = "a folder or a Hub id" + (
+        "; the default is minidistil-mnli, which comes with the package" if shipped else ""
+    )
+    verb.add_argument("--model", help=models, required=not shipped)
     verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
     verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
     verb.add_argument("--dtype", help="float32, bfloat16, float16 or float64", **given)
@@ -533,7 +537,7 @@ def train(options: argparse.Namespace) -> None:
     )
     for found in run.get("evaluation", []):
         _print_table(found["metrics"])
-    if run:  # other processes than the first say nothing
+    if "progress" in run:  # other processes than the first say nothing
         print(f"the model is in {options.output}", file=sys.stderr)
 
 

@@ -51,6 +51,10 @@ SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps t
 }
 FILL = 64  # tokens, and more in larger batches: what a batch is filled up to on a CPU in bfloat16
 PART = 32  # tokens of a sequence that fills up
+WRITTEN = [  # into the output folder
+    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"),
+    *("run.json", "log.jsonl", "checkpoint.pt", "bad-batch.jsonl"),
+]
 SHOW = 2.0  # seconds between two lines of progress
 
 
@@ -372,7 +376,7 @@ def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) 
     if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
         hint = "resume it (--resume), or begin anew (--overwrite)" if there.exists() else "choose another folder"
         raise InputError(f"{output} is not empty: {hint}")
-    for name in ("checkpoint.pt", "log.jsonl", "bad-batch.jsonl"):
+    for name in WRITTEN:
         (output / name).unlink(missing_ok=True)
     write_files(output, {"run.json": lambda path: write_json(path, run)})
     return str(run["command"])
@@ -443,16 +447,17 @@ class Trainer:
                         log({**record, "epoch": epoch})
                         progress.show(self.step, record)
                         ends = self.step == done + count
-                        if self.held and (self.step % eval_steps == 0 if eval_steps else ends):
+                        due = self.step % eval_steps == 0 if eval_steps else ends
+                        if self.held and (due or self.step == total):
                             log({"step": self.step, **self._judge()})
                         self._maybe_save(ends or self.step % save_steps == 0)
                 done += count
             progress.end()
         if not self.held and self.processes.first:
-            self._write_model()
+            self._write_model()  # the last is the best that is known
 
     def take_step(self, batches: list[list[int]], total: int) -> dict[str, Any]:
-        """Do one step of the optimizer, in the place of one that may have been planned by many processes."""
+        """Do one step of the optimizer, over batches whose gradients add up; `total` steps make the run."""
         begin = time.perf_counter()
         torch.manual_seed(self.recipe.seed + 1_000_003 * self.step + self.processes.rank)
         count = sum(map(len, batches))

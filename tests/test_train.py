@@ -262,7 +262,7 @@ def test_the_best_checkpoint_is_kept(encoder, texts, tmp_path, monkeypatch):
 def test_evaluations_may_come_every_few_steps(encoder, texts, tmp_path):
     options = {"recipe": QUICK, "eval_data": texts, "eval_steps": 5, "device": "cpu"}
     fine_tune(encoder, texts, tmp_path / "out", **options)
-    assert [line["step"] for line in log_of(tmp_path / "out") if "evaluation" in line] == [5, 10]
+    assert [line["step"] for line in log_of(tmp_path / "out") if "evaluation" in line] == [5, 10, 12]
 
 
 def test_the_last_checkpoint_is_kept_where_nothing_is_measured(encoder, texts, tmp_path):
@@ -423,6 +423,18 @@ def test_a_run_in_another_thread_needs_no_signals(encoder, texts, tmp_path, fini
     assert_equal(output, finished[0])
 
 
+def stop_at_once(monkeypatch, *args, **options):
+    """Begin a run, and stop it before its first step."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Trainer, "run", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(*args, device="cpu", **options)
+
+
 KILLED = """
 import sys, torch
 torch.set_num_threads(1)
@@ -482,9 +494,7 @@ def test_a_full_disk_leaves_the_last_state(encoder, texts, tmp_path, monkeypatch
 
 def test_a_state_that_cannot_be_read_is_named(encoder, texts, tmp_path, monkeypatch):
     output = tmp_path / "out"
-    monkeypatch.setattr(Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    with pytest.raises(KeyboardInterrupt):
-        fine_tune(encoder, texts, output, recipe=QUICK, device="cpu")
+    stop_at_once(monkeypatch, encoder, texts, output, recipe=QUICK)
     (output / "checkpoint.pt").write_bytes(b"PK not a state")
     with pytest.raises(InputError, match=r"checkpoint.pt is not a state to go on from"):
         fine_tune(encoder, texts, output, recipe=QUICK, device="cpu", resume=True)
@@ -510,18 +520,17 @@ def test_another_runs_folder_is_refused(finished, encoder, texts, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(output).items())
 
 
-def test_a_run_can_be_begun_anew(encoder, texts, tmp_path, finished):
+def test_a_run_can_be_begun_anew(encoder, texts, tmp_path, finished, monkeypatch):
     output = shutil.copytree(finished[0], tmp_path / "out")
+    stop_at_once(monkeypatch, encoder, texts, output, recipe=Recipe(epochs=1), overwrite=True)
+    assert [path.name for path in output.iterdir()] == ["run.json"]  # the other run's model is not this one's
     fine_tune(encoder, texts, output, recipe=Recipe(epochs=1), device="cpu", overwrite=True)
     assert len(log_of(output)) == 2
 
 
 def test_another_recipe_cannot_resume(encoder, texts, tmp_path, monkeypatch):
     output = tmp_path / "out"
-    with monkeypatch.context() as patched:
-        patched.setattr(Trainer, "run", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            fine_tune(encoder, texts, output, recipe=QUICK, device="cpu")
+    stop_at_once(monkeypatch, encoder, texts, output, recipe=QUICK)
     with pytest.raises(InputError, match=r"has another recipe: .*give the same again"):
         fine_tune(encoder, texts, output, recipe=Recipe(epochs=9), device="cpu", resume=True)
 
