@@ -6,9 +6,10 @@ import json
 
 import pytest
 import torch
-from places import MINILM, ROOT, needs_minilm
+from places import OURS, ROOT
 from twins import twins
 
+import minidistil
 from minidistil import Batch, DistilBertConfig, InputError, MissingDependency, bench
 from minidistil.cli import main
 from minidistil.errors import require
@@ -63,10 +64,9 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
         require("no_such_package", extra="peers")
 
 
-@needs_minilm
 def test_a_batch_is_measured_against_transformers():
     report = {}
-    row = bench._batch(str(MINILM), *bench._read_pairs(str(PAIRS), 4), repeats=1, report=report)
+    row = bench._batch(str(OURS), *bench._read_pairs(str(PAIRS), 4), repeats=1, report=report)
     assert row.ours > 0
     assert row.theirs > 0
     assert report["largest difference of a logit"] < 1e-5
@@ -74,8 +74,27 @@ def test_a_batch_is_measured_against_transformers():
 
 
 @pytest.mark.slow
-@needs_minilm
 def test_the_report_ends_with_a_line_of_json(capfd):
-    assert main(["bench", "--model", str(MINILM), "--pairs", str(PAIRS), "--repeats", "1"]) == 0
+    assert main(["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--repeats", "1"]) == 0
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
     assert [row["ratio"] > 0 for row in report["rows"]] == [True] * 5
+
+
+def test_answers_or_training_are_measured_not_both(capsys):
+    for given in ([], ["--pairs", "a.jsonl", "--train", "b.jsonl"]):
+        assert main(["bench", "--model", str(OURS), *given]) == 2
+        assert "give either --pairs" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_is_measured_beside_the_trainers(capsys):
+    command = ["bench", "--model", str(OURS), "--train", str(PAIRS), "--steps", "2", "--repeats", "1"]
+    assert main(command) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert [row["ratio"] > 0 for row in report["rows"]] == [True, True]
+    assert report["parameters"] == sum(p.numel() for p in minidistil.from_pretrained(OURS).parameters())
+
+
+def test_a_training_process_that_fails_says_why():
+    with pytest.raises(InputError, match="this went wrong"):
+        bench._training(["python3", "-c", "raise SystemExit('this went wrong')"])
