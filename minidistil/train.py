@@ -594,7 +594,8 @@ def attention_float32(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
     """Attend in float32: on a CPU, attention's gradients in bfloat16 take many times as long."""
-    return attention(q.float(), k.float(), v.float(), queries, keys, dropout_p)
+    with torch.autocast("cpu", enabled=False):
+        return attention(q.float(), k.float(), v.float(), queries, keys, dropout_p)
 
 
 def _missing(tokens: int) -> int:

@@ -346,6 +346,16 @@ def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradient(finished, text
         assert found[0][key] == pytest.approx(found[1][key], rel=1e-5)
 
 
+def test_attention_is_computed_in_float32_whatever_autocast_says():
+    layout = minidistil.Layout.from_lengths([3, 2])
+    q, k, v = (torch.randn(5, 2, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
+    with torch.autocast("cpu", torch.bfloat16):
+        out = module.attention_float32(q, k, v, layout, layout)
+    expected = module.attention(q.float(), k.float(), v.float(), layout, layout)
+    assert torch.equal(out, expected)
+    assert out.dtype == torch.float32
+
+
 @given(st.integers(1, 100_000))
 def test_little_is_filled_up_and_few_sizes_occur(tokens):
     filled = tokens + module._missing(tokens)
