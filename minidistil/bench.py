@@ -23,7 +23,7 @@ import torch
 from .card import processor
 from .checkpoint import from_pretrained
 from .config import DistilBertConfig
-from .data import Labels, read_rows
+from .data import UNLABELLED, Labels, read_rows
 from .errors import InputError, require
 from .model import DistilBertForSequenceClassification
 from .tokenizer import Tokenizer
@@ -198,21 +198,34 @@ TRAINERS = ("train_steps", "train_steps_of_transformers")  # each runs in a proc
 
 
 def bench_training(
-    model: str, data: str, *, steps: int = 100, repeats: int = 3, batch_size: int = 16, dtype: str = "bfloat16"
+    model: str,
+    data: str,
+    *,
+    base: bool = False,
+    steps: int = 100,
+    repeats: int = 3,
+    batch_size: int = 16,
+    dtype: str = "bfloat16",
 ) -> dict[str, Any]:
     """Measure fine-tuning beside transformers' Trainer, print a report, and return it.
 
-    model: a checkpoint of a classifier, or an encoder, which gets a new head. data: labelled texts as for
-    `fine_tune`, steps * batch_size of them and as many to warm up. The recipe is `Recipe`'s, with this batch_size
-    and dtype, for both; the Trainer has its own order and pads each batch to its longest text, as it does by
-    itself. Both count the tokens of the texts alone.
+    model: a checkpoint of a classifier, or an encoder, which gets a new head; base: as for `bench`. data: labelled
+    texts as for `fine_tune`, steps * batch_size of them and as many to warm up. For both, the recipe is `Recipe`'s
+    with this batch_size and dtype; the Trainer has its own order, and pads each batch to its longest text, as it
+    does by itself. Both count the tokens of the texts alone.
     """
     transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
     print(f"{_machine()}; torch {torch.__version__}; transformers {transformers.__version__}")
+    rows = [row for row in read_rows(data) if row.label not in UNLABELLED]
+    if len(rows) < 2 * steps * batch_size:
+        raise InputError(f"{data} has {len(rows)} examples: {steps} steps need {2 * steps * batch_size}")
     with tempfile.TemporaryDirectory() as folder:
-        base = _with_head(model, data, folder)
+        if base:
+            _write_base(model, folder)
+        else:
+            _write_with_head(model, data, folder)
         code = "import sys; from minidistil import bench; bench.{}(*sys.argv[1:])"
-        given = [base, data, str(steps), str(batch_size), dtype]
+        given = [folder, data, str(steps), str(batch_size), dtype]
         commands = [[sys.executable, "-c", code.format(name), *given] for name in TRAINERS]
         results = _take_turns([lambda c=command: _training(c) for command in commands], repeats)  # type: ignore[misc]
     ours, theirs = ([run["tokens"] / run["seconds"] for run in runs] for runs in results)
@@ -229,12 +242,11 @@ def bench_training(
     return report
 
 
-def _with_head(model: str, data: str, folder: str) -> str:
+def _write_with_head(model: str, data: str, folder: str) -> None:
     """Write the checkpoint that both begin with."""
     classifier, tokenizer, _ = prepare(model, read_rows(data), Recipe())
     classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
-    return folder
 
 
 def _training(command: list[str]) -> dict[str, Any]:
@@ -247,11 +259,11 @@ def _training(command: list[str]) -> dict[str, Any]:
 def train_steps(model: str, data: str, steps: str, batch_size: str, dtype: str) -> None:
     """Train for twice as many steps, and print what the second half took."""
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
-    rows = read_rows(data)[: 2 * count * recipe.batch_size]
+    rows = read_rows(data)
     classifier, tokenizer, _ = prepare(model, rows, recipe)
     labels = Labels.of(classifier.config)
-    examples, _ = labels.read(rows)
-    trainer = Trainer(classifier, tokenizer, recipe, labels, examples, [], "", Path(), Processes(0, 1))
+    examples = labels.read(rows)[0][: 2 * count * recipe.batch_size]
+    trainer = Trainer(classifier, tokenizer, recipe, labels, examples, [], "", Path(model), Processes(0, 1))
     tokens, seconds = [], []
     for batches in trainer.plan(0):
         tokens.append(trainer.take_step(batches, 2 * count)["tokens"])
@@ -266,7 +278,7 @@ def train_steps_of_transformers(model: str, data: str, steps: str, batch_size: s
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype="float32")
-    rows = read_rows(data)[: 2 * count * recipe.batch_size]
+    rows = [row for row in read_rows(data) if row.label not in UNLABELLED][: 2 * count * recipe.batch_size]
     labels = {label.casefold(): i for label, i in classifier.config.label2id.items()}
     texts = [row.text for row in rows], *([[row.pair for row in rows]] if rows[0].pair is not None else [])
     encoded = tokenizer(*texts, truncation=True, max_length=recipe.max_length, return_token_type_ids=False)

@@ -56,7 +56,7 @@ MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-b
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 for success, 2 for an error in what was given, 130 when interrupted."""
     options = _parser().parse_args(arguments)
-    options.command = shlex.join(["minidistil", *(sys.argv[1:] if arguments is None else arguments)])
+    options.command = shlex.join([*_program(), *(sys.argv[1:] if arguments is None else arguments)])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
@@ -81,6 +81,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"minidistil: {_located(options, ' '.join(str(error).split()))}", file=sys.stderr)
         return 2
     return 0
+
+
+def _program() -> list[str]:
+    """Give what this command began with: its name, or torchrun's many processes."""
+    count = os.environ.get("WORLD_SIZE", "1")
+    return ["minidistil"] if count == "1" else ["torchrun", "--nproc-per-node", count, "-m", "minidistil"]
 
 
 def _located(options: argparse.Namespace, message: str) -> str:
@@ -549,8 +555,15 @@ def evaluate(options: argparse.Namespace) -> None:
     rows = read_rows(options.data, _columns(options))
     if options.template is not None and not options.zero_shot:
         raise InputError("--template goes with --zero-shot")
+    if options.zero_shot:
+        for row in rows:
+            if not isinstance(row.label, str) or row.label.strip().isdecimal():
+                raise InputError(f"{row.place}: the label is {row.label!r}: --zero-shot needs the name of a class")
+        if "max_length" in options:
+            raise InputError("--max-length goes without --zero-shot, which reads as much as the model does")
     pipe = _pipeline("zero-shot-classification" if options.zero_shot else "text-classification", options)
-    labels = Labels.found_in(rows) if options.zero_shot else Labels.of(pipe.model.config)
+    single = "single_label_classification"
+    labels = Labels.found_in(rows, single) if options.zero_shot else Labels.of(pipe.model.config)
     examples, unlabelled = labels.read(rows)
     if options.zero_shot:
         found = evaluate_zero_shot(pipe, examples, labels.names, options.template)
@@ -582,8 +595,8 @@ def run_bench(options: argparse.Namespace) -> None:
 
     if (options.pairs is None) == (options.train is None):
         raise InputError("give either --pairs, to measure answers, or --train, to measure training")
-    if options.pairs is not None:
+    if options.train is None:
         found = bench(options.model, options.pairs, **_given(options, "base", "repeats"))
     else:
-        found = bench_training(options.model, options.train, **_given(options, "steps", "repeats"))
+        found = bench_training(options.model, options.train, **_given(options, "base", "steps", "repeats"))
     print(json.dumps(found))

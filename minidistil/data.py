@@ -214,7 +214,7 @@ class Labels:
         """Give the labels that a new head needs, in sorted order: names, or LABEL_n where rows hold ids alone."""
         labels = [row.label for row in rows if problem_type == "regression" or row.label not in UNLABELLED]
         several = [label for label in labels if isinstance(label, list)]
-        if problem_type is None and labels and all(isinstance(label, float) for label in labels):
+        if problem_type is None and labels and all(map(_is_value, labels)):
             problem_type = "regression"
         problem_type = problem_type or ("multi_label_classification" if several else "single_label_classification")
         widths = {len(label) for label in several if problem_type == "regression" or _is_vector(label)}
@@ -305,6 +305,13 @@ class Labels:
 def _written(label: Any) -> str:
     """Write a label as names are; 1.0 is 1, as tools write ids among which some are missing."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
+
+
+def _is_value(label: Any) -> bool:
+    """Whether a label is a number that is no id: 2.5, or as a table has it, 2.500."""
+    if isinstance(label, str):
+        return re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", label) is not None
+    return isinstance(label, float)
 
 
 def _is_id(name: str) -> bool:

@@ -13,18 +13,18 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
-from .config import DistilBertConfig
-from .data import Example
+from .data import Example, Labels
 from .errors import InputError
 from .model import Model
 from .pipelines.base import check_count
 from .pipelines.classification import TextClassification, ZeroShotClassification
 from .tokenizer import Tokenizer
 
-METRICS = {  # by which one checkpoint is better than another
-    "single_label_classification": "accuracy",
-    "multi_label_classification": "f1_micro",
-    "regression": "pearson",
+CLASSES = ("accuracy", "f1_micro", "f1_macro", "f1_weighted", "loss")
+METRICS = {  # by which one checkpoint may be better than another; the first is the usual one
+    "single_label_classification": CLASSES,
+    "multi_label_classification": ("f1_micro", *(name for name in CLASSES if name != "f1_micro")),
+    "regression": ("pearson", "spearman", "loss"),
 }
 AVERAGES = ("micro", "macro", "weighted")
 Z = statistics.NormalDist().inv_cdf(0.975)
@@ -111,11 +111,6 @@ def bootstrap(
     return {average: (float(low), float(high)) for average, (low, high) in ends.items()}
 
 
-def problem_type_of(config: DistilBertConfig) -> str:
-    """Give what a config says that its labels are, or what their number implies."""
-    return config.problem_type or ("regression" if config.num_labels == 1 else "single_label_classification")
-
-
 def predict(
     model: Model, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int | None = None
 ) -> Tensor:
@@ -135,9 +130,8 @@ def evaluate(
     model: Model, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int | None = None
 ) -> dict[str, Any]:
     """Measure a classifier on examples: see `predict` and `measure`."""
-    config = model.config
-    labels = [config.id2label[i] for i in range(config.num_labels)]
-    return measure(predict(model, tokenizer, examples, max_length), examples, problem_type_of(config), labels)
+    labels = Labels.of(model.config)
+    return measure(predict(model, tokenizer, examples, max_length), examples, labels.problem_type, labels.names)
 
 
 def evaluate_zero_shot(
@@ -152,6 +146,8 @@ def evaluate_zero_shot(
     for example in examples:
         if example.pair is not None:
             raise InputError(f"{example.place} is a pair: zero-shot classification takes a text alone")
+        if not example.text:
+            raise InputError(f"{example.place}: the text is empty: there is nothing to classify")
     options = {} if template is None else {"hypothesis_template": template}
     answers = pipe((example.text for example in examples), list(names), **options)
     predicted = np.array([names.index(answer["labels"][0]) for answer in answers])

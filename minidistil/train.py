@@ -15,10 +15,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import math
 import os
 import platform
+import shutil
 import signal
 import sys
 import time
@@ -42,6 +44,7 @@ from .files import find_files, write_files, write_json
 from .layout import Batch, Layout
 from .model import DistilBertForSequenceClassification
 from .ops import attention
+from .pipelines.base import check_count
 from .tokenizer import Tokenizer
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps that is left, after the warm-up
@@ -52,9 +55,12 @@ SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps t
 FILL = 64  # tokens, and more in larger batches: what a batch is filled up to on a CPU in bfloat16
 PART = 32  # tokens of a sequence that fills up
 WRITTEN = [  # into the output folder
-    *("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "README.md"),
-    *("run.json", "log.jsonl", "checkpoint.pt", "bad-batch.jsonl"),
+    *("checkpoint.pt", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    *("README.md", "log.jsonl", "bad-batch.jsonl", "run.json"),
 ]
+PATIENCE = datetime.timedelta(days=7)  # while the first process evaluates, the others wait
+SKIPPED = 20  # steps in a row whose gradients overflow float16, which lowers its scale each time
+BLOCK = 10_000  # examples that are tokenized at once
 SHOW = 2.0  # seconds between two lines of progress
 
 
@@ -96,8 +102,8 @@ class Recipe:
             value = getattr(self, name)
             if not (name == "dropout" and value is None) and not 0 <= value < end:
                 raise InputError(f"{name} is {value!r}: expected a number of at least 0 and below {end}")
-        if not is_int(self.seed):
-            raise InputError(f"seed is {self.seed!r}: expected a whole number")
+        if not is_int(self.seed) or not 0 <= self.seed < 2**32:
+            raise InputError(f"seed is {self.seed!r}: expected a whole number of at least 0 and below {2**32}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule is {self.schedule!r}: expected one of {', '.join(SCHEDULES)}")
         if self.dtype not in ("float32", "bfloat16", "float16"):
@@ -151,7 +157,8 @@ class Processes:
     def joined(self, device: torch.device) -> Iterator[None]:
         """Let the processes talk to each other."""
         if self.count > 1:
-            torch.distributed.init_process_group("nccl" if device.type == "cuda" else "gloo")
+            backend = "nccl" if device.type == "cuda" else "gloo"
+            torch.distributed.init_process_group(backend, timeout=PATIENCE)
         try:
             yield
         finally:
@@ -167,6 +174,17 @@ class Processes:
         if self.count > 1:
             torch.distributed.all_reduce(values)
         return values
+
+    def first_does(self, act: Callable[[], None], device: torch.device) -> None:
+        """Let the first process act, and all go on when it has, or none where it was refused."""
+        refusal: Exception | None = None
+        if self.first:
+            try:
+                act()
+            except Exception as error:
+                refusal = error
+        if self.total(torch.tensor(float(refusal is not None), device=device)).item():
+            raise refusal or InputError("the first process could not begin, and says why")
 
     def wait(self) -> None:
         """Go on when all are here."""
@@ -235,6 +253,8 @@ def fine_tune(
     Under torchrun, the processes share the batches. `InputError` says which argument or row is wrong, and where
     the batch is that gave a loss which is not finite. Ctrl-C saves the state first, and is a KeyboardInterrupt.
     """
+    for name, value in (("eval_steps", eval_steps), ("save_steps", save_steps)):
+        check_count(name, value)
     processes = Processes.find()
     recipe = recipe or Recipe()
     output = Path(output)
@@ -248,28 +268,41 @@ def fine_tune(
     examples, unlabelled = kept.read(rows)
     if not examples:
         raise InputError(f"{', '.join(sources)}: none of the {unlabelled} rows has a label")
-    held, _ = kept.read(read_rows(eval_data, columns)) if eval_data is not None else ([], 0)
-    metric = recipe.metric or METRICS[kept.problem_type]
-    run = {
+    held, left_out = kept.read(read_rows(eval_data, columns)) if eval_data is not None else ([], 0)
+    if eval_data is not None and not held:
+        raise InputError(f"{eval_data}: none of the {left_out} rows has a label")
+    metric = recipe.metric or METRICS[kept.problem_type][0]
+    if metric not in METRICS[kept.problem_type]:
+        known = ", ".join(METRICS[kept.problem_type])
+        raise InputError(f"metric is {metric!r}: expected one of {known}, for {kept.problem_type}")
+    if recipe.metric is not None and eval_data is None:
+        raise InputError(f"metric is {metric!r}, but there is no eval_data to measure it on")
+    run: dict[str, Any] = {
         "command": command or "from Python",
         "base": str(base),
+        "revision": revision,
         "new_head": new_head,
         "data": {
             "train": sources,
             "examples": len(examples),
             "unlabelled": unlabelled,
             "eval": [str(eval_data)] if eval_data is not None else [],
+            "columns": dataclasses.asdict(columns or Columns()),
         },
-        "recipe": {**dataclasses.asdict(recipe), "metric": metric},
+        "recipe": {**_shown(recipe), "metric": metric, "eval_steps": eval_steps},
         "model": _describe(model, kept),
         "machine": machine(where, processes.count),
         "versions": {"minidistil": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     meter = Meter(country, output)
-    if processes.first:
-        run["command"] = _claim(output, run, resume, overwrite)
     with processes.joined(where):
-        processes.wait()  # until the folder is ours
+        processes.first_does(lambda: run.update(command=_claim(output, run, resume, overwrite)), where)
+        if processes.first:
+            names = ", ".join(kept.names[:10]) + (
+                f" and {len(kept.names) - 10} more" if len(kept.names) > 10 else ""
+            )
+            out = f"; {unlabelled} rows without a label are left out" if unlabelled else ""
+            print(f"{len(examples):,} examples; {kept.problem_type}: {names}{out}", file=sys.stderr)
         trainer = Trainer(model.to(where), tokenizer, recipe, kept, examples, held, metric, output, processes)
         trainer.resume()
         if processes.first and not trainer.step:  # a part of a run would say too little
@@ -278,17 +311,26 @@ def fine_tune(
         if processes.first:
             run |= {"progress": trainer.progress(), "emissions": meter.stop()}
             run["evaluation"] = [{"data": str(eval_data), **trainer.final()}] if held else []
-            write_files(output, {"run.json": lambda path: write_json(path, run)})
             write_card(output, run)
-            (output / "checkpoint.pt").unlink(missing_ok=True)
+            write_files(output, {"run.json": lambda path: write_json(path, run)})
+            (output / "checkpoint.pt").unlink(missing_ok=True)  # last: until then, it can be resumed
         processes.wait()
     return run
 
 
+def _shown(recipe: Recipe) -> dict[str, Any]:
+    """Give a recipe as plain values, without the size that another replaces."""
+    values = dataclasses.asdict(recipe)
+    del values["batch_size" if recipe.batch_tokens is not None else "batch_tokens"]
+    return values
+
+
 def _device(device: str | torch.device | None, processes: Processes) -> torch.device:
-    if device is None and torch.cuda.is_available():
-        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"
-    where = parse_device("cpu" if device is None else device)
+    if device is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if processes.count > 1 and str(device) == "cuda":
+        device = f"cuda:{int(os.environ.get('LOCAL_RANK', 0))}"  # each process has its own
+    where = parse_device(device)
     if where.type == "cuda":
         torch.cuda.set_device(where)
     return where
@@ -361,11 +403,14 @@ def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) 
     if resume and overwrite:
         raise InputError("resume and overwrite contradict each other: give one")
     there = output / "run.json"
+    if output.is_dir():
+        for left in output.glob(".saving-*"):  # by a run that was killed while it wrote
+            shutil.rmtree(left, ignore_errors=True)
     if resume and there.exists():
         before = read_json(there)
-        if "progress" in before:
+        if "progress" in before and not (output / "checkpoint.pt").exists():
             raise InputError(f"{output} holds a run that is finished: there is nothing to resume")
-        for key in ("base", "new_head", "data", "recipe", "model"):
+        for key in ("base", "revision", "new_head", "data", "recipe", "model"):
             if before.get(key) != json.loads(json.dumps(run[key])):
                 raise InputError(
                     f"{there} has another {key}: {before.get(key)}; to resume it, give the same again"
@@ -373,7 +418,9 @@ def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) 
         return str(before["command"])
     if resume:
         raise InputError(f"{output} holds no run to resume: there is no run.json")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not overwrite:
+    if output.is_dir() and Path(str(run["base"])).is_dir() and output.samefile(str(run["base"])):
+        raise InputError(f"{output} is what the run starts from: choose another folder")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (overwrite and there.exists()):
         hint = "resume it (--resume), or begin anew (--overwrite)" if there.exists() else "choose another folder"
         raise InputError(f"{output} is not empty: {hint}")
     for name in WRITTEN:
@@ -415,12 +462,18 @@ class Trainer:
         self.step = 0
         self.best: tuple[float, int] | None = None
         self.seen = {"examples": 0, "tokens": 0, "seconds": 0.0}
+        self.skipped = 0  # steps in a row
         self.stop = _Stop()
 
     def steps(self) -> list[int]:
         """Give how many steps each epoch has; the last may be cut."""
         whole, part = divmod(self.recipe.epochs, 1)
-        counts = [len(self.plan(epoch)) for epoch in range(int(whole) + (part > 0))]
+        epochs = range(int(whole) + (part > 0))
+        if self.recipe.batch_tokens is None:
+            batches = math.ceil(len(self.lengths) / self.recipe.batch_size)
+            counts = [math.ceil(batches / self.recipe.gradient_accumulation_steps) for _ in epochs]
+        else:
+            counts = [len(self.plan(epoch)) for epoch in epochs]
         return [*counts[: int(whole)], *(max(1, round(part * count)) for count in counts[int(whole) :])]
 
     def plan(self, epoch: int) -> list[list[list[int]]]:
@@ -450,7 +503,8 @@ class Trainer:
                         due = self.step % eval_steps == 0 if eval_steps else ends
                         if self.held and (due or self.step == total):
                             log({"step": self.step, **self._judge()})
-                        self._maybe_save(ends or self.step % save_steps == 0)
+                        best = self.best is not None and self.best[1] == self.step
+                        self._maybe_save(ends or best or self.step % save_steps == 0)
                 done += count
             progress.end()
         if not self.held and self.processes.first:
@@ -478,7 +532,8 @@ class Trainer:
         parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         norm = nn.utils.clip_grad_norm_(parameters, self.recipe.max_grad_norm).item()
         value = self.processes.total(loss).item()
-        if not math.isfinite(value) or not (math.isfinite(norm) or self.scaler.is_enabled()):
+        self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
+        if not math.isfinite(value) or self.skipped > (SKIPPED if self.scaler.is_enabled() else 0):
             raise InputError(
                 f"step {self.step + 1} of {total} has the loss {value} and a gradient of length {norm}: its batch "
                 f"is in {self._keep(batches)}; is the learning rate, {self.recipe.learning_rate}, too high?"
@@ -490,8 +545,8 @@ class Trainer:
         self.seen["examples"] += count
         self.seen["tokens"] += tokens
         seconds = time.perf_counter() - begin
-        found = {"loss": value, "learning_rate": rate, "grad_norm": norm, "tokens": tokens, "seconds": seconds}
-        return {"step": self.step, **found}
+        found = {"loss": value, "learning_rate": rate, "tokens": tokens, "seconds": seconds}
+        return {"step": self.step, **found, "grad_norm": norm if math.isfinite(norm) else None}
 
     def _alone(self) -> contextlib.AbstractContextManager[None]:
         """Let gradients add up before the processes exchange them."""
@@ -503,7 +558,8 @@ class Trainer:
         ids: list[Sequence[int]] = [self.ids[i] for i in chosen]
         if self.fill:  # sequences whose logits nobody reads
             missing = _missing(sum(map(len, ids)))
-            ids += [[self.tokenizer.pad_id] * min(PART, missing - i) for i in range(0, missing, PART)]
+            part = min(PART, self.model.config.max_position_embeddings)
+            ids += [[self.tokenizer.pad_id] * min(part, missing - i) for i in range(0, missing, part)]
         batch = Batch.from_lists(ids).to(self.model.device)
         with self.autocast:
             logits = self.module(batch)[: len(chosen)]
@@ -573,21 +629,23 @@ class Trainer:
             "best": self.best,
             "seen": self.seen,
         }
-        write_files(self.output, {"checkpoint.pt": lambda path: torch.save(state, path)})
+        write_files(self.output, {"checkpoint.pt": lambda path: _save_state(path, state)})
 
     def resume(self) -> None:
         """Go on from the saved state, if there is one."""
         path = self.output / "checkpoint.pt"
-        if not path.exists():
-            return
         try:
-            state = torch.load(path, map_location=self.model.device, weights_only=True)
-            self.model.load_state_dict(state["model"])
-            self.optimizer.load_state_dict(state["optimizer"])
-            self.scaler.load_state_dict(state["scaler"])
-            self.step, self.best, self.seen = state["step"], state["best"], state["seen"]
+            if path.exists():
+                state = torch.load(path, map_location=self.model.device, weights_only=True)
+                self.model.load_state_dict(state["model"])
+                self.optimizer.load_state_dict(state["optimizer"])
+                self.scaler.load_state_dict(state["scaler"])
+                self.step, self.best, self.seen = state["step"], state["best"], state["seen"]
         except Exception as error:  # torch.load has many
             raise InputError(f"{path} is not a state to go on from: {error}") from error
+        steps = self.processes.total(torch.tensor(float(self.step), device=self.model.device)).item()
+        if steps != self.step * self.processes.count:
+            raise InputError(f"{path} is not there for every process: the folder must be one that all of them see")
 
 
 def attention_float32(
@@ -611,16 +669,23 @@ def _encode(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) 
     ids = [array("i") for _ in examples]
     for paired in (False, True):
         chosen = [i for i, example in enumerate(examples) if (example.pair is not None) == paired]
-        if chosen:
+        for block in (chosen[start : start + BLOCK] for start in range(0, len(chosen), BLOCK)):
             found = tokenizer.encode(
-                [examples[i].text for i in chosen],
-                [examples[i].pair or "" for i in chosen] if paired else None,
+                [examples[i].text for i in block],
+                [examples[i].pair or "" for i in block] if paired else None,
                 max_length=max_length,
-                names=[examples[i].place for i in chosen],
+                names=[examples[i].place for i in block],
             )
-            for i, sequence in zip(chosen, found.ids, strict=True):
+            for i, sequence in zip(block, found.ids, strict=True):
                 ids[i] = array("i", sequence)
     return ids
+
+
+def _save_state(path: Path, state: Mapping[str, Any]) -> None:
+    try:
+        torch.save(state, path)
+    except RuntimeError as error:  # what torch makes of a full disk
+        raise OSError(error) from error
 
 
 def _write(path: Path, text: str) -> None:

@@ -95,6 +95,11 @@ def test_training_is_measured_beside_the_trainers(capsys):
     assert report["parameters"] == sum(p.numel() for p in minidistil.from_pretrained(OURS).parameters())
 
 
+def test_training_needs_enough_examples(tmp_path):
+    with pytest.raises(InputError, match="has 128 examples: 5 steps need 160"):
+        bench.bench_training("no model is looked for", str(PAIRS), steps=5)
+
+
 def test_a_training_process_that_fails_says_why():
     with pytest.raises(InputError, match="this went wrong"):
         bench._training(["python3", "-c", "raise SystemExit('this went wrong')"])

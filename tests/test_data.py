@@ -493,6 +493,8 @@ FOUND = {
     "cells": (["b|a", " c", "", "-"], MULTI, Labels(("a", "b", "c"), MULTI)),
     "cells, unless told": (["b|a", "c"], None, Labels(("b|a", "c"), SINGLE)),
     "floats": ([0.5, 2.0, -1.0], None, NUMBER),
+    "decimals in a table": (["4.200", "-.5", "-"], None, NUMBER),
+    "decimals and names": (["4.2", "five"], None, Labels(("4.2", "five"), SINGLE)),
     "floats and none": ([0.5, None], None, NUMBER),
     "floats that are ids": ([1.0, 2.0], SINGLE, Labels(("LABEL_0", "LABEL_1", "LABEL_2"), SINGLE)),
     "a float among ids": ([1.0, 0, 2], None, Labels(("LABEL_0", "LABEL_1", "LABEL_2"), SINGLE)),

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import twins
 
-from minidistil import DistilBertConfig, Tokenizer, evaluate, pipeline
+from minidistil import Tokenizer, evaluate, pipeline
 from minidistil.data import Example
 from minidistil.errors import InputError
 from minidistil.pipelines import ZeroShotClassification
@@ -345,13 +345,6 @@ def test_a_model_in_training_is_measured_without_dropout_and_trains_on(tokenizer
     assert [module.training for module in model.modules()] == before
 
 
-def test_a_problem_is_what_the_config_says_or_its_labels_imply():
-    one, two = {0: "stars"}, {0: "no", 1: "yes"}
-    assert evaluate.problem_type_of(DistilBertConfig(id2label=one)) == REGRESSION
-    assert evaluate.problem_type_of(DistilBertConfig(id2label=two)) == SINGLE
-    assert evaluate.problem_type_of(DistilBertConfig(id2label=one, problem_type=MULTI)) == MULTI
-
-
 @pytest.mark.parametrize("template", [None, "this is {} ."])
 def test_zero_shot_is_measured_as_the_pipeline_answers(tokenizer, template):
     pipe = pipeline("zero-shot-classification", model=twins()[0], tokenizer=tokenizer)
@@ -426,5 +419,13 @@ def test_the_metric_of_each_problem_is_measured(problem_type):
     examples = known([(float(i),) if labels == ["stars"] else one_hot(i % 3) for i in range(6)])
     logits = torch.arange(6.0 * len(labels)).view(6, -1).sin()
     result = evaluate.measure(logits, examples, problem_type, labels)
-    metric = evaluate.METRICS[problem_type]
-    assert evaluate.score(result, metric) == result[metric]["value"]
+    for metric in evaluate.METRICS[problem_type]:
+        value = result[metric] if metric == "loss" else result[metric]["value"]
+        assert evaluate.score(result, metric) == (-value if metric == "loss" else value)
+
+
+def test_an_empty_text_has_no_class_and_is_named_by_its_place(tokenizer):
+    pipe = pipeline("zero-shot-classification", model=twins()[0], tokenizer=tokenizer)
+    example = Example("", None, (1.0, 0.0), "texts.csv, line 7")
+    with pytest.raises(InputError, match=r"texts.csv, line 7: the text is empty"):
+        evaluate.evaluate_zero_shot(pipe, [example], ["a", "b"])

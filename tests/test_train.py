@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import resource
 import shutil
 import signal
 import subprocess
@@ -190,7 +191,7 @@ WRONG = {
     "warmup_ratio": 1.0,
     "weight_decay": -0.1,
     "dropout": 1.0,
-    "seed": 0.5,
+    "seed": 2**32,
     "schedule": "steep",
     "dtype": "int8",
 }
@@ -484,18 +485,20 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(encoder, text
 def test_a_full_disk_leaves_the_last_state(encoder, texts, tmp_path, monkeypatch, finished):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "save_steps": 3, "device": "cpu"}
-    save, count = torch.save, []
+    save = Trainer._save
+    most = resource.getrlimit(resource.RLIMIT_FSIZE)
 
-    def full(state, path):
-        count.append(path)
-        if len(count) == 2:
-            path.write_bytes(b"half of it")
-            raise OSError(28, "No space left on device")
-        save(state, path)
+    def full(self):
+        """From the second time on, no file may be longer than 20 kB: what torch sees is as on a full disk."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]) if self.step > 3 else most)
+        try:
+            save(self)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, most)
 
     with monkeypatch.context() as patched:
-        patched.setattr(torch, "save", full)
-        with pytest.raises(minidistil.CheckpointError, match="No space left"):
+        patched.setattr(Trainer, "_save", full)
+        with pytest.raises(minidistil.CheckpointError, match="cannot write to"):
             fine_tune(encoder, texts, output, **options)
     assert torch.load(output / "checkpoint.pt", weights_only=True)["step"] == 3
     fine_tune(encoder, texts, output, resume=True, **options)
@@ -543,6 +546,69 @@ def test_another_recipe_cannot_resume(encoder, texts, tmp_path, monkeypatch):
     stop_at_once(monkeypatch, encoder, texts, output, recipe=QUICK)
     with pytest.raises(InputError, match=r"has another recipe: .*give the same again"):
         fine_tune(encoder, texts, output, recipe=Recipe(epochs=9), device="cpu", resume=True)
+
+
+def test_what_was_killed_at_its_very_end_can_still_be_finished(encoder, texts, tmp_path, finished, monkeypatch):
+    output = tmp_path / "out"
+    options = {"recipe": QUICK, "eval_data": texts, "device": "cpu"}
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_card", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fine_tune(encoder, texts, output, **options)
+    (output / ".saving-abc").mkdir()  # as kill -9 leaves it
+    fine_tune(encoder, texts, output, resume=True, **options)
+    assert {path.name for path in output.iterdir()} == {path.name for path in finished[0].iterdir()}
+    assert_equal(output, finished[0])
+
+
+def test_what_is_no_run_is_never_overwritten(encoder, texts, tmp_path):
+    (tmp_path / "README.md").write_text("Dear Ada", encoding="utf-8")
+    with pytest.raises(InputError, match="is not empty: choose another folder"):
+        fine_tune(encoder, texts, tmp_path, recipe=QUICK, device="cpu", overwrite=True)
+    base = shutil.copytree(encoder, tmp_path / "base")
+    with pytest.raises(InputError, match="is what the run starts from"):
+        fine_tune(base, texts, base, recipe=QUICK, device="cpu", overwrite=True)
+    assert_equal(base, encoder)
+
+
+@pytest.mark.parametrize("name", ["save_steps", "eval_steps"])
+def test_steps_are_counted_from_one(encoder, texts, tmp_path, name):
+    with pytest.raises(InputError, match=f"{name} is 0"):
+        fine_tune(encoder, texts, tmp_path / "out", device="cpu", **{name: 0})
+
+
+def test_an_evaluation_needs_labels_and_a_metric_an_evaluation(encoder, texts, tmp_path):
+    path = write(tmp_path / "test.jsonl", [{"text": "good", "label": -1}])
+    with pytest.raises(InputError, match=r"test.jsonl: none of the 1 rows has a label"):
+        fine_tune(encoder, texts, tmp_path / "out", eval_data=path, device="cpu")
+    with pytest.raises(InputError, match="there is no eval_data to measure it on"):
+        fine_tune(encoder, texts, tmp_path / "out", recipe=Recipe(metric="loss"), device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_processes_go_on_together_or_not_at_all(encoder, texts, tmp_path, monkeypatch):
+    two = Processes(1, 2)
+    monkeypatch.setattr(Processes, "total", lambda self, values: values + 1)
+    with pytest.raises(InputError, match="the first process could not begin"):
+        two.first_does(lambda: None, torch.device("cpu"))
+    trainer = trainer_of(encoder, texts, tmp_path, QUICK)
+    trainer.processes = two
+    with pytest.raises(InputError, match="is not there for every process"):
+        trainer.resume()
+
+
+def test_gradients_that_overflow_float16_are_skipped_but_not_for_ever(encoder, texts, tmp_path, monkeypatch):
+    trainer = trainer_of(encoder, texts, tmp_path, Recipe(dtype="float16"))
+    infinite = torch.tensor(float("inf"))
+    monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: infinite)
+    for _ in range(module.SKIPPED):
+        assert trainer.take_step([[0, 1]], 100)["grad_norm"] is None
+    with pytest.raises(InputError, match="a gradient of length inf"):
+        trainer.take_step([[0, 1]], 100)
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_shows_its_batch(encoder, texts, tmp_path):
@@ -629,6 +695,11 @@ def test_the_command_trains_and_measures(encoder, texts, tmp_path, capsys):
     assert found["confusion"] == run["evaluation"][0]["metrics"]["confusion"]
 
 
+def test_the_card_says_what_started_many_processes(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    assert cli._program() == ["torchrun", "--nproc-per-node", "4", "-m", "minidistil"]
+
+
 def test_the_command_says_how_to_resume(encoder, texts, tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise module.Interrupted("stopped after step 3: --resume goes on from there")
@@ -637,9 +708,8 @@ def test_the_command_says_how_to_resume(encoder, texts, tmp_path, capsys, monkey
     assert (
         cli.main(["train", str(encoder), str(texts), "--output", str(tmp_path / "out"), "--device", "cpu"]) == 130
     )
-    assert (
-        capsys.readouterr().err == "minidistil: interrupted: stopped after step 3: --resume goes on from there\n"
-    )
+    expected = "minidistil: interrupted: stopped after step 3: --resume goes on from there"
+    assert capsys.readouterr().err.splitlines()[-1] == expected
 
 
 def test_zero_shot_is_measured_with_the_labels_of_the_data(tmp_path, capsys):
@@ -658,3 +728,8 @@ def test_zero_shot_is_measured_with_the_labels_of_the_data(tmp_path, capsys):
     assert "1 rows without a label are left out" in printed.err
     assert cli.main(["eval", str(folder), data, "--template", "it was {}"]) == 2
     assert "--template goes with --zero-shot" in capsys.readouterr().err
+    assert cli.main(["eval", str(folder), data, "--zero-shot", "--max-length", "9"]) == 2
+    assert "--max-length goes without --zero-shot" in capsys.readouterr().err
+    ids = str(write(tmp_path / "ids.jsonl", [{"text": "a film", "label": 0}]))
+    assert cli.main(["eval", str(folder), ids, "--zero-shot"]) == 2
+    assert "ids.jsonl, line 1: the label is 0: --zero-shot needs the name of a class" in capsys.readouterr().err

@@ -30,6 +30,7 @@ TASKS: dict[str, type[Pipeline]] = {
     "ner": TokenClassification,
     "question-answering": QuestionAnswering,
 }
+DEFAULTS = {"zero-shot-classification": "minidistil-mnli"}  # the models that come with the project
 
 
 def pipeline(
@@ -44,15 +45,17 @@ def pipeline(
 ) -> Pipeline:
     """Make a pipeline for a task, by its name in `TASKS`.
 
-    model: a name as for `from_pretrained`, or a model. tokenizer: likewise; None: the model's own. revision:
-    of the model's repository. device: -1 is the CPU, a number that CUDA device; None: CUDA where there is one,
-    and where a given model is. defaults: arguments of every call, see `run` of each task. `InputError` for what
-    does not fit together.
+    model: a name as for `from_pretrained`, or a model; None: the task's own, see `DEFAULTS`. tokenizer: likewise;
+    None: the model's own. revision: of the model's repository. device: -1 is the CPU, a number that CUDA device;
+    None: CUDA where there is one, and where a given model is. defaults: arguments of every call, see `run` of each
+    task. `InputError` for what does not fit together.
     """
     if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
     if model is None:
-        raise InputError("model is missing: expected a folder, a Hub id or a model")
+        if task not in DEFAULTS:
+            raise InputError("model is missing: expected a folder, a Hub id or a model")
+        model = DEFAULTS[task]
     TASKS[task].check_arguments(defaults)  # before a long download
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
