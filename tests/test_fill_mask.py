@@ -11,7 +11,7 @@ import torch
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from places import MINILM, needs_minilm
+from places import OURS
 from twins import assert_same
 
 import minidistil
@@ -237,9 +237,9 @@ def test_a_model_may_have_more_words_than_its_tokenizer(checkpoint):
     assert max(tokens(mine(TEXTS[0], top_k=len(VOCAB) + 3))) == len(VOCAB) + 2
 
 
-@needs_minilm
 def test_a_real_vocabulary_is_read_as_by_transformers(checkpoint):
-    vocab = tuple((MINILM / "vocab.txt").read_text(encoding="utf-8").splitlines())
+    words = json.loads((OURS / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
+    vocab = tuple(sorted(words, key=words.get))
     mine, other = (make(checkpoint(vocab=vocab)) for make in (ours, theirs))
     texts = ["The capital of France is [MASK].", "I don't [MASK] it's na\u00efve \u2013 [MASK]!", *TEXTS]
     assert_same(mine(texts, top_k=50), other(texts, top_k=50))

@@ -9,7 +9,7 @@ import tokenizers
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from places import MINILM, needs_minilm
+from places import OURS
 
 from minidistil import CheckpointError, InputError, Tokenizer
 
@@ -198,7 +198,6 @@ def test_both_forms_of_files_give_the_same_ids(folders, name):
     assert load_ids(folders["vocab.txt", name], texts) == load_ids(folders["tokenizer.json", name], texts)
 
 
-@needs_minilm
 @thorough
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), LIMITS, st.sampled_from(TRUNCATIONS))
 def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_length, truncation):
@@ -209,10 +208,9 @@ def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_len
 
 @pytest.fixture(scope="module")
 def real():
-    return load_both(MINILM)
+    return load_both(OURS)
 
 
-@needs_minilm
 def test_every_character_has_the_ids_of_transformers(real):
     ours, theirs = real
     characters = [chr(code) for code in range(0x3400) if unicodedata.category(chr(code)) != "Cs"]

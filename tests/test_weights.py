@@ -1,0 +1,113 @@
+"""The checkpoint that comes with the project is what its card says."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+import torch
+import transformers
+from places import OURS, ROOT, SHARED
+from safetensors.torch import load_file
+
+import minidistil
+from minidistil.data import Labels, read_rows
+from minidistil.evaluate import evaluate, predict
+
+SAMPLE = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
+DEV = {
+    "MultiNLI 1.0 dev, matched": SHARED / "data" / "nli" / "mnli_dev_matched.jsonl.gz",
+    "MultiNLI 1.0 dev, mismatched (without 2 pairs)": SHARED / "data" / "nli" / "mnli_dev_mismatched.jsonl.gz",
+    "SNLI 1.0 dev": SHARED / "data" / "nli" / "snli_dev.jsonl.gz",
+}
+
+
+@pytest.fixture(scope="module")
+def run():
+    return json.loads((OURS / "run.json").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def model():
+    return minidistil.from_pretrained("minidistil-mnli")
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return minidistil.Tokenizer.from_pretrained("minidistil-mnli")
+
+
+def examples_of(model, path):
+    return Labels.of(model.config).read(read_rows(path))[0]
+
+
+def test_the_file_is_in_float16_and_the_model_in_float32(model):
+    tensors = load_file(OURS / "model.safetensors")
+    assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
+    assert (OURS / "model.safetensors").stat().st_size < 46e6
+    assert model.config.dtype == "float32"
+    assert model.dtype == minidistil.from_pretrained(OURS, dtype="auto").dtype == torch.float32
+    assert list(model.config.id2label.values()) == ["ENTAILMENT", "NEUTRAL", "CONTRADICTION"]
+
+
+def test_the_card_has_every_figure_of_the_run(run):
+    card = (OURS / "README.md").read_text(encoding="utf-8")
+    for found in run["evaluation"]:
+        assert f"### {found['data']}" in card.replace("\\", "")
+        assert f"| {found['metrics']['accuracy']['value'] * 100:.1f} % |" in card
+    assert run["command"] in card
+    assert f"{run['progress']['tokens']:,}" in card
+
+
+def test_the_logs_of_the_runs_lie_beside_it(run):
+    logs = [read_rows_of_log(path) for path in sorted(OURS.glob("log-*.jsonl.gz"))]
+    assert sum(len(log) for log in logs) == run["progress"]["steps"]
+    assert sum(line["tokens"] for log in logs for line in log) == run["progress"]["tokens"]
+
+
+def read_rows_of_log(path):
+    import gzip
+
+    with gzip.open(path, "rt", encoding="utf-8") as lines:
+        return [line for line in map(json.loads, lines) if "loss" in line]
+
+
+def test_real_pairs_get_transformers_logits(model, tokenizer):
+    rows = read_rows(SAMPLE)
+    batch = tokenizer([row.text for row in rows], [row.pair for row in rows])
+    peer = transformers.AutoModelForSequenceClassification.from_pretrained(OURS).eval()
+    ids, mask = batch.padded()
+    with torch.inference_mode():
+        expected = peer(input_ids=ids, attention_mask=mask).logits
+        torch.testing.assert_close(model(batch), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+
+
+def test_it_is_the_default_of_zero_shot_classification_from_any_folder(tmp_path):
+    code = "import minidistil; print(minidistil.pipeline('zero-shot-classification')('A match.', 'sports, war'))"
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert re.match(r"\{'sequence': 'A match.', 'labels': \['(sports|war)', '(war|sports)'\]", done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", DEV)
+def test_accuracy_is_what_the_card_says_and_transformers_answers_the_same(run, model, tokenizer, name):
+    if not DEV[name].exists():
+        pytest.skip(f"the data are not at {DEV[name]}")
+    examples = examples_of(model, DEV[name])
+    (said,) = (found["metrics"] for found in run["evaluation"] if found["data"] == name)
+    measured = evaluate(model, tokenizer, examples)
+    # another processor may round a logit over the edge
+    assert measured["accuracy"]["value"] == pytest.approx(said["accuracy"]["value"], abs=3 / len(examples))
+
+    mine = predict(model, tokenizer, examples)
+    peer = transformers.pipeline(
+        "text-classification", str(OURS), device="cpu", top_k=None, function_to_apply="none"
+    )
+    pairs = [{"text": example.text, "text_pair": example.pair} for example in examples]
+    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i]["text"]) + len(pairs[i]["text_pair"]))
+    answers = peer([pairs[i] for i in order], batch_size=32, truncation=True)
+    for i, answer in zip(order, answers, strict=True):
+        assert answer[0]["label"] == model.config.id2label[int(mine[i].argmax())], pairs[i]

@@ -1,0 +1,86 @@
+"""Measure the checkpoint that was made on the development sets, and write its card and the runs' logs beside it.
+
+    python measure.py FOLDER DEV INFERENCE ALL zero-shot-*.json
+
+DEV is a folder of data sets; INFERENCE and ALL are the two runs that made the checkpoint; the rest is what
+`minidistil eval --zero-shot --json` printed for the runs that left each set out.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import minidistil
+from minidistil.card import write_card
+from minidistil.data import Labels, read_rows
+from minidistil.evaluate import evaluate
+
+DEV = {
+    "mnli_dev_matched": "MultiNLI 1.0 dev, matched",
+    "mnli_dev_mismatched": "MultiNLI 1.0 dev, mismatched (without 2 pairs)",
+    "snli_dev": "SNLI 1.0 dev",
+}
+
+
+def main(folder: str, dev: str, first: str, second: str, *answers: str) -> None:
+    """Measure, and write."""
+    runs = [json.loads(Path(run, "run.json").read_text(encoding="utf-8")) for run in (first, second)]
+    model, tokenizer = (
+        minidistil.from_pretrained(folder, dtype="float32"),
+        minidistil.Tokenizer.from_pretrained(folder),
+    )
+    labels = Labels.of(model.config)
+    found: list[dict[str, Any]] = []
+    for name, title in DEV.items():
+        examples, _ = labels.read(read_rows(Path(dev, f"{name}.jsonl.gz")))
+        found.append({"data": title, "at": "float32", "metrics": evaluate(model, tokenizer, examples)})
+        print(title, found[-1]["metrics"]["accuracy"], flush=True)
+    held, _ = labels.read(read_rows(runs[1]["data"]["eval"][0]))
+    chosen = {"data": "held out of the training pairs", "at": "float32; the recipe was chosen on these"}
+    found.append({**chosen, "metrics": evaluate(model, tokenizer, held)})
+    for path in answers:
+        metrics = json.loads(Path(path).read_text(encoding="utf-8"))
+        title = f"{Path(path).stem.removeprefix('zero-shot-')}, zero-shot"
+        template = metrics.pop("template")
+        found.append(
+            {"data": title, "at": f"a run that saw nothing of this set, by {template!r}", "metrics": metrics}
+        )
+    run = {
+        **runs[1],
+        "base": "sentence-transformers/all-MiniLM-L6-v2",
+        "new_head": True,
+        "language": "en",
+        "license": "apache-2.0",
+        "command": "\n".join(
+            [*(run["command"] for run in runs), f"python average.py {first} {second} averaged --share 0.7"]
+        ),
+        "data": {
+            "train": [name for run in runs for name in run["data"]["train"]],
+            "examples": f"{runs[0]['data']['examples']:,}, then {runs[1]['data']['examples']:,}",
+            "unlabelled": runs[0]["data"]["unlabelled"] + runs[1]["data"]["unlabelled"],
+            "eval": runs[1]["data"]["eval"],
+        },
+        "recipe": {
+            name: value if (before := runs[0]["recipe"].get(name)) == value else f"{before}, then {value}"
+            for name, value in runs[1]["recipe"].items()
+            if not (name == "batch_size" and runs[1]["recipe"].get("batch_tokens"))  # which replaces it
+        },
+        "progress": {
+            key: sum(run["progress"][key] for run in runs)
+            for key in ("steps", "epochs", "examples", "tokens", "seconds")
+        },
+        "evaluation": found,
+    }
+    write_card(folder, run)
+    Path(folder, "run.json").write_text(json.dumps(run, ensure_ascii=False) + "\n", encoding="utf-8")
+    for source in (first, second):
+        with gzip.open(Path(folder, f"log-{Path(source).name}.jsonl.gz"), "wb") as log:
+            log.write(Path(source, "log.jsonl").read_bytes())
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
