@@ -172,4 +172,9 @@ def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Write a JSON file in the Hub's form."""
-    path.write_text(json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, in UTF-8."""
+    path.write_text(text, encoding="utf-8")

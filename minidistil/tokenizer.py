@@ -12,7 +12,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from .config import DistilBertConfig, is_int, read_json
 from .errors import CheckpointError, InputError
-from .files import Files, find_files, write_files, write_json
+from .files import Files, find_files, write_files, write_json, write_text
 from .layout import Batch
 
 LONGEST_WORD = 1000  # of a WordPiece: the library's time grows with the cube of a word's length
@@ -84,7 +84,7 @@ class Tokenizer:
         write_files(
             folder,
             {
-                "tokenizer.json": lambda path: _write_text(path, content),
+                "tokenizer.json": lambda path: write_text(path, content),
                 "tokenizer_config.json": lambda path: write_json(path, settings),
             },
         )
@@ -379,7 +379,3 @@ def _max_length(files: Files, settings: dict[str, Any]) -> int:
             f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected a length"
         )
     return int(min(*known, NO_LIMIT))
-
-
-def _write_text(path: Path, content: str) -> None:
-    path.write_text(content, encoding="utf-8")

@@ -40,7 +40,7 @@ from .config import DistilBertConfig, is_int, read_json
 from .data import Columns, Example, Labels, Row, plan_batches, read_rows
 from .errors import InputError
 from .evaluate import METRICS, evaluate, score
-from .files import find_files, write_files, write_json
+from .files import find_files, write_files, write_json, write_text
 from .layout import Batch, Layout
 from .model import DistilBertForSequenceClassification
 from .ops import attention
@@ -573,7 +573,7 @@ class Trainer:
         if self.processes.first:
             chosen = [dataclasses.asdict(self.examples[i]) for batch in batches for i in batch]
             lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in chosen)
-            write_files(self.output, {path.name: lambda place: _write(place, lines)})
+            write_files(self.output, {path.name: lambda place: write_text(place, lines)})
         return path
 
     def _judge(self) -> dict[str, Any]:
@@ -688,10 +688,6 @@ def _save_state(path: Path, state: Mapping[str, Any]) -> None:
         raise OSError(error) from error
 
 
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8")
-
-
 @contextlib.contextmanager
 def _log(output: Path, step: int, first: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Append to log.jsonl, after the lines up to a step; what a stopped run wrote after its last state goes."""
@@ -701,7 +697,7 @@ def _log(output: Path, step: int, first: bool) -> Iterator[Callable[[Mapping[str
     path = output / "log.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
-    write_files(output, {path.name: lambda place: _write(place, kept)})
+    write_files(output, {path.name: lambda place: write_text(place, kept)})
     with path.open("a", encoding="utf-8") as file:
 
         def write(record: Mapping[str, Any]) -> None:
