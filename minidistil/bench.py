@@ -71,12 +71,12 @@ def bench(model: str, pairs: str, *, base: bool = False, repeats: int = 7, batch
     """
     transformers = require("transformers", extra="peers")
     transformers.logging.set_verbosity_error()
-    premises, hypotheses = _read_pairs(pairs, batch)
+    premises, hypotheses = read_pairs(pairs, batch)
     with tempfile.TemporaryDirectory() as folder:
         if base:
-            _write_base(model, folder)
+            write_base(model, folder)
         where = folder if base else model
-        report: dict[str, Any] = {"machine": _machine(), "torch": torch.__version__}
+        report: dict[str, Any] = {"machine": machine_name(), "torch": torch.__version__}
         report |= {"transformers": transformers.__version__, "parameters": 0, "rows": []}
         print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}")
         report["product rate"], report["copy rate"] = product_rate(), copy_rate()
@@ -95,7 +95,8 @@ def _show(row: Row, report: dict[str, Any]) -> None:
     report["rows"].append({**row._asdict(), "ratio": row.ratio})
 
 
-def _read_pairs(path: str, count: int) -> tuple[list[str], list[str]]:
+def read_pairs(path: str, count: int) -> tuple[list[str], list[str]]:
+    """Give the premises and the hypotheses of a JSONL file, so many at most."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()[:count]
         records = [json.loads(line) for line in lines]
@@ -104,7 +105,7 @@ def _read_pairs(path: str, count: int) -> tuple[list[str], list[str]]:
         raise InputError(f"{path}: expected lines of JSON with premise and hypothesis: {error}") from error
 
 
-def _write_base(model: str, folder: str) -> None:
+def write_base(model: str, folder: str) -> None:
     """Write a checkpoint of DistilBERT base's size, with another one's tokenizer and labels."""
     small = from_pretrained(model, task="zero-shot-classification").config
     config = DistilBertConfig(vocab_size=small.vocab_size, id2label=small.id2label)
@@ -113,7 +114,8 @@ def _write_base(model: str, folder: str) -> None:
     Tokenizer.from_pretrained(model).save_pretrained(folder)
 
 
-def _machine() -> str:
+def machine_name() -> str:
+    """Say what this was measured on."""
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
@@ -215,13 +217,13 @@ def bench_training(
     does by itself. Both count the tokens of the texts alone.
     """
     transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
-    print(f"{_machine()}; torch {torch.__version__}; transformers {transformers.__version__}")
+    print(f"{machine_name()}; torch {torch.__version__}; transformers {transformers.__version__}")
     rows = [row for row in read_rows(data) if row.label not in UNLABELLED]
     if len(rows) < 2 * steps * batch_size:
         raise InputError(f"{data} has {len(rows)} examples: {steps} steps need {2 * steps * batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         if base:
-            _write_base(model, folder)
+            write_base(model, folder)
         else:
             _write_with_head(model, data, folder)
         code = "import sys; from minidistil import bench; bench.{}(*sys.argv[1:])"
@@ -231,7 +233,7 @@ def bench_training(
     ours, theirs = ([run["tokens"] / run["seconds"] for run in runs] for runs in results)
     state = 12 * results[0][0]["parameters"] / 1e6  # AdamW's two averages beside the weights, in float32
     memory = [statistics.median(run["memory"] for run in runs) - state for runs in results]
-    report: dict[str, Any] = {"machine": _machine(), "torch": torch.__version__, "rows": []}
+    report: dict[str, Any] = {"machine": machine_name(), "torch": torch.__version__, "rows": []}
     report |= {"transformers": transformers.__version__, "parameters": results[0][0]["parameters"]}
     report |= {"steps": steps, "batch size": batch_size, "dtype": dtype}
     micros = [1e6 / statistics.median(rates) for rates in (ours, theirs)]
@@ -328,16 +330,17 @@ def _say(tokens: list[int], seconds: float, model: torch.nn.Module) -> None:
     print(json.dumps(found))
 
 
-def product_operations(config: DistilBertConfig, lengths: list[int]) -> int:
-    """Count the operations of the products that a classifier needs for sequences of these lengths.
+def product_operations(config: DistilBertConfig, lengths: list[int], *, prunes: bool = True) -> int:
+    """Count the operations of the products that a classifier runs for sequences of these lengths.
 
-    Each product of (T, K) by (K, N) is 2 T K N. The last layer's output and feed-forward are asked for first
-    tokens only.
+    Each product of (T, K) by (K, N) is 2 T K N. prunes: the last layer's attention, output and feed-forward are
+    asked for first tokens only, which is all that the head reads.
     """
     tokens, width = sum(lengths), config.dim
     attend = 4 * width * sum(length * length for length in lengths)
     narrow = 2 * width * width + 4 * width * config.hidden_dim  # of a token: output and feed-forward
     last = 4 * width * tokens + len(lengths) * narrow
     full = attend + tokens * narrow
+    last = last if prunes else full
     head = 2 * len(lengths) * width * (width + config.num_labels)
     return config.n_layers * 6 * tokens * width * width + (config.n_layers - 1) * full + last + head

@@ -5,11 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from . import int8
 from . import model as models
 from .config import CHOICES, DistilBertConfig, is_int, read_json
 from .errors import CheckpointError, InputError
@@ -17,7 +18,7 @@ from .files import Files, find_files, write_files, write_json
 from .model import Model, draw
 from .ops import Ops
 from .repair import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
-from .weights import Stored, find_weights
+from .weights import INT8, Stored, find_weights
 
 M = TypeVar("M", bound=Model)
 
@@ -53,6 +54,7 @@ UNLABELLED: dict[type[Model], str] = {
     models.DistilBertForMultipleChoice: "multiple choice has one score for each choice",
     models.DistilBertForMaskedLM: "a masked language model has one score for each word",
 }
+FLOATS = "model.safetensors"
 SHOWN = 8  # how many names of a kind an error lists
 
 
@@ -72,8 +74,9 @@ def from_pretrained(
     name: a folder, a checkpoint of weights/, or a Hub id. task: a pipeline's task; None: the class that
     config.json names in `architectures`. revision: a branch, tag or commit of the Hub's repository.
     dtype: "float32", "bfloat16", "float16", "float64" or a torch.dtype; "auto": what the files say; None:
-    float32 on the CPU, "auto" elsewhere. device: None is the CPU. ops: the operations to use. new_head: leave the
-    head that the files may have, and draw another as transformers does, with torch's generator
+    float32 on the CPU, "auto" elsewhere; "int8": the blocks' products in 8 bits, all else in float32, for
+    answering only, see `int8.py`. device: None is the CPU. ops: the operations to use. new_head: leave the head
+    that the files may have, and draw another as transformers does, with torch's generator
     (`torch.manual_seed`). num_labels: how many labels the new head has; None: those of config.json.
 
     A BERT becomes the DistilBERT that it is when it is used with one segment. `CheckpointError` says which file,
@@ -100,7 +103,10 @@ def load(
     if ops is not None and not isinstance(ops, Ops):
         raise InputError(f"ops is {type(ops).__name__}: expected Ops(...)")
     where = parse_device("cpu" if device is None else device)
-    wanted = _wanted_dtype(dtype, where)
+    eight = dtype in ("int8", torch.int8)
+    if eight:
+        ops = int8.compose(ops)
+    wanted = torch.float32 if eight else _wanted_dtype(dtype, where)
     files = find_files(name, revision)
     config, bert = _read_config(files)
     if bert and not new_head:
@@ -111,13 +117,19 @@ def load(
         raise InputError(
             f"num_labels is {num_labels!r}, but only a new head can have another number: new_head=True"
         )
-    path, found = find_weights(files)
+    path, found = find_weights(files, int8=eight and not new_head)
     if config.n_layers > len(found):
         raise CheckpointError(f"{files}: n_layers is {config.n_layers}, but {path.name} has {len(found)} tensors")
     try:
         model = cls(config, device="meta")
     except CheckpointError as error:
         raise CheckpointError(f"{files.get('config.json')}: {error}") from error
+    if path.name == INT8:
+        if dtype not in (None, "auto", "int8", torch.int8) or new_head:
+            raise InputError(f"{path} is stored in 8 bits, for answering only: leave out dtype= and new_head=")
+        int8.quantize_model(model)
+        model.load_state_dict(_read_int8(path, found, model, where), strict=False, assign=True)
+        return model.eval().with_ops(**vars(ops if eight else int8.compose(ops)))
     tensors = _read(path, found, model, where, wanted, bert, new_head)
     if config.tie_word_embeddings and _differ(tensors.get(f"distilbert.{WORDS}"), tensors.get(PROJECTOR)):
         model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")
@@ -125,6 +137,8 @@ def load(
         _draw_heads(model, like=next(iter(tensors.values())))
     model.load_state_dict(tensors, strict=False, assign=True)
     model.eval()
+    if eight:
+        int8.quantize_model(model)
     return model if ops is None else model.with_ops(**vars(ops))
 
 
@@ -279,6 +293,27 @@ def _read(
     return {name: moved[source] for name, source in planned.sources.items()}
 
 
+def _read_int8(path: Path, found: Mapping[str, Stored], model: Model, device: torch.device) -> dict[str, Tensor]:
+    """Read what a quantized model, on the meta device, needs of a file that holds exactly that."""
+    kind: dict[torch.dtype, Any] = {torch.int8: "I8"}  # as the file calls it
+    tensors = int8.pack_up(model)
+    expected = {name: (list(part.shape), kind.get(part.dtype, part.dtype)) for name, part in tensors.items()}
+    wrong = [
+        f"{name} {found[name].shape} {found[name].dtype} (expected {shape} {dtype})"
+        for name, (shape, dtype) in expected.items()
+        if name in found and (found[name].shape, found[name].dtype) != (shape, dtype)
+    ]
+    kinds = (
+        ("missing", [name for name in expected if name not in found]),
+        ("unexpected", [name for name in found if name not in expected]),
+        ("of another shape or kind", wrong),
+    )
+    problems = "; ".join(f"{what}: {_some(names)}" for what, names in kinds if names)
+    if problems:
+        raise CheckpointError(f"{path} does not hold this model's weights in 8 bits; {problems}")
+    return int8.unpack(model, {name: found[name].read().to(device) for name in expected})
+
+
 def _fold(positions: Tensor, segments: Tensor) -> Tensor:
     """Add a BERT's first segment to each position: (positions, D), (segments, D) -> (positions, D)."""
     wide = torch.promote_types(positions.dtype, torch.float32)
@@ -320,19 +355,27 @@ def _some(names: list[str]) -> str:
 
 
 def save(model: Model, folder: str | Path) -> None:
-    """Write config.json and model.safetensors, in the parameters' own dtype, as transformers reads them."""
+    """Write config.json and model.safetensors, in the parameters' own dtype, as transformers reads them.
+
+    A model in 8 bits is written as model-int8.safetensors, and never beside the other: which one would be loaded?
+    """
     from safetensors.torch import save_file
 
     if model.device.type == "meta":
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
+    eight = model.ops.qkv is int8.PRODUCTS["qkv"] and any(True for _ in model.buffers())
     # named_parameters() gives parameters that are tied once, under the first of their names
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.named_parameters()}
+    found = int8.pack_up(model) if eight else dict(model.named_parameters())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+    file, other = (INT8, FLOATS) if eight else (FLOATS, INT8)
+    if Path(folder, other).exists():
+        raise InputError(f"{folder} holds a {other}, beside which {file} would mislead: choose another folder")
     dtype = str(model.dtype).removeprefix("torch.")
     config = dataclasses.replace(model.config, architectures=(type(model).__name__,), dtype=dtype)
     write_files(
         folder,
         {
-            "model.safetensors": lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+            file: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
             "config.json": lambda path: write_json(path, config.to_dict()),
         },
     )

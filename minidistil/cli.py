@@ -92,11 +92,14 @@ def _program() -> list[str]:
 def _located(options: argparse.Namespace, message: str) -> str:
     """Name the line of the input, or the text, where a pipeline names a place among its inputs."""
     source = getattr(options, "input", None)
+    done = getattr(options, "done", 0)
     place = r"\b(?:inputs|sequences)\[(\d+)\](?:\['(\w+)'\])?"
     if source is None:
         return re.sub(place, lambda match: f"the {match[2] or 'text'}", message)
     name = "stdin" if source == "-" else source
-    return re.sub(place, lambda match: f"{name}, line {int(match[1]) + 1}: the {match[2] or 'text'}", message)
+    return re.sub(
+        place, lambda match: f"{name}, line {done + int(match[1]) + 1}: the {match[2] or 'text'}", message
+    )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -159,6 +162,9 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--steps", type=int, help="of training, in each turn", **given)
     verb.add_argument("--base", action="store_true", help="random weights of base size", **given)
     verb.add_argument("--repeats", type=int, help="turns of each", **given)
+    verb.add_argument("--peers", action="store_true", help="answers: beside every runtime that is installed")
+    verb.add_argument("--texts", type=int, metavar="N", help="with --peers: how many are the bulk", **given)
+    verb.add_argument("--only", metavar="NAMES", help="with --peers: some of them, with commas between")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -182,6 +188,7 @@ def _verb(
     verb.add_argument("--input", metavar="FILE", help="many texts: one a line, or .jsonl; - is stdin")
     verb.add_argument("--jsonl", action="store_true", help="the input is JSONL, whatever its name")
     verb.add_argument("--output", metavar="FILE", help="where to write; the default is stdout")
+    verb.add_argument("--resume", action="store_true", help="go on after the lines that --output has")
     verb.add_argument("--json", action="store_true", help="answer in JSON, a line for each text")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return verb
@@ -341,14 +348,43 @@ def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
 
 
 def _check(options: argparse.Namespace) -> None:
+    options.done = 0  # lines of the input that a run before this one has answered
     if (options.text is None) == (options.input is None):
         raise InputError("give either one text or --input FILE")
     if options.input is None and (options.output is not None or options.jsonl):
         raise InputError("--output and --jsonl go with --input FILE")
+    if options.resume and (options.output is None or not Path(options.input or "").is_file()):
+        raise InputError("--resume goes with --input FILE and --output FILE: it goes on where that stopped")
     if options.input not in (None, "-") and not Path(options.input).exists():
         raise InputError(f"cannot read {options.input}: there is no such file")
     if options.output is not None:
         _check_output(Path(options.output), options.input)
+    if options.resume and Path(options.output).exists():
+        options.done, options.end = _answered(Path(options.output))
+        if options.done > (total := _count_lines(options.input)):
+            raise InputError(f"{options.output} has {options.done} answers, but {options.input} {total} lines")
+
+
+def _answered(path: Path) -> tuple[int, int]:
+    """Count the answers in an output, and say where the last whole one ends: a run may stop amid a line."""
+    count, end = 0, 0
+    with path.open("rb") as file:
+        for line in file:
+            if line.endswith(b"\n"):
+                count, end, last = count + 1, end + len(line), line
+    try:
+        if count:
+            json.loads(last)
+    except ValueError:
+        raise InputError(
+            f"{path}, line {count} is not an answer: --resume needs what a run before wrote"
+        ) from None
+    return count, end
+
+
+def _count_lines(path: str) -> int:
+    with Path(path).open("rb") as file:
+        return sum(1 for _ in file)
 
 
 def _check_output(path: Path, source: str) -> None:
@@ -408,6 +444,8 @@ def _records(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]
     try:
         with sys.stdin.buffer if options.input == "-" else Path(options.input).open("rb") as lines:
             for number, line in enumerate(lines, 1):
+                if number <= options.done:
+                    continue
                 where = f"{name}, line {number}"
                 yield _record(line.rstrip(b"\r\n"), _is_jsonl(options), where), where
     except OSError as error:
@@ -480,19 +518,21 @@ def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
 def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
     """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
     count, start, shown = 0, time.monotonic(), time.monotonic()
+    regular = Path(options.input).is_file()  # to count the lines of a pipe would be to lose them
+    total = _count_lines(options.input) - options.done if regular else None
     with _naming(options.output or "stdout"), contextlib.ExitStack() as stack:
         file: IO[str] | None = None
         for answer in answers:
             if file is None:  # only now: what the file held stays if there is no answer
-                file = _open_output(options.output, stack)
+                file = _open_output(options, stack)
             file.write(json.dumps(answer, ensure_ascii=False) + "\n")
             file.flush()
             count += 1
             if time.monotonic() - shown > 1:
                 shown = time.monotonic()
-                _show_progress(count, shown - start)
+                _show_progress(count, shown - start, total)
         if file is None:  # no texts, no answers
-            _open_output(options.output, stack)
+            _open_output(options, stack)
     _show_progress(count, time.monotonic() - start, end="\n")
 
 
@@ -507,17 +547,21 @@ def _naming(place: str) -> Iterator[None]:
         raise InputError(f"cannot write to {place}: {error.strerror}") from error
 
 
-def _open_output(path: str | None, stack: contextlib.ExitStack) -> IO[str]:
-    if path is None:
+def _open_output(options: argparse.Namespace, stack: contextlib.ExitStack) -> IO[str]:
+    if options.output is None:
         return sys.stdout
-    return stack.enter_context(Path(path).open("w", encoding="utf-8", errors="backslashreplace"))
+    if options.done:
+        os.truncate(options.output, options.end)
+    mode = "a" if options.done else "w"
+    return stack.enter_context(Path(options.output).open(mode, encoding="utf-8", errors="backslashreplace"))
 
 
-def _show_progress(count: int, seconds: float, end: str = "") -> None:
+def _show_progress(count: int, seconds: float, total: int | None = None, end: str = "") -> None:
     start = "\r" if sys.stderr.isatty() else ""
     end = end if sys.stderr.isatty() else "\n"
+    left = "" if not total or not count else f", {(total - count) * seconds / count:.0f} s left"
     print(
-        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} a second",
+        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} a second{left}",
         end=end,
         file=sys.stderr,
         flush=True,
@@ -595,7 +639,15 @@ def run_bench(options: argparse.Namespace) -> None:
 
     if (options.pairs is None) == (options.train is None):
         raise InputError("give either --pairs, to measure answers, or --train, to measure training")
-    if options.train is None:
+    if options.peers and options.train is not None:
+        raise InputError("--peers goes with --pairs: it measures answers")
+    if options.peers:
+        from .race import race
+
+        found = race(
+            options.model, options.pairs, **_given(options, "base", "repeats", "texts"), only=options.only
+        )
+    elif options.train is None:
         found = bench(options.model, options.pairs, **_given(options, "base", "repeats"))
     else:
         found = bench_training(options.model, options.train, **_given(options, "base", "steps", "repeats"))

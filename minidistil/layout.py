@@ -9,6 +9,8 @@ Letters in shapes: T tokens of a batch, n sequences, L padded length, D width of
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,36 +43,35 @@ class Layout:
     @classmethod
     def from_mask(cls, mask: Tensor) -> Layout:
         """Make the layout of a padded batch. mask: (n, L) bool on the CPU, True at real tokens, holes allowed."""
-        lengths = mask.sum(1)  # (n,)
-        picks = (lengths.cumsum(0) - lengths)[lengths > 0]
-        first = cls._build((lengths > 0)[:, None], picks=picks)
-        return cls._build(mask, first=first)
+        # cloned: they are views of one tensor, and a compiled model would be guarded by its shape
+        rows, positions = (x.clone() for x in mask.nonzero(as_tuple=True))
+        return cls._build(mask.sum(1).tolist(), rows, positions, mask.shape[1])
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int]) -> Layout:
         """Make the layout of sequences of these lengths, laid end to end."""
         if any(length < 0 for length in lengths):
             raise InputError(f"lengths are {list(lengths)}: none can be below 0")
-        columns = torch.arange(max(lengths, default=0))
-        return cls.from_mask(columns < torch.tensor(lengths, dtype=torch.int64)[:, None])
+        sizes = torch.tensor(lengths, dtype=torch.int64)  # (n,)
+        rows = torch.repeat_interleave(sizes)  # (T,): which sequence each token is of
+        positions = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[rows]
+        return cls._build(list(lengths), rows, positions, max(lengths, default=0))
 
     @classmethod
-    def _build(cls, mask: Tensor, *, first: Layout | None = None, picks: Tensor | None = None) -> Layout:
-        # cloned: they are views of one tensor, and a compiled model would be guarded by its shape
-        rows, positions = (x.clone() for x in mask.nonzero(as_tuple=True))
-        lengths = mask.sum(1)
-        starts = torch.zeros(len(mask) + 1, dtype=torch.int32)
-        starts[1:] = lengths.cumsum(0)
-        width = mask.shape[1]
-        longest = max(lengths.tolist(), default=0)
-        equal = bool((lengths == longest).all())
-        return cls(starts, starts, positions, rows * width + positions, width, longest, equal, first, picks)
+    def _build(cls, lengths: list[int], rows: Tensor, positions: Tensor, width: int) -> Layout:
+        starts = _starts(lengths)
+        there = [min(length, 1) for length in lengths]  # a first token, or none
+        filled = torch.tensor([i for i, one in enumerate(there) if one], dtype=torch.int64)
+        one, zeros, picks = _starts(there), torch.zeros_like(filled), starts[filled].long()
+        first = cls(one, one, zeros, filled, 1, max(there, default=0), len(set(there)) < 2, picks=picks)
+        slots, longest, equal = rows * width + positions, max(lengths, default=0), len(set(lengths)) < 2
+        return cls(starts, starts, positions, slots, width, longest, equal, first)
 
     def __len__(self) -> int:
         """How many sequences there are."""
         return len(self.starts_cpu) - 1
 
-    @property
+    @functools.cached_property
     def lengths(self) -> list[int]:
         """The length of each sequence."""
         return self.starts_cpu.diff().tolist()
@@ -162,9 +163,10 @@ class Batch:
     def _checked(cls, ids: Tensor, layout: Layout, truncated: int = 0, pad_id: int = 0) -> Batch:
         largest_id, largest_position = -1, -1
         if len(ids):
-            largest_id, largest_position = int(ids.max()), int(layout.positions.max())
-        if (ids < 0).any():
-            raise InputError(f"a token id is {int(ids.min())}: ids are 0 or more")
+            smallest_id, largest_id = (int(found) for found in ids.aminmax())
+            largest_position = int(layout.positions.max())
+            if smallest_id < 0:
+                raise InputError(f"a token id is {smallest_id}: ids are 0 or more")
         starts_masked = layout.first is not None and bool(layout.first.pick(layout.positions).any())
         return cls(ids, layout, largest_id, largest_position, starts_masked, truncated, pad_id)
 
@@ -237,6 +239,10 @@ def first_tokens(batch: Batch) -> Layout:
         raise InputError("a row starts with a masked position, but [CLS] must come first: pad on the right")
     assert batch.layout.first is not None  # only the layout of first tokens itself has none
     return batch.layout.first
+
+
+def _starts(lengths: list[int]) -> Tensor:
+    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
 
 
 def _move(tensor: Tensor, device: torch.device | str) -> Tensor:

@@ -210,7 +210,7 @@ class Model(nn.Module):
         if self.training and not changed.live:
             raise InputError("these operations hold a copy of the weights, for inference only: call eval() first")
         # a copy of the modules, but not of what they hold: parameters are shared, prepared states left out
-        memo: dict[int, Any] = {id(tensor): tensor for tensor in self.parameters()}
+        memo: dict[int, Any] = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
         memo |= {id(part.states): None for part in self.modules() if isinstance(part, Attention | FeedForward)}
         view = copy.deepcopy(self, memo)
         view._use(changed)
@@ -276,8 +276,9 @@ class DistilBertModel(Model):
 
     def encode(self, batch: Batch, queries: Layout | None = None) -> Tensor:
         """Give the last hidden state of every token, or of the queries' only: (T,) -> (Tq, D)."""
-        x = self.embeddings(batch.ids, batch.layout, self.ops)
-        return self.transformer(x, batch.layout, self.ops, queries)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and self.ops.live):  # a copy's gradients would be lost
+            x = self.embeddings(batch.ids, batch.layout, self.ops)
+            return self.transformer(x, batch.layout, self.ops, queries)
 
     def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Encode a Batch: (T, D); or padded ids and mask, both (n, L): (n, L, D), 0 at padding.

@@ -89,11 +89,13 @@ def attention_dense(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layo
     """
     groups = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
     shapes = [(len(list(group)), *lengths) for lengths, group in groups]  # of (n, Lq, L)
+    if len(shapes) == 1:
+        return _dense(shapes[0], q, k, v, dropout_p)
     of_q = q.split([n * length_q for n, length_q, _ in shapes])
     of_k = k.split([n * length_k for n, _, length_k in shapes])
     of_v = v.split([n * length_k for n, _, length_k in shapes])
     outputs = [_dense(*parts, dropout_p) for parts in zip(shapes, of_q, of_k, of_v, strict=True)]
-    return outputs[0] if len(outputs) == 1 else torch.cat([q[:0], *outputs])  # q[:0]: there may be no outputs
+    return torch.cat([q[:0], *outputs])  # q[:0]: there may be no outputs
 
 
 def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:

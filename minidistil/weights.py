@@ -26,6 +26,7 @@ FORMS = (  # as transformers looks for them
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
+INT8 = "model-int8.safetensors"  # of our own: what int8.py stores, which transformers must not take for its own
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
 POINTER = b"version https://git-lfs"  # what git leaves in a large file's place where git-lfs is not installed
 
@@ -38,12 +39,13 @@ class Stored(NamedTuple):
     read: Callable[[], Tensor]
 
 
-def find_weights(files: Files) -> tuple[Path, dict[str, Stored]]:
+def find_weights(files: Files, *, int8: bool = False) -> tuple[Path, dict[str, Stored]]:
     """Find a checkpoint's tensors, and the file that holds or lists them.
 
-    `CheckpointError` where files are missing, broken or not to be trusted.
+    int8: whether what is stored in 8 bits comes first, or after all else. `CheckpointError` where files are
+    missing, broken or not to be trusted.
     """
-    path = files.get(*FORMS)
+    path = files.get(*((INT8, *FORMS) if int8 else (*FORMS, INT8)))
     return path, _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
 
 

@@ -66,7 +66,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
 
 def test_a_batch_is_measured_against_transformers():
     report = {}
-    row = bench._batch(str(OURS), *bench._read_pairs(str(PAIRS), 4), repeats=1, report=report)
+    row = bench._batch(str(OURS), *bench.read_pairs(str(PAIRS), 4), repeats=1, report=report)
     assert row.ours > 0
     assert row.theirs > 0
     assert report["largest difference of a logit"] < 1e-5

@@ -57,6 +57,7 @@ def pipeline(
             raise InputError("model is missing: expected a folder, a Hub id or a model")
         model = DEFAULTS[task]
     TASKS[task].check_arguments(defaults)  # before a long download
+    loaded = isinstance(model, Model)
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
             raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
@@ -72,4 +73,6 @@ def pipeline(
         model = from_pretrained(files, task=task, dtype=dtype, device=where)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = Tokenizer.from_pretrained(tokenizer)
-    return TASKS[task](task, model, tokenizer, **defaults)
+    made = TASKS[task](task, model, tokenizer, **defaults)
+    made.owns_model = not loaded
+    return made

@@ -10,6 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
+from .. import packed
 from ..config import is_int
 from ..errors import CheckpointError, InputError
 from ..files import Files
@@ -19,7 +20,8 @@ from ..tokenizer import Tokenizer
 
 WINDOW = 1024  # how many inputs are sorted by length together, at most
 FIRST_WINDOW = 32  # and at first
-TOKENS = 4096  # how many tokens a batch has at most, if it has more than one sequence
+TOKENS = 2048  # how many tokens a batch has at most, if it has more than one sequence
+CUDA_TOKENS = 4096  # and on CUDA; a CPU's allocator gives larger results back, and asks for fresh pages each time
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last without effect: nothing is padded
 
 Answer: TypeAlias = dict[str, Any]
@@ -32,6 +34,7 @@ class Pipeline:
 
     model_class: type[Model]
     window = WINDOW  # less where an answer is large
+    owns_model = False  # whether nobody else has the model, who could train it
 
     def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
         """Wrap a model and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
@@ -44,6 +47,7 @@ class Pipeline:
         # an iterator serves every call
         self.defaults = {key: list(v) if isinstance(v, Iterator) else v for key, v in defaults.items()}
         self._warned = False
+        self._batches = 0
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Answer: the arguments are those of `run`, with the pipeline's own defaults."""
@@ -89,9 +93,11 @@ class Pipeline:
         """
         distinct = list(dict.fromkeys(sequences))
         found: dict[Ids, Tensor] = {}
-        for group in _groups([len(sequence) for sequence in distinct], batch_size):
+        most = CUDA_TOKENS if self.device.type == "cuda" else TOKENS
+        for group in _groups([len(sequence) for sequence in distinct], batch_size, most):
             chosen = [distinct[i] for i in group]
             batch = Batch.from_lists(chosen).to(self.device)
+            self._pack()
             with torch.inference_mode():
                 given = (outputs or self.outputs)(batch)
                 flat = torch.cat([output.flatten() for output in given]).float().cpu()  # waits once a batch
@@ -102,6 +108,15 @@ class Pipeline:
             parts = flat.split([output.numel() for output in given])
             found.update((ids, part.view(o.shape)) for ids, part, o in zip(chosen, parts, given, strict=True))
         return [found[sequence] for sequence in sequences]
+
+    def _pack(self) -> None:
+        """Lay the weights out for the processor before the second batch: for a first answer it would not pay."""
+        self._batches += 1
+        model = self.model
+        if self._batches != 2 or not self.owns_model or not packed.packable(model.ops):
+            return
+        if packed.works(model.device, model.dtype):
+            self.model = model.with_ops(**packed.PRODUCTS)
 
     def warn_of_cut(self, count: int, max_length: int) -> None:
         """Say once that texts are cut."""
@@ -188,12 +203,12 @@ def ranked(scores: Sequence[float]) -> list[int]:
     return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
 
 
-def _groups(lengths: list[int], batch_size: int | None) -> Iterator[list[int]]:
-    """Plan batches: which sequences go together, shortest first."""
+def _groups(lengths: list[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
+    """Plan batches: which sequences go together, shortest first, with so many tokens at most."""
     group: list[int] = []
     tokens = 0
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (tokens + lengths[i] > TOKENS or len(group) == batch_size):
+        if group and (tokens + lengths[i] > most or len(group) == batch_size):
             yield group
             group, tokens = [], 0
         group.append(i)

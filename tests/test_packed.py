@@ -1,0 +1,97 @@
+"""Packed products give the plain ones' answers, and refuse what would leave their copy of the weights behind."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from places import OURS
+from twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
+
+import minidistil
+from minidistil import Batch, InputError, Ops, Tokenizer, packed, pipeline
+
+pytestmark = pytest.mark.skipif(
+    not packed.works(torch.device("cpu"), torch.float32), reason="this torch has no oneDNN, which packs"
+)
+CLASSES = ["DistilBertModel", "DistilBertForTokenClassification", "DistilBertForMaskedLM"]
+CLASSES += ["DistilBertForQuestionAnswering", "DistilBertForSequenceClassification"]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_every_logit_is_the_plain_models(name):
+    plain = twins(name)[0]
+    fast = plain.with_ops(**packed.PRODUCTS)
+    for form in FORMS:
+        for length in LENGTHS:
+            batch = Batch.from_padded(*inputs(form, length, plain.config.vocab_size))
+            with torch.inference_mode():
+                expected, found = plain(batch), fast(batch)
+            assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_every_head_stands_on_a_packed_encoder(name):
+    plain = ours(theirs(labels(2), name))
+    fast = plain.with_ops(**packed.PRODUCTS)
+    batch = Batch.from_lists([[1, 2, 3], [4], [5, 6]])
+    with torch.inference_mode():
+        expected, found = plain(batch), fast(batch)
+    if name == "DistilBertForQuestionAnswering":
+        expected, found = torch.cat([*expected]), torch.cat([*found])
+    assert torch.allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.skipif(not packed.works(torch.device("cpu"), torch.bfloat16), reason="no bfloat16 products here")
+def test_bfloat16_errs_no_more_than_plain_bfloat16():
+    plain, exact = twins("plain", torch.bfloat16)[0], twins("plain", torch.float64)[0]
+    fast = plain.with_ops(**packed.PRODUCTS)
+    errors = []
+    for form in FORMS:
+        for length in LENGTHS:  # those of 512 are cut into parts where a product narrows
+            batch = Batch.from_padded(*inputs(form, length, 1000))
+            with torch.inference_mode():
+                truth = exact(batch)
+                errors.append(torch.stack([(model(batch).double() - truth).flatten() for model in (plain, fast)]))
+    theirs_, ours_ = torch.cat(errors, 1).square().mean(1).sqrt()
+    assert ours_ <= 1.5 * theirs_
+
+
+def test_a_batch_without_a_token_is_answered():
+    fast = twins()[0].with_ops(**packed.PRODUCTS)
+    with torch.inference_mode():
+        assert fast(Batch.from_lists([[], []])).isfinite().all()
+
+
+def test_no_gradient_is_lost_in_silence():
+    fast = twins()[0].with_ops(**packed.PRODUCTS)
+    hidden = fast.distilbert(Batch.from_lists([[1, 2]]))
+    assert not hidden.requires_grad
+    with pytest.raises(InputError, match="cannot be trained"):
+        fast.train()
+
+
+def test_what_oneDNN_has_no_product_for_is_refused():
+    with pytest.raises(InputError, match=r"packed products work in float32.*not in torch\.float64 on cpu here"):
+        twins("plain", torch.float64)[0].with_ops(**packed.PRODUCTS)
+
+
+def test_products_of_the_users_own_are_not_replaced():
+    assert packed.packable(Ops())
+    assert not packed.packable(Ops(linear=packed.PRODUCTS["linear"]))
+
+
+def test_a_pipeline_packs_what_it_loaded_before_its_second_batch():
+    pipe = pipeline("text-classification", model=OURS, device="cpu")
+    first = pipe("One text.")
+    assert packed.packable(pipe.model.ops)
+    again = pipe("One text.")
+    assert pipe.model.ops.linear is packed.PRODUCTS["linear"]
+    assert again[0]["score"] == pytest.approx(first[0]["score"], abs=1e-6)
+
+
+def test_a_pipeline_leaves_a_model_that_others_have_as_it_is():
+    model = minidistil.from_pretrained(OURS)
+    pipe = pipeline("text-classification", model=model, tokenizer=Tokenizer.from_pretrained(OURS))
+    for _ in range(3):
+        pipe("One text.")
+    assert pipe.model is model
