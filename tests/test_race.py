@@ -53,6 +53,7 @@ def test_transformers_runs_padded(folder, monkeypatch, name):
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # of the runtimes' own converters
 @pytest.mark.parametrize("contender", peers.CONTENDERS, ids=lambda found: f"{found.name} {found.precision}")
 def test_every_runtime_computes_the_same_model(tmp_path, contender):
     minidistil.from_pretrained(OURS).save_pretrained(tmp_path)
