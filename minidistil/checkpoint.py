@@ -228,15 +228,15 @@ def _wanted_dtype(dtype: str | torch.dtype | None, device: torch.device) -> torc
     """Give the dtype to load; None for what the files say."""
     if dtype is None and device.type == "cpu":
         return torch.float32
-    return None if dtype is None or dtype == "auto" else parse_dtype(dtype)
+    return None if dtype is None or dtype == "auto" else parse_dtype(dtype, "int8")
 
 
-def parse_dtype(dtype: str | torch.dtype) -> torch.dtype:
-    """Give the torch.dtype of a name, if it is one that models compute in."""
+def parse_dtype(dtype: str | torch.dtype, *others: str) -> torch.dtype:
+    """Give the torch.dtype of a name, if it is one that models compute in. others: what else may be asked for."""
     name = str(dtype).removeprefix("torch.")
     names = [choice for choice in CHOICES["dtype"] if choice]
     if name not in names:
-        raise InputError(f"dtype is {name!r}: expected one of {', '.join(names)}")
+        raise InputError(f"dtype is {name!r}: expected one of {', '.join([*names, *others])}")
     return getattr(torch, name)
 
 

@@ -184,7 +184,7 @@ def _verb(
     verb.add_argument("--model", help=models, required=not shipped)
     verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
     verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
-    verb.add_argument("--dtype", help="float32, bfloat16, float16 or float64", **given)
+    verb.add_argument("--dtype", help="float32, bfloat16, float16, float64 or int8", **given)
     verb.add_argument("--input", metavar="FILE", help="many texts: one a line, or .jsonl; - is stdin")
     verb.add_argument("--jsonl", action="store_true", help="the input is JSONL, whatever its name")
     verb.add_argument("--output", metavar="FILE", help="where to write; the default is stdout")
@@ -232,7 +232,7 @@ def _add_eval(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--max-length", type=int, metavar="N", help="tokens that texts are cut to", **given)
     verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
     verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
-    verb.add_argument("--dtype", help="float32, bfloat16, float16 or float64", **given)
+    verb.add_argument("--dtype", help="float32, bfloat16, float16, float64 or int8", **given)
     verb.add_argument("--json", action="store_true", help="one line of JSON")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
