@@ -363,7 +363,7 @@ def save(model: Model, folder: str | Path) -> None:
 
     if model.device.type == "meta":
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
-    eight = model.ops.qkv is int8.PRODUCTS["qkv"] and any(True for _ in model.buffers())
+    eight = any(isinstance(part, int8.Linear8) for part in model.modules())
     # named_parameters() gives parameters that are tied once, under the first of their names
     found = int8.pack_up(model) if eight else dict(model.named_parameters())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
