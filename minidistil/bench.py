@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from .config import DistilBertConfig
 from .data import UNLABELLED, Labels, read_rows
 from .errors import InputError, require
 from .model import DistilBertForSequenceClassification
+from .peers import peak_memory
 from .tokenizer import Tokenizer
 from .train import Processes, Recipe, Trainer, prepare
 
@@ -122,15 +123,20 @@ def machine_name() -> str:
 def product_rate() -> float:
     """Give the best rate of a float32 product at DistilBERT base's shapes, in operations a second."""
     x, weight = torch.randn(1024, 768), torch.randn(3072, 768)
-    seconds = [_seconds(lambda: torch.nn.functional.linear(x, weight)) for _ in range(20)]
-    return 2 * 1024 * 768 * 3072 / min(seconds)
+    return 2 * 1024 * 768 * 3072 / least_seconds(lambda: torch.nn.functional.linear(x, weight), 20)
 
 
 def copy_rate() -> float:
     """Give the best rate of a copy in memory, in bytes read and written a second."""
     x = torch.ones(2**26)
     out = torch.empty_like(x)
-    return 2 * x.nbytes / min(_seconds(lambda: out.copy_(x)) for _ in range(10))
+    return 2 * x.nbytes / least_seconds(lambda: out.copy_(x), 10)
+
+
+def least_seconds(call: Callable[[], Any], repeats: int) -> float:
+    """Give the least time that a call takes, after a first one that does not count."""
+    call()
+    return min(_seconds(call) for _ in range(repeats))
 
 
 def _seconds(call: Callable[[], Any]) -> float:
@@ -142,13 +148,18 @@ def _seconds(call: Callable[[], Any]) -> float:
 def _take_turns(calls: Sequence[Callable[[], Any]], repeats: int) -> list[list[Any]]:
     """Call each in turn, in an order that rotates, and give the results of each; one round is a warm-up."""
     results: list[list[Any]] = [[] for _ in calls]
-    for turn in range(repeats + 1):
-        for place in range(len(calls)):
-            i = (turn + place) % len(calls)
-            result = calls[i]()
-            if turn:
-                results[i].append(result)
+    for turn, i in turns(len(calls), repeats + 1):
+        result = calls[i]()
+        if turn:
+            results[i].append(result)
     return results
+
+
+def turns(count: int, rounds: int) -> Iterator[tuple[int, int]]:
+    """Say whose turn it is, as round and place among `count`: each once a round, another first in each."""
+    for turn in range(rounds):
+        for place in range(count):
+            yield turn, (turn + place) % count
 
 
 def _start_up(model: str, repeats: int) -> list[Row]:
@@ -322,11 +333,9 @@ def train_steps_of_transformers(model: str, data: str, steps: str, batch_size: s
 
 
 def _say(tokens: list[int], seconds: float, model: torch.nn.Module) -> None:
-    """Print what a process measured, as JSON. Its peak memory is what Linux counts since it began, in MB."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    peak = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
+    """Print what a process measured, as JSON."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    found = {"tokens": sum(tokens), "seconds": seconds, "memory": peak, "parameters": parameters}
+    found = {"tokens": sum(tokens), "seconds": seconds, "memory": peak_memory(), "parameters": parameters}
     print(json.dumps(found))
 
 

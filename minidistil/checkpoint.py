@@ -125,7 +125,7 @@ def load(
     except CheckpointError as error:
         raise CheckpointError(f"{files.get('config.json')}: {error}") from error
     if path.name == INT8:
-        if dtype not in (None, "auto", "int8", torch.int8) or new_head:
+        if new_head or not (eight or dtype in (None, "auto")):
             raise InputError(f"{path} is stored in 8 bits, for answering only: leave out dtype= and new_head=")
         int8.quantize_model(model)
         model.load_state_dict(_read_int8(path, found, model, where), strict=False, assign=True)

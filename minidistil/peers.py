@@ -42,6 +42,11 @@ class Contender(NamedTuple):
     pads: bool = True  # or lays tokens end to end
     prunes: bool = False  # whether its last layer computes first tokens only
 
+    @property
+    def title(self) -> str:
+        """What a report calls it."""
+        return f"{self.name} {self.precision}"
+
 
 def by_count(sequences: Sequences) -> Iterator[Sequences]:
     """Cut sequences into batches of so many, in the order that they have."""
@@ -255,7 +260,7 @@ def find(name: str, precision: str) -> Contender:
     for contender in CONTENDERS:
         if (contender.name, contender.precision) == (name, precision):
             return contender
-    known = ", ".join(f"{contender.name} {contender.precision}" for contender in CONTENDERS)
+    known = ", ".join(contender.title for contender in CONTENDERS)
     raise InputError(f"there is no {name} {precision}: expected one of {known}")
 
 

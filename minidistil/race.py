@@ -24,12 +24,12 @@ import numpy as np
 import torch
 
 from . import int8, packed
-from .bench import copy_rate, machine_name, product_operations, read_pairs, write_base
+from .bench import copy_rate, least_seconds, machine_name, product_operations, read_pairs, turns, write_base
 from .checkpoint import from_pretrained
 from .config import DistilBertConfig
 from .errors import Error, InputError, MissingDependency
 from .layout import Batch
-from .peers import CONTENDERS, Contender
+from .peers import CONTENDERS, Contender, by_count
 from .tokenizer import Tokenizer
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
@@ -124,7 +124,7 @@ class Worker:
     @property
     def name(self) -> str:
         """What the report calls it."""
-        return f"{self.contender.name} {self.contender.precision}"
+        return self.contender.title
 
 
 def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[Worker]:
@@ -132,7 +132,7 @@ def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[Worke
     wanted = [part.strip().lower() for part in only.split(",")] if only else [""]
     workers = []
     for contender in CONTENDERS:
-        if not any(part in f"{contender.name} {contender.precision}".lower() for part in wanted):
+        if not any(part in contender.title.lower() for part in wanted):
             continue
         try:
             workers.append(Worker(contender, folder))
@@ -175,22 +175,19 @@ def _case(
     config: DistilBertConfig,
     report: dict[str, Any],
 ) -> None:
-    tokens, times = (
-        sum(map(len, sequences)),
-        8 if len(sequences) == 1 else 1,
-    )  # a server's texts come one after another
+    tokens = sum(map(len, sequences))
+    times = 8 if len(sequences) == 1 else 1  # a server's texts come one after another
     for worker in workers:
         worker.ask(case=case, ids=sequences[:256], times=1)  # to warm up, and to choose kernels for these lengths
         worker.ask(case=case, ids=sequences, times=0)
     seconds: dict[str, list[float]] = {worker.name: [] for worker in workers}
     memory: dict[str, float] = {}
-    for turn in range(repeats):
-        for place in range(len(workers)):
-            worker = workers[(turn + place) % len(workers)]
-            time.sleep(PAUSE)
-            found = worker.ask(case=case, times=times)
-            seconds[worker.name].append(found["seconds"])
-            memory[worker.name] = found["memory"]
+    for _, i in turns(len(workers), repeats):
+        worker = workers[i]
+        time.sleep(PAUSE)
+        found = worker.ask(case=case, times=times)
+        seconds[worker.name].append(found["seconds"])
+        memory[worker.name] = found["memory"]
     medians = {name: statistics.median(runs) for name, runs in seconds.items()}
     print(f"\n{case}: {tokens:,} tokens")
     print(f"  {'':<32} {'ms':>9} {'IQR':>7} {'tokens/s':>9} {'ceiling':>7} {'MB':>7} {'error':>8} {'/ ours':>7}")
@@ -220,10 +217,9 @@ def _spread(runs: list[float]) -> float:
 
 def executed(contender: Contender, config: DistilBertConfig, sequences: list[list[int]]) -> int:
     """Count the operations of the products that a contender runs: what it pads, and what it leaves out."""
-    count = 32 if contender.pads else len(sequences)
     total = 0
-    for begin in range(0, len(sequences), count):
-        lengths = [len(sequence) for sequence in sequences[begin : begin + count]]
+    for batch in by_count(sequences) if contender.pads else [sequences]:
+        lengths = [len(sequence) for sequence in batch]
         lengths = [max(lengths)] * len(lengths) if contender.pads else lengths
         total += product_operations(config, lengths, prunes=contender.prunes)
     return total
@@ -248,6 +244,7 @@ def _summary(report: dict[str, Any]) -> None:
             print(f"  {case:<34} " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()))
 
 
+@torch.inference_mode()
 def ceilings(config: DistilBertConfig) -> dict[str, float]:
     """Give the best rate of any product kernel here, in operations a second, over this model's shapes."""
     shapes = [(config.dim, 3 * config.dim), (config.dim, config.dim)]
@@ -257,7 +254,7 @@ def ceilings(config: DistilBertConfig) -> dict[str, float]:
         operations, seconds = 0.0, 0.0
         for inputs, outputs in shapes:
             operations += 2 * ROWS * inputs * outputs
-            seconds += min(_best(kernel) for kernel in _kernels(precision, inputs, outputs))
+            seconds += min(least_seconds(kernel, 12) for kernel in _kernels(precision, inputs, outputs))
         found[precision] = operations / seconds
     return found
 
@@ -278,14 +275,3 @@ def _kernels(precision: str, inputs: int, outputs: int) -> list[Callable[[], Any
         laid_out = packed.pack(lin)
         kernels.append(lambda: packed._product(x, laid_out, "none"))
     return kernels
-
-
-@torch.inference_mode()
-def _best(kernel: Callable[[], Any], repeats: int = 12) -> float:
-    kernel()
-    seconds = []
-    for _ in range(repeats):
-        begin = time.perf_counter()
-        kernel()
-        seconds.append(time.perf_counter() - begin)
-    return min(seconds)
