@@ -401,8 +401,10 @@ def _check_output(path: Path, source: str) -> None:
 
 
 def _pipeline(task: str, options: argparse.Namespace) -> Any:
+    from .packed import keep_memory
     from .pipelines import pipeline
 
+    keep_memory()
     return pipeline(task, options.model, **_given(options, "revision", "device", "dtype"))
 
 

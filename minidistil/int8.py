@@ -114,14 +114,16 @@ def qkv(x: Tensor, state: State) -> tuple[Tensor, ...]:
 
 
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
-    out = x.new_empty(len(x), len(state.bias))
+    out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
     rows = ROWS if x.is_cpu else max(1, len(x))
+    multiply = _onednn if state.onednn else _int_mm
     for some, place in zip(x.split(rows), out.split(rows), strict=True):
         whole, scale = quantize(some)
-        multiply = _onednn if state.onednn else _int_mm
-        y = torch.addcmul(state.bias, multiply(whole, state), scale)  # (rows, N) float32
-        place.copy_(F.gelu(y) if gelu else y)
-    return out
+        y = multiply(whole, state)  # (rows, N) float32
+        torch.addcmul(state.bias, y, scale, out=y if gelu else place)
+        if gelu:
+            torch.ops.aten.gelu.out(y, out=place)
+    return out.to(x.dtype)
 
 
 def _onednn(whole: Tensor, state: State) -> Tensor:

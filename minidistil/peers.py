@@ -81,18 +81,23 @@ def padded(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def ours(precision: str) -> Callable[[Path, int], Run]:
-    """This project, as its pipelines run it."""
+    """This project, as its command line runs it."""
 
     def load(folder: Path, threads: int) -> Run:
         torch.set_num_threads(threads)
+        packed.keep_memory()
         model = from_pretrained(folder, task="text-classification", dtype=precision)
         if packed.packable(model.ops):
             model = model.with_ops(**packed.PRODUCTS)
 
+        def logits(sequences: Sequences) -> torch.Tensor:
+            fill = packed.filler([len(sequence) for sequence in sequences])
+            batch = Batch.from_lists([*sequences, *([0] * length for length in fill)])
+            return model(batch)[: len(sequences)].float()
+
         def run(sequences: Sequences) -> np.ndarray:
             with torch.inference_mode():
-                logits = [model(Batch.from_lists(some)).float() for some in by_tokens(sequences)]
-                return torch.cat(logits).numpy()
+                return torch.cat([logits(some) for some in by_tokens(sequences)]).numpy()
 
         return run
 

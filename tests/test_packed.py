@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import platform
+import resource
+
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from places import OURS
 from twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
@@ -95,3 +100,43 @@ def test_a_pipeline_leaves_a_model_that_others_have_as_it_is():
     for _ in range(3):
         pipe("One text.")
     assert pipe.model is model
+
+
+@given(st.lists(st.integers(1, 300), min_size=1, max_size=400))
+def test_large_batches_are_filled_up_to_few_sizes(lengths):
+    fill = packed.filler(lengths)
+    assert all(1 <= length <= max(lengths) for length in fill)
+    whole = lengths + fill
+    if fill:
+        assert (sum(whole) % packed.TOKEN_STEP, len(whole) % packed.COUNT_STEP) == (0, 0)
+        assert sum(fill) < packed.TOKEN_STEP + packed.COUNT_STEP
+    elif sum(lengths) > packed.FEW and max(lengths) > packed.TOKEN_STEP:
+        assert (sum(whole) % packed.TOKEN_STEP, len(whole) % packed.COUNT_STEP) == (0, 0)
+    assert not fill or sum(lengths) > packed.FEW
+
+
+def test_a_stream_runs_in_few_sizes_and_answers_as_one_text_does(monkeypatch):
+    pipe = pipeline("text-classification", OURS)
+    texts = [f"{'many words ' * (i % 17)}and {i}." for i in range(300)]
+    seen = []
+    run = packed._product
+    monkeypatch.setattr(packed, "_product", lambda x, *rest: seen.append(len(x)) or run(x, *rest))
+    found = pipe(texts)
+    assert len({rows for rows in seen if rows > packed.FEW}) < 8
+    for i in (0, 16, 150, 299):
+        assert found[i]["score"] == pytest.approx(pipe(texts[i])[0]["score"], abs=1e-5)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another allocator, which is left as it is")
+def test_freed_memory_is_used_again():
+    packed.keep_memory()
+
+    def four_results() -> int:
+        """Of 16 MB each, freed together; how many pages came anew."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        results = [torch.ones(1 << 22) for _ in range(4)]
+        del results
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    four_results()
+    assert four_results() < 8192  # of 16,384

@@ -93,13 +93,15 @@ class Pipeline:
         """
         distinct = list(dict.fromkeys(sequences))
         found: dict[Ids, Tensor] = {}
-        most = CUDA_TOKENS if self.device.type == "cuda" else TOKENS
+        cuda = self.device.type == "cuda"
+        most = CUDA_TOKENS if cuda else TOKENS
         for group in _groups([len(sequence) for sequence in distinct], batch_size, most):
             chosen = [distinct[i] for i in group]
-            batch = Batch.from_lists(chosen).to(self.device)
+            fill = [] if cuda else packed.filler([len(sequence) for sequence in chosen])
+            batch = Batch.from_lists([*chosen, *((0,) * length for length in fill)]).to(self.device)
             self._pack()
             with torch.inference_mode():
-                given = (outputs or self.outputs)(batch)
+                given = (outputs or self.outputs)(batch)[: len(chosen)]
                 flat = torch.cat([output.flatten() for output in given]).float().cpu()  # waits once a batch
             if not flat.isfinite().all():
                 raise CheckpointError(
