@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import io
 import itertools
 import json
@@ -11,15 +10,17 @@ import os
 import re
 import shlex
 import sys
-import time
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any
+from typing import TYPE_CHECKING, Any
 
 from . import __version__
 from .errors import Error, InputError  # all else is imported when needed: --help takes no torch
+
+if TYPE_CHECKING:
+    from .stream import Sink, Source
 
 BAR = 24  # how wide the bar of a score of 1 is
 DATA = "labelled texts: a .jsonl, .csv or .tsv file, gzipped or not, or hub:NAME:SPLIT"
@@ -91,15 +92,11 @@ def _program() -> list[str]:
 
 def _located(options: argparse.Namespace, message: str) -> str:
     """Name the line of the input, or the text, where a pipeline names a place among its inputs."""
-    source = getattr(options, "input", None)
-    done = getattr(options, "done", 0)
+    source = getattr(options, "source", None)
     place = r"\b(?:inputs|sequences)\[(\d+)\](?:\['(\w+)'\])?"
     if source is None:
         return re.sub(place, lambda match: f"the {match[2] or 'text'}", message)
-    name = "stdin" if source == "-" else source
-    return re.sub(
-        place, lambda match: f"{name}, line {done + int(match[1]) + 1}: the {match[2] or 'text'}", message
-    )
+    return re.sub(place, lambda match: f"{source.place(int(match[1]))}: the {match[2] or 'text'}", message)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--repeats", type=int, help="turns of each", **given)
     verb.add_argument("--peers", action="store_true", help="answers: beside every runtime that is installed")
     verb.add_argument("--texts", type=int, metavar="N", help="with --peers: how many are the bulk", **given)
-    verb.add_argument("--only", metavar="NAMES", help="with --peers: some of them, with commas between")
+    verb.add_argument("--only", metavar="NAMES", help="with --peers: some of them, with commas between", **given)
+    verb.add_argument("--plot", metavar="FILE", help="with --peers: draw a picture, .svg or .png", **given)
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return parser
 
@@ -185,10 +183,11 @@ def _verb(
     verb.add_argument("--revision", help="a branch, tag or commit on the Hub", **given)
     verb.add_argument("--device", help="cpu, cuda, cuda:1, ...", **given)
     verb.add_argument("--dtype", help="float32, bfloat16, float16, float64 or int8", **given)
-    verb.add_argument("--input", metavar="FILE", help="many texts: one a line, or .jsonl; - is stdin")
+    verb.add_argument("--input", metavar="FILE", help="many texts: one a line, or .jsonl, or .csv; - is stdin")
     verb.add_argument("--jsonl", action="store_true", help="the input is JSONL, whatever its name")
-    verb.add_argument("--output", metavar="FILE", help="where to write; the default is stdout")
-    verb.add_argument("--resume", action="store_true", help="go on after the lines that --output has")
+    verb.add_argument("--text-column", metavar="NAME", help="of .jsonl and .csv input, what holds the text")
+    verb.add_argument("--output", metavar="FILE", help="where to write: .jsonl or .csv; the default is stdout")
+    verb.add_argument("--resume", action="store_true", help="go on after the answers that --output has")
     verb.add_argument("--json", action="store_true", help="answer in JSON, a line for each text")
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
     return verb
@@ -244,9 +243,9 @@ def _add_columns(verb: argparse.ArgumentParser) -> None:
 
 def zero_shot(options: argparse.Namespace) -> None:
     """Run the verb `zero-shot`."""
-    labels = None if options.labels is None else [label.strip() for label in options.labels.split(",")]
+    labels = None if options.labels is None else _split(options.labels)
     _check(options)
-    if labels is None and not _is_jsonl(options):
+    if labels is None and not (options.input and options.source.structured):
         raise InputError("--labels is missing: give the labels to choose from, with commas between")
     call = _given(options, "hypothesis_template", "multi_label")
     if options.input is None:
@@ -279,7 +278,7 @@ def fill_mask(options: argparse.Namespace) -> None:
     _check(options)
     call = _given(options, "top_k")
     if options.targets is not None:
-        call["targets"] = [word.strip() for word in options.targets.split(",")]
+        call["targets"] = _split(options.targets)
     pipe = _pipeline("fill-mask", options)
     if options.input is not None:
         _write(options, pipe(_texts(options), **call))
@@ -313,7 +312,7 @@ def tag(options: argparse.Namespace) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Run the verb `answer`."""
     _check(options)
-    if options.context is None and not _is_jsonl(options):
+    if options.context is None and not (options.input and options.source.structured):
         raise InputError("--context is missing: give the text that the answer is in")
     call = _given(options, "top_k", "handle_impossible_answer")
     pipe = _pipeline("question-answering", options)
@@ -342,13 +341,17 @@ def embed(options: argparse.Namespace) -> None:
     print(f"  {len(vector)} numbers, of length {length:.3f}: {' '.join(f'{x:.4f}' for x in vector[:6])} ...")
 
 
+def _split(names: str) -> list[str]:
+    """Give names that have commas between them."""
+    return [name.strip() for name in names.split(",")]
+
+
 def _given(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     """Give those of the options that the user gave."""
     return {name: value for name, value in vars(options).items() if name in names}
 
 
 def _check(options: argparse.Namespace) -> None:
-    options.done = 0  # lines of the input that a run before this one has answered
     if (options.text is None) == (options.input is None):
         raise InputError("give either one text or --input FILE")
     if options.input is None and (options.output is not None or options.jsonl):
@@ -359,36 +362,33 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"cannot read {options.input}: there is no such file")
     if options.output is not None:
         _check_output(Path(options.output), options.input)
-    if options.resume and Path(options.output).exists():
-        options.done, options.end = _answered(Path(options.output))
-        if options.done > (total := _count_lines(options.input)):
-            raise InputError(f"{options.output} has {options.done} answers, but {options.input} {total} lines")
+    if options.input is not None:
+        options.source, options.sink = _streams(options)
+    if options.text_column is not None and not (options.input and options.source.structured):
+        raise InputError("--text-column goes with --input of .jsonl or .csv")
 
 
-def _answered(path: Path) -> tuple[int, int]:
-    """Count the answers in an output, and say where the last whole one ends: a run may stop amid a line."""
-    count, end = 0, 0
-    with path.open("rb") as file:
-        for line in file:
-            if line.endswith(b"\n"):
-                count, end, last = count + 1, end + len(line), line
-    try:
-        if count:
-            json.loads(last)
-    except ValueError:
-        raise InputError(
-            f"{path}, line {count} is not an answer: --resume needs what a run before wrote"
-        ) from None
-    return count, end
+def _streams(options: argparse.Namespace) -> tuple[Source, Sink]:
+    """Give where texts come from and where answers go, beyond what an earlier run has done."""
+    from .stream import Sink, Source
+
+    source, sink = Source(options.input, options.jsonl), Sink(options.output)
+    if options.resume:
+        source.done = sink.answered()
+        total = source.count()
+        if total is not None and source.done > total:
+            raise InputError(f"{options.output} has {source.done} answers, but {options.input} {total} texts")
+    return source, sink
 
 
-def _count_lines(path: str) -> int:
-    with Path(path).open("rb") as file:
-        return sum(1 for _ in file)
+def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
+    options.sink.write(answers, options.source)
 
 
 def _check_output(path: Path, source: str) -> None:
     """Refuse before the model is loaded what could not be written after."""
+    if path.suffix.lower() in (".gz", ".tsv"):
+        raise InputError(f"--output {path}: answers are written as .jsonl or .csv")
     try:
         new = not path.exists()
         if source != "-" and not new and path.samefile(source):
@@ -435,45 +435,6 @@ def _width(text: str) -> int:
     return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 
 
-def _is_jsonl(options: argparse.Namespace) -> bool:
-    named = options.input is not None and options.input.lower().endswith((".jsonl", ".ndjson", ".json"))
-    return bool(options.input is not None and (options.jsonl or named))
-
-
-def _records(options: argparse.Namespace) -> Iterator[tuple[dict[str, Any], str]]:
-    """Read the input's lines: each as a record with its text, and where it stands."""
-    name = "stdin" if options.input == "-" else options.input
-    try:
-        with sys.stdin.buffer if options.input == "-" else Path(options.input).open("rb") as lines:
-            for number, line in enumerate(lines, 1):
-                if number <= options.done:
-                    continue
-                where = f"{name}, line {number}"
-                yield _record(line.rstrip(b"\r\n"), _is_jsonl(options), where), where
-    except OSError as error:
-        raise InputError(f"cannot read {name}: {error.strerror}") from error
-
-
-def _record(line: bytes, jsonl: bool, where: str) -> dict[str, Any]:
-    try:
-        text = line.decode("utf-8-sig" if where.endswith(", line 1") else "utf-8")
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where} is not UTF-8: {error}") from error
-    if not jsonl:
-        if where.endswith(", line 1") and re.match(r'\{\s*"(text|question)"\s*:', text):
-            raise InputError(f"{where} is JSON: give --jsonl, to read its text")
-        return {"text": text}
-    if not text.strip():
-        raise InputError(f"{where} is empty: expected a JSON object")
-    try:
-        record = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where} is not JSON: {error}") from error
-    if not isinstance(record, dict):
-        raise InputError(f"{where}: expected a JSON object with text, found {type(record).__name__}")
-    return record
-
-
 def _text(record: dict[str, Any], key: str, where: str) -> str:
     from .tokenizer import check_text
 
@@ -487,20 +448,26 @@ def _text(record: dict[str, Any], key: str, where: str) -> str:
 
 
 def _texts(options: argparse.Namespace) -> Iterator[str]:
-    return (_text(record, "text", where) for record, where in _records(options))
+    return (text for text, _, _ in _with_records(options))
+
+
+def _with_records(options: argparse.Namespace, key: str = "text") -> Iterator[tuple[str, dict[str, Any], str]]:
+    key = options.text_column or key
+    return ((_text(record, key, where), record, where) for record, where in options.source)
 
 
 def _questions(options: argparse.Namespace) -> Iterator[dict[str, str]]:
-    """Give questions with their contexts: lines of text are questions, lines of JSONL may bring a context."""
-    for record, where in _records(options):
-        question = _text(record, "question" if _is_jsonl(options) else "text", where)
+    """Give questions with their contexts: lines of text are questions, records may bring a context."""
+    for question, record, where in _with_records(options, "question" if options.source.structured else "text"):
         given = record if options.context is None else {"context": options.context, **record}
         yield {"question": question, "context": _text(given, "context", where)}
 
 
 def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) -> Iterator[tuple[str, list[str]]]:
-    for record, where in _records(options):
-        text, own = _text(record, "text", where), record.get("labels", labels)
+    for text, record, where in _with_records(options):
+        own = record.get("labels", labels)
+        if isinstance(own, str) and options.source.form != "jsonl":
+            own = _split(own)  # in a table's cell, as in --labels
         if not text:
             raise InputError(f"{where}: the text is empty: there is nothing to classify")
         if not isinstance(own, list) or not own or not all(isinstance(x, str) and x.strip() for x in own):
@@ -509,65 +476,12 @@ def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) ->
 
 
 def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
-    for record, where in _records(options):
-        text = _text(record, "text", where)
-        if record.get("text_pair") is None:
+    for text, record, where in _with_records(options):
+        pair = record.get("text_pair")
+        if pair is None or (pair == "" and options.source.form != "jsonl"):  # a table's empty cell
             yield text
         else:
             yield {"text": text, "text_pair": _text(record, "text_pair", where)}
-
-
-def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
-    """Write a JSON line for each answer, whole lines only, and say on stderr how far it is."""
-    count, start, shown = 0, time.monotonic(), time.monotonic()
-    regular = Path(options.input).is_file()  # to count the lines of a pipe would be to lose them
-    total = _count_lines(options.input) - options.done if regular else None
-    with _naming(options.output or "stdout"), contextlib.ExitStack() as stack:
-        file: IO[str] | None = None
-        for answer in answers:
-            if file is None:  # only now: what the file held stays if there is no answer
-                file = _open_output(options, stack)
-            file.write(json.dumps(answer, ensure_ascii=False) + "\n")
-            file.flush()
-            count += 1
-            if time.monotonic() - shown > 1:
-                shown = time.monotonic()
-                _show_progress(count, shown - start, total)
-        if file is None:  # no texts, no answers
-            _open_output(options, stack)
-    _show_progress(count, time.monotonic() - start, end="\n")
-
-
-@contextlib.contextmanager
-def _naming(place: str) -> Iterator[None]:
-    """Say where it was that could not be written, such as to a full disk."""
-    try:
-        yield
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise InputError(f"cannot write to {place}: {error.strerror}") from error
-
-
-def _open_output(options: argparse.Namespace, stack: contextlib.ExitStack) -> IO[str]:
-    if options.output is None:
-        return sys.stdout
-    if options.done:
-        os.truncate(options.output, options.end)
-    mode = "a" if options.done else "w"
-    return stack.enter_context(Path(options.output).open(mode, encoding="utf-8", errors="backslashreplace"))
-
-
-def _show_progress(count: int, seconds: float, total: int | None = None, end: str = "") -> None:
-    start = "\r" if sys.stderr.isatty() else ""
-    end = end if sys.stderr.isatty() else "\n"
-    left = "" if not total or not count else f", {(total - count) * seconds / count:.0f} s left"
-    print(
-        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} a second{left}",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )
 
 
 def train(options: argparse.Namespace) -> None:
@@ -583,7 +497,7 @@ def train(options: argparse.Namespace) -> None:
         options.output,
         recipe=Recipe(**_given(options, *names)),
         columns=_columns(options),
-        labels=None if options.labels is None else [label.strip() for label in options.labels.split(",")],
+        labels=None if options.labels is None else _split(options.labels),
         command=options.command,
         **call,
     )
@@ -643,12 +557,13 @@ def run_bench(options: argparse.Namespace) -> None:
         raise InputError("give either --pairs, to measure answers, or --train, to measure training")
     if options.peers and options.train is not None:
         raise InputError("--peers goes with --pairs: it measures answers")
+    of_peers = _given(options, "texts", "only", "plot")
+    if of_peers and not options.peers:
+        raise InputError(f"--{next(iter(of_peers))} goes with --peers")
     if options.peers:
         from .race import race
 
-        found = race(
-            options.model, options.pairs, **_given(options, "base", "repeats", "texts"), only=options.only
-        )
+        found = race(options.model, options.pairs, **_given(options, "base", "repeats"), **of_peers)
     elif options.train is None:
         found = bench(options.model, options.pairs, **_given(options, "base", "repeats"))
     else:

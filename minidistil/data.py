@@ -8,10 +8,11 @@ import gzip
 import json
 import random
 import re
+import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 from .config import DistilBertConfig, is_int
 from .errors import InputError, require
@@ -111,59 +112,75 @@ def _row(record: Mapping[str, Any], columns: tuple[str, str | None, str], place:
     return Row(record[text], None if pair is None else record[pair], record[label], place)
 
 
+def ending(name: str) -> str:
+    """Give the form that a file's name says, of it or of what is gzipped in it: jsonl, csv, tsv, or any other."""
+    found = name.lower().removesuffix(".gz").rpartition(".")[2]
+    return "jsonl" if found in ("ndjson", "json") else found
+
+
 def _from_file(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    ending = path.name.lower().removesuffix(".gz").rpartition(".")[2]
-    if ending in ("jsonl", "ndjson", "json"):
-        return _from_json(path)
-    if ending == "csv":
-        return _from_table(path, strict=True)
-    if ending == "tsv":
-        return _from_table(path, delimiter="\t", quoting=csv.QUOTE_NONE)
+    form = ending(path.name)
+    if form == "jsonl":
+        return ((record, f"{path}, line {number}") for number, record in enumerate(read_json(path), 1))
+    if form in ("csv", "tsv"):
+        return read_table(path, form)
     raise InputError(f"{path}: expected a name that ends in .jsonl, .csv or .tsv, or one of them with .gz")
 
 
-def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """Give a file's lines with their numbers, line ends included."""
-    number = 0
+def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
+    """Give a file's lines with their numbers, line ends included; None is stdin."""
+    name, number = path or "stdin", 0
     try:
-        with gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb") as lines:
+        with _open(path) as lines:
             for number, line in enumerate(lines, 1):
                 yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError as error:
-        raise InputError(f"{path}, line {number} is not UTF-8: {error}") from error
+        raise InputError(f"{name}, line {number} is not UTF-8: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {path}, after line {number}: {error}") from error
+        raise InputError(f"cannot read {name}, after line {number}: {error}") from error
 
 
-def _from_json(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    for number, line in _lines(path):
-        place = f"{path}, line {number}"
+def _open(path: Path | None) -> IO[bytes]:
+    if path is None:
+        return sys.stdin.buffer
+    return gzip.open(path) if path.name.lower().endswith(".gz") else path.open("rb")  # type: ignore[return-value]
+
+
+def read_json(path: Path | None) -> Iterator[dict[str, Any]]:
+    """Give the objects of a file of JSON lines; None is stdin."""
+    for number, line in read_lines(path):
+        place = f"{path or 'stdin'}, line {number}"
+        if not line.strip():
+            raise InputError(f"{place} is empty: expected a JSON object")
         try:
             record = json.loads(line)
         except (ValueError, RecursionError) as error:
             raise InputError(f"{place} is not JSON: {error}") from error
         if not isinstance(record, dict):
             raise InputError(f"{place}: expected a JSON object, found {type(record).__name__}")
-        yield record, place
+        yield record
 
 
-def _from_table(path: Path, **dialect: Any) -> Iterator[tuple[dict[str, Any], str]]:
-    reader = csv.reader((line for _, line in _lines(path)), **dialect)
+def read_table(path: Path | None, form: str) -> Iterator[tuple[dict[str, Any], str]]:
+    """Give a table's rows by the names in its header, and where each begins: "csv", or "tsv" without quoting."""
+    dialect: dict[str, Any] = {"strict": True} if form == "csv" else {"delimiter": "\t", "quoting": csv.QUOTE_NONE}
+    reader = csv.reader((line for _, line in read_lines(path)), **dialect)
     header: list[str] | None = None
     start = 1  # a quoted cell may go over several lines
+    name = path or "stdin"
     try:
         for cells in reader:
             if header is None:
                 header = cells
-                if twice := {name for name in header if header.count(name) > 1}:
-                    raise InputError(f"{path} has two columns {' and '.join(sorted(twice))}: expected one of each")
+                if twice := {column for column in header if header.count(column) > 1}:
+                    raise InputError(f"{name} has two columns {' and '.join(sorted(twice))}: expected one of each")
             elif len(cells) != len(header):
-                raise InputError(f"{path}, line {start} has {len(cells)} cells: the header has {len(header)}")
+                raise InputError(f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}")
             else:
-                yield dict(zip(header, cells, strict=True)), f"{path}, line {start}"
+                yield dict(zip(header, cells, strict=True)), f"{name}, line {start}"
             start = reader.line_num + 1
     except csv.Error as error:
-        raise InputError(f"{path}, line {start} is not a row of a table: {error}") from error
+        raise InputError(f"{name}, line {start} is not a row of a table: {error}") from error
 
 
 def _from_hub(source: str) -> Iterator[tuple[dict[str, Any], str]]:

@@ -27,13 +27,16 @@ from . import int8, packed
 from .bench import copy_rate, least_seconds, machine_name, product_operations, read_pairs, turns, write_base
 from .checkpoint import from_pretrained
 from .config import DistilBertConfig
-from .errors import Error, InputError, MissingDependency
+from .errors import Error, InputError, MissingDependency, require
+from .files import write_files
 from .layout import Batch
 from .peers import CONTENDERS, Contender, by_count
 from .tokenizer import Tokenizer
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
 ROWS = 2048  # of the products that the ceiling is measured with
+COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange", "int8": "tab:green"}
+PICTURES = (".svg", ".png", ".pdf")
 PAUSE = 0.25  # seconds between turns: some runtimes' threads spin on for a while, in everyone's way
 
 
@@ -45,12 +48,18 @@ def race(
     repeats: int = 5,
     texts: int = 1024,
     only: str | None = None,
+    plot: str | None = None,
 ) -> dict[str, Any]:
     """Measure, print a report as it comes, and return it.
 
     model, pairs, base: as for `bench`. repeats: turns of each. texts: how many are the bulk. only: those
-    contenders whose name and precision hold one of these, with commas between.
+    contenders whose name and precision hold one of these, with commas between. plot: a file for a picture of it,
+    of the kind that its name says (extra `plot`).
     """
+    if plot is not None:  # what would be missed at the end is missed now
+        require("matplotlib", extra="plot")
+        if Path(plot).suffix not in PICTURES or not Path(plot).parent.is_dir():
+            raise InputError(f"plot is {plot}: expected a name in {', '.join(PICTURES)}, in a folder that exists")
     premises, hypotheses = read_pairs(pairs, texts)
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
@@ -76,6 +85,8 @@ def race(
             for worker in workers:
                 worker.close()
     _summary(report)
+    if plot is not None:
+        draw(report, plot)
     return report
 
 
@@ -242,6 +253,35 @@ def _summary(report: dict[str, Any]) -> None:
         report["ratios"][case] = found
         if found:
             print(f"  {case:<34} " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()))
+
+
+def draw(report: dict[str, Any], path: str) -> None:
+    """Draw a report: everyone's rate for each batch, and the latency of one text over its length."""
+    require("matplotlib", extra="plot").use("agg")
+    figures = require("matplotlib.figure", extra="plot")
+    one = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
+    many = {case: rows for case, rows in report["cases"].items() if case not in one}
+    figure = figures.Figure(figsize=(5.5 * (len(many) + 1), 5), layout="constrained")
+    *bars, lines = figure.subplots(1, len(many) + 1)
+    for axes, (case, rows) in zip(bars, many.items(), strict=True):
+        names = sorted(rows, key=lambda name: rows[name]["tokens a second"])
+        colours = [COLOURS[name.split()[-1]] for name in names]
+        drawn = axes.barh(names, [rows[name]["tokens a second"] for name in names], color=colours)
+        axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
+        axes.margins(x=0.15)
+        axes.set(title=case, xlabel="real tokens a second")
+        for label in axes.get_yticklabels():
+            label.set_fontweight("bold" if label.get_text().startswith("minidistil") else "normal")
+    for name in report["load"] if one else ():
+        ours, precision = name.startswith("minidistil"), name.split()[-1]
+        lengths = [int(case.split()[-2]) for case in one]
+        milliseconds = [rows[name]["seconds"] * 1e3 for rows in one.values()]
+        style = {"linewidth": 2.5 if ours else 0.8, "linestyle": "-" if ours else "--"}
+        lines.loglog(lengths, milliseconds, color=COLOURS[precision], label=name, **style)
+    lines.set(title="one text", xlabel="tokens", ylabel="milliseconds")
+    lines.legend(fontsize="x-small")
+    figure.suptitle(f"{report['machine']}; torch {report['torch']}")
+    write_files(Path(path).parent, {Path(path).name: figure.savefig})
 
 
 @torch.inference_mode()

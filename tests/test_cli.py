@@ -1,6 +1,8 @@
 """The command answers as the pipelines do, and says in one line, with exit code 2, what it cannot do."""
 
+import csv
 import dataclasses
+import gzip
 import io
 import itertools
 import json
@@ -18,7 +20,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minidistil
-from minidistil import cli
+from minidistil import cli, stream
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base
 
@@ -488,7 +490,7 @@ BAD_ROWS = {
     "not JSON": (b"{", "line 2 is not JSON: "),
     "an empty line": (b"", "line 2 is empty: "),
     "not UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8: 'utf-8' codec can't decode"),
-    "a list": (b'["a"]', "line 2: expected a JSON object with text, found list"),
+    "a list": (b'["a"]', "line 2: expected a JSON object, found list"),
     "deep": (b"[" * 100_000, "line 2 is not JSON: "),
     "no text": (b'{"texts": "a"}', "line 2 has no text: expected it beside texts"),
     "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
@@ -957,5 +959,113 @@ def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(folder, tmp_path, c
 
 
 def test_the_progress_says_how_long_it_takes_yet(capsys):
-    cli._show_progress(50, 10.0, 200)
+    stream.show_progress(50, 10.0, 200)
     assert capsys.readouterr().err == "50 texts, 5.0 a second, 30 s left\n"
+
+
+# Tables
+
+
+def table(path, *rows, delimiter=","):
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file, delimiter=delimiter).writerows(rows)
+    return path
+
+
+def rows_in(path):
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+ODD = ["The team won.", 'two\nlines, and a "quote"', " ", "Ünïcode 日本 😀"]
+
+
+def test_a_table_is_read_and_answered_by_a_table(command, classify, tmp_path):
+    source = table(tmp_path / "texts.csv", ["id", "text"], *([i, text] for i, text in enumerate(ODD)))
+    assert command("classify", "--input", source, "--output", tmp_path / "a.csv").code == 0
+    found = rows_in(tmp_path / "a.csv")
+    assert [row["row"] for row in found] == ["1", "2", "3", "4"]
+    assert_close([{"label": row["label"], "score": float(row["score"])} for row in found], classify(ODD))
+
+
+def test_a_row_for_each_label_and_the_labels_of_a_cell(command, zero_shot, tmp_path):
+    source = table(tmp_path / "texts.csv", ["text", "labels"], ["The team won.", "sports, politics"], ["a", "x"])
+    assert command("zero-shot", "--input", source, "--output", tmp_path / "a.csv").code == 0
+    found = rows_in(tmp_path / "a.csv")
+    assert [(row["row"], row["sequence"]) for row in found] == [("1", "The team won.")] * 2 + [("2", "a")]
+    expected = zero_shot("The team won.", ["sports", "politics"])
+    assert [row["label"] for row in found[:2]] == expected["labels"]
+    assert [float(row["score"]) for row in found[:2]] == pytest.approx(expected["scores"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("texts.csv", ","), ("texts.tsv", "\t")])
+def test_the_column_of_the_text_is_named(command, classify, tmp_path, name, delimiter):
+    source = table(tmp_path / name, ["review", "text_pair"], ["a man", "b"], ["c", ""], delimiter=delimiter)
+    result = command("classify", "--input", source, "--text-column", "review")
+    pair = {"text": "a man", "text_pair": "b"}
+    assert_close(result.answers, [classify(pair), classify("c")[0]])
+    result = command("classify", "--input", source)
+    assert f"{source}, row 1 has no text: expected it beside review, text_pair" in result.error
+
+
+def test_gzipped_input_is_read(command, classify, tmp_path):
+    for name, held in (
+        ("t.txt.gz", "a man\n"),
+        ("t.jsonl.gz", '{"text": "a man"}\n'),
+        ("t.csv.gz", "text\na man\n"),
+    ):
+        (tmp_path / name).write_bytes(gzip.compress(held.encode()))
+        assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--input", "texts.txt", "--text-column", "a"], "--text-column goes with --input of .jsonl or .csv"),
+        (["a text", "--text-column", "a"], "--text-column goes with --input of .jsonl or .csv"),
+        (["--input", "texts.txt", "--output", "a.jsonl.gz"], "answers are written as .jsonl or .csv"),
+        (["--input", "texts.txt", "--output", "a.tsv"], "answers are written as .jsonl or .csv"),
+    ],
+)
+def test_what_does_not_go_with_the_files_is_refused(command, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a\n")
+    result = command("classify", *arguments)
+    assert message in result.error
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt"]
+
+
+@pytest.mark.parametrize("verb", [["classify"], ["classify", "--top-k", "3"], ["zero-shot", "--labels", "a,b"]])
+def test_a_table_goes_on_at_whatever_byte_it_was_cut(folder, tmp_path, verb):
+    source = table(tmp_path / "texts.csv", ["text"], *([text] for text in ODD * 3))
+    output = tmp_path / "answers.csv"
+    command = [*verb, "--model", str(folder), "--input", str(source), "--output", str(output)]
+    assert cli.main(command) == 0
+    whole, expected = output.read_bytes(), rows_in(output)
+    for cut in range(0, len(whole) + 1, 7):
+        output.write_bytes(whole[:cut])
+        assert cli.main([*command, "--resume"]) == 0
+        found = rows_in(output)
+        for row, other in zip(found, expected, strict=True):
+            assert float(row.pop("score")) == pytest.approx(float(other["score"]), abs=1e-5)
+            assert row == {key: value for key, value in other.items() if key != "score"}
+
+
+def test_a_table_of_others_is_not_gone_on_with(folder, tmp_path, capsys):
+    source = table(tmp_path / "texts.csv", ["text"], ["a"], ["b"], ["c"])
+    command = ["classify", "--model", str(folder), "--input", str(source), "--resume", "--output"]
+    for header, message in (
+        (["label", "score"], "has no column row at first: --resume needs what a run before wrote"),
+        (["row", "sequence", "score"], "has the columns sequence, score, but an answer label, score"),
+    ):
+        output = table(tmp_path / "answers.csv", header, *([i, 0, 0][: len(header)] for i in (1, 2)))
+        assert cli.main([*command, str(output)]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_words_spans_and_vectors_have_rows_of_their_own():
+    words = [{"word": "a", "score": 0.5}, {"word": "b", "score": 0.4}]
+    assert stream.rows_of(words) == words
+    assert stream.rows_of([words, words]) == words * 2  # of two masks
+    assert stream.rows_of([]) == []  # no names in a text
+    assert stream.rows_of([0.5, 0.25]) == [{"x1": 0.5, "x2": 0.25}]

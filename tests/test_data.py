@@ -153,7 +153,7 @@ BROKEN = {
     "not UTF-8 at once": ("tsv", "text\tlabel\na\tb\n".encode("utf-16"), ["line 1 is not UTF-8"]),
     "not UTF-8 in a cell": ("csv", b'text,label\n"a\nb\xe9",1\n', ["line 3 is not UTF-8"]),
     "not JSON": ("jsonl", '{"text": "a", "label": 0}\n{"text": "a", label: 0}\n', ["line 2 is not JSON"]),
-    "a line of nothing": ("jsonl", '{"text": "a", "label": 0}\n\n', ["line 2 is not JSON"]),
+    "a line of nothing": ("jsonl", '{"text": "a", "label": 0}\n\n', ["line 2 is empty: expected a JSON object"]),
     "two objects": ("jsonl", '{"text": "a", "label": 0} {}\n', ["line 1 is not JSON"]),
     "too deep": ("jsonl", "[" * 100_000, ["line 1 is not JSON"]),
     "too many digits": ("jsonl", f'{{"text": "a", "label": {"9" * 5000}}}', ["line 1 is not JSON"]),

@@ -95,6 +95,28 @@ def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys):
     assert "4 texts sorted by length: " in out
 
 
+@pytest.mark.parametrize("name", ["speed.svg", "speed.png"])
+def test_a_report_is_drawn(tmp_path, name):
+    row = {"seconds": 0.01, "tokens a second": 100.0}
+    names = ["minidistil int8", "OpenVINO bfloat16"]
+    cases = ["one text of 8 tokens", "one text of 16 tokens", "32 texts in given order"]
+    report = {"machine": "here", "torch": "2", "load": dict.fromkeys(names, 1.0)}
+    report["cases"] = {case: dict.fromkeys(names, row) for case in cases}
+    race.draw(report, str(tmp_path / name))
+    drawn = (tmp_path / name).read_bytes()
+    assert drawn.startswith(b"<?xml" if name.endswith("svg") else b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ["speed.doc", "nowhere/speed.svg"])
+def test_a_picture_that_could_not_be_drawn_is_refused_at_once(capsys, name):
+    command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS)]
+    assert main([*command, "--peers", "--plot", name]) == 2
+    assert f"plot is {name}: expected a name in .svg, .png, .pdf" in capsys.readouterr().err
+    assert main([*command, "--plot", name]) == 2
+    assert "--plot goes with --peers" in capsys.readouterr().err
+
+
 def test_nobody_to_race_is_an_error(folder):
     with pytest.raises(InputError, match="nobody is left to race: only is 'banana'"):
         race._start(folder, "banana", {})
