@@ -55,7 +55,7 @@ MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-b
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 for success, 2 for an error in what was given, 130 when interrupted."""
+    """Run one command; 0 for success, 1 where the lab rejects, 2 for an error in what was given, 130 stopped."""
     options = _parser().parse_args(arguments)
     options.command = shlex.join([*_program(), *(sys.argv[1:] if arguments is None else arguments)])
     for stream in (sys.stdout, sys.stderr):
@@ -63,7 +63,7 @@ def main(arguments: list[str] | None = None) -> int:
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     warnings.formatwarning = lambda message, *_, **__: f"minidistil: {message}\n"
     try:
-        options.run(options)
+        code: int = options.run(options) or 0
         sys.stdout.flush()
     except KeyboardInterrupt as stop:
         if options.debug:
@@ -81,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
             raise
         print(f"minidistil: {_located(options, ' '.join(str(error).split()))}", file=sys.stderr)
         return 2
-    return 0
+    return code
 
 
 def _program() -> list[str]:
@@ -164,7 +164,23 @@ def _parser() -> argparse.ArgumentParser:
     verb.add_argument("--only", metavar="NAMES", help="with --peers: some of them, with commas between", **given)
     verb.add_argument("--plot", metavar="FILE", help="with --peers: draw a picture, .svg or .png", **given)
     verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+
+    _add_lab(verbs.add_parser("lab", help="kernels: is one right, is it fast", description="The kernel lab."))
     return parser
+
+
+def _add_lab(lab: argparse.ArgumentParser) -> None:
+    verbs = lab.add_subparsers(metavar="VERB", required=True)
+    verb = verbs.add_parser("list", help="show every implementation, and whether it can run here")
+    verb.set_defaults(run=lab_list)
+    verb.add_argument("op", nargs="?", help="an operation; the default is all")
+    verb = verbs.add_parser("check", help="check implementations against float64: exit code 1 if one is wrong")
+    verb.set_defaults(run=lab_check)
+    verb.add_argument("what", nargs="?", help="an operation, or a .py file that registers implementations")
+    verb.add_argument("name", nargs="?", help="one implementation of the operation; the default is all")
+    for verb in verbs.choices.values():
+        verb.add_argument("--json", action="store_true", help="one line of JSON")
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
 
 
 def _verb(
@@ -569,3 +585,44 @@ def run_bench(options: argparse.Namespace) -> None:
     else:
         found = bench_training(options.model, options.train, **_given(options, "base", "steps", "repeats"))
     print(json.dumps(found))
+
+
+def lab_list(options: argparse.Namespace) -> None:
+    """Run the verb `lab list`."""
+    from .lab import implementations
+
+    found = implementations(options.op)
+    if options.json:
+        fields = ("op", "name", "device", "needs", "dtypes", "gradients", "lacks", "about", "file")
+        print(json.dumps([{field: getattr(one, field) for field in fields} for one in found]))
+        return
+    width = max(len(one.name) for one in found)
+    for op, ones in itertools.groupby(found, lambda one: one.op):
+        print(op)
+        for one in ones:
+            where = one.device if one.lacks is None else f"cannot run: {one.lacks}"
+            print(f"  {one.name:<{width}}  {where}  {one.about}")
+
+
+def lab_check(options: argparse.Namespace) -> int:
+    """Run the verb `lab check`."""
+    from .lab import find, implementations, load
+    from .lab.gate import check, show
+
+    if options.what is not None and options.what.endswith(".py"):
+        found = load(options.what)
+    elif options.name is not None:
+        found = [find(options.what, options.name)]
+    else:
+        found = implementations(options.what)
+    verdicts = []
+    for one in found:
+        if one.lacks is not None:
+            print(f"left out  {one.title}: {one.lacks}", file=sys.stderr)
+            continue
+        verdicts.append(check(one))
+        if not options.json:
+            print(*show(verdicts[-1]), sep="\n", flush=True)
+    if options.json:
+        print(json.dumps([verdict.as_json() for verdict in verdicts]))
+    return int(not all(verdict.passed for verdict in verdicts))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import warnings
 
 import pytest
@@ -40,6 +41,18 @@ def test_equal_lengths_reach_the_flash_kernel(dtype):
     with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
         mine(batch)
     assert any("flash" in event.key for event in seen.key_averages())
+
+
+@pytest.mark.parametrize("form", ["equal", "ragged"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_attention_is_fused_and_never_the_math_form(form, dtype):
+    mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
+    batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+        mine(batch)
+    names = [event.key for event in seen.key_averages()]
+    assert any(re.search("scaled_dot_product_(flash|efficient|cudnn)_attention", name) for name in names), names
+    assert not any("attention_math" in name for name in names)
 
 
 @pytest.mark.parametrize("form", FORMS)

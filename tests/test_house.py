@@ -18,7 +18,22 @@ TO_PIPELINES = ["errors", "config", "layout", "ops", "packed", "int8", "model", 
 TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
 TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
 TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
-ORDER = [*TO_PIPELINES, "data", "evaluate", "card", "train", "stream", "peers", "bench", "race", "cli", "__main__"]
+LAB = ["lab.registry", "lab.truth", "lab.cases", "lab.gate", "lab.embed", "lab.products"]
+LAB += ["lab.add_norm", "lab.attention", "lab"]
+ORDER = [
+    *TO_PIPELINES,
+    "data",
+    "evaluate",
+    "card",
+    "train",
+    "stream",
+    "peers",
+    "bench",
+    "race",
+    *LAB,
+    "cli",
+    "__main__",
+]
 EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
 BUDGETS = {("layout", "ops", "model"): 825, ("reference",): 115, tuple(TO_PIPELINES): 4310}
 

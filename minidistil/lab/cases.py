@@ -1,0 +1,280 @@
+"""What each operation is asked, and how far from the truth an answer may lie.
+
+An implementation may err `k` times as much as plain PyTorch errs in the same dtype, on the same inputs, against
+float64: in the norm of all elements, and in the worst of them. Plain PyTorch may err by nothing at all, so a
+rounding of each output is allowed in any case. Each operation says why its k is what it is.
+
+Letters in shapes: T tokens, D, K and N widths, H heads, d width of a head.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ..layout import Layout
+from ..ops import Ops
+from . import truth
+
+Inputs: TypeAlias = dict[str, Any]  # tensors by the names of the operation's arguments, and what else it takes
+EPS = 1e-12
+HOSTILE = ("large mean", "large", "small", "denormal")  # kinds of numbers, beside ordinary ones
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """One kind of inputs: the same name and seed give the same numbers."""
+
+    name: str
+    make: Callable[[torch.Generator], Inputs]  # in float64, on the CPU
+    gradients: bool = True  # whether gradients are asked for on it too
+
+
+@dataclasses.dataclass(frozen=True)
+class Operation:
+    """How to ask an operation, and what the truth is."""
+
+    name: str
+    run: Callable[[Any, Inputs], tuple[Tensor, ...]]
+    forward: Callable[[Inputs], list[np.ndarray]]  # all in float64
+    backward: Callable[[Inputs, list[np.ndarray]], dict[str, np.ndarray]]  # by the input's name
+    cases: list[Case]
+    k: float
+    why: str
+
+    @property
+    def plain(self) -> Any:
+        """What PyTorch does, and `ops.py` shows."""
+        return getattr(Ops(), self.name)
+
+
+def numbers(kind: str, shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
+    """Draw numbers of a kind; every kind can be told in float16 too."""
+    x = torch.randn(shape, generator=draw, dtype=torch.float64)
+    if kind == "large mean":  # where E[x²] − E[x]² cancels
+        return x + 60 * torch.randn(shape[0], 1, generator=draw, dtype=torch.float64).sign()
+    return x * {"ordinary": 1.0, "large": 300.0, "small": 3e-6, "denormal": 1e-39}[kind]
+
+
+def _norm_weights(width: int, draw: torch.Generator) -> Inputs:
+    weight = 1 + 0.3 * torch.randn(width, generator=draw, dtype=torch.float64)
+    return {"weight": weight, "bias": 0.3 * torch.randn(width, generator=draw, dtype=torch.float64)}
+
+
+# LayerNorm(x + residual)
+
+
+def _add_norm_case(rows: int, width: int, kind: str = "ordinary") -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        x = numbers(kind, (rows, width), draw)
+        residual = numbers("ordinary" if kind == "large mean" else kind, (rows, width), draw)
+        return {"x": x, "residual": residual, **_norm_weights(width, draw), "eps": EPS}
+
+    return Case(f"{rows} x {width}, {kind}", make, gradients=kind in ("ordinary", "large mean"))
+
+
+def _add_norm_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    dx, dweight, dbias = truth.layer_norm_backward(dys[0], i["x"] + i["residual"], i["weight"], i["eps"])
+    return {"x": dx, "residual": dx, "weight": dweight, "bias": dbias}
+
+
+ADD_NORM = Operation(
+    "add_norm",
+    run=lambda value, i: (value(i["x"], i["residual"], i["weight"], i["bias"], i["eps"]),),
+    forward=lambda i: [truth.layer_norm(i["x"] + i["residual"], i["weight"], i["bias"], i["eps"])],
+    backward=_add_norm_backward,
+    cases=[
+        *(_add_norm_case(rows, width) for rows, width in ((1, 768), (2, 3), (127, 96), (128, 768), (129, 257))),
+        *(_add_norm_case(rows, 768) for rows in (511, 512)),
+        *(_add_norm_case(33, 768, kind) for kind in HOSTILE),
+        _add_norm_case(0, 768),
+    ],
+    k=2,
+    why="one sum over a row, in any order: the order alone can double an error, low-precision statistics do more",
+)
+
+
+# word[ids] + position[positions], normalised
+
+
+def _embed_case(tokens: int, width: int, kind: str = "ordinary") -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        words, places = 211, 64
+        ids = torch.randint(words, (tokens,), generator=draw)
+        ids[:1], ids[-1:] = 0, words - 1
+        positions = torch.arange(tokens) % places
+        tables = {"word": numbers(kind, (words, width), draw), "position": numbers(kind, (places, width), draw)}
+        return {"ids": ids, "positions": positions, **tables, **_norm_weights(width, draw), "eps": EPS}
+
+    return Case(f"{tokens} x {width}, {kind}", make, gradients=kind == "ordinary")
+
+
+def _embed_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    x = i["word"][i["ids"]] + i["position"][i["positions"]]
+    dx, dweight, dbias = truth.layer_norm_backward(dys[0], x, i["weight"], i["eps"])
+    dword = truth.rows_backward(dx, i["ids"], len(i["word"]))
+    dposition = truth.rows_backward(dx, i["positions"], len(i["position"]))
+    return {"word": dword, "position": dposition, "weight": dweight, "bias": dbias}
+
+
+EMBED = Operation(
+    "embed",
+    run=lambda value, i: (value(*(i[name] for name in ("ids", "positions", "word", "position")), *_norm_of(i)),),
+    forward=lambda i: [truth.layer_norm(i["word"][i["ids"]] + i["position"][i["positions"]], *_norm_of(i))],
+    backward=_embed_backward,
+    cases=[
+        *(_embed_case(tokens, width) for tokens, width in ((1, 768), (127, 96), (129, 257), (512, 768))),
+        *(_embed_case(33, 768, kind) for kind in HOSTILE),
+        _embed_case(0, 768),
+    ],
+    k=2,
+    why=ADD_NORM.why,
+)
+
+
+def _norm_of(i: Inputs) -> tuple[Any, ...]:
+    return i["weight"], i["bias"], i["eps"]
+
+
+# Products
+
+
+def _product_case(rows: int, inputs: int, outputs: int, kind: str = "ordinary", parts: int = 1) -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        found: Inputs = {"x": numbers(kind, (rows, inputs), draw)}
+        for part in range(parts):
+            weight = torch.randn(outputs, inputs, generator=draw, dtype=torch.float64) / inputs**0.5
+            found |= {f"weight{part}": weight, f"bias{part}": torch.randn(outputs, generator=draw).double()}
+        return found
+
+    return Case(f"{rows} x {inputs} to {outputs}, {kind}", make, gradients=kind == "ordinary")
+
+
+def _layers(i: Inputs) -> list[nn.Linear]:
+    layers = []
+    for part in itertools.takewhile(lambda part: f"weight{part}" in i, itertools.count()):
+        weight, bias = i[f"weight{part}"], i[f"bias{part}"]
+        layer = nn.Linear(weight.shape[1], len(weight), device="meta")
+        del layer.weight, layer.bias  # in their place, the tensors themselves: gradients reach them
+        layer.weight, layer.bias = weight, bias
+        layers.append(layer)
+    return layers
+
+
+def _run_product(value: Any, i: Inputs) -> tuple[Tensor, ...]:
+    found = value.run(i["x"], value.prepare(*_layers(i)))
+    return tuple(found) if isinstance(found, tuple | list) else (found,)
+
+
+def _products(i: Inputs) -> list[np.ndarray]:
+    count = sum(name.startswith("weight") for name in i)
+    return [truth.linear(i["x"], i[f"weight{part}"], i[f"bias{part}"]) for part in range(count)]
+
+
+def _products_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {"x": np.zeros_like(i["x"])}
+    for part, dy in enumerate(dys):
+        dx, found[f"weight{part}"], found[f"bias{part}"] = truth.linear_backward(dy, i["x"], i[f"weight{part}"])
+        found["x"] = found["x"] + dx
+    return found
+
+
+PRODUCT_CASES = [
+    (1, 768, 96),
+    (2, 96, 33),
+    (127, 100, 300),
+    (128, 96, 96),
+    (129, 257, 64),
+    (511, 96, 384),
+    (512, 384, 96),
+]
+SUMS = (
+    "a sum of K products, which blocks may add in any order and keep in float32 or, in bfloat16, round once more"
+)
+
+
+def _product_cases(parts: int = 1) -> list[Case]:
+    return [
+        *(_product_case(*shape, parts=parts) for shape in PRODUCT_CASES),
+        *(_product_case(33, 96, 64, kind, parts) for kind in ("large mean", "large")),
+        _product_case(0, 96, 64, parts=parts),
+    ]
+
+
+LINEAR = Operation("linear", _run_product, _products, _products_backward, _product_cases(), 3, SUMS)
+QKV = Operation("qkv", _run_product, _products, _products_backward, _product_cases(3), 3, SUMS)
+
+
+def _gelu_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    return _products_backward(i, [truth.gelu_backward(dys[0], _products(i)[0])])
+
+
+LINEAR_GELU = Operation(
+    "linear_gelu",
+    _run_product,
+    lambda i: [truth.gelu(_products(i)[0])],
+    _gelu_backward,
+    _product_cases(),
+    3,
+    f"{SUMS}; the exact GELU adds a rounding, the tanh form errs by 5e-4",
+)
+
+
+# Attention
+
+
+def _attention_case(
+    name: str, lengths: list[int], heads: int = 2, width: int = 64, first: bool = False, kind: str = "ordinary"
+) -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        keys = Layout.from_lengths(lengths)
+        queries = keys.first if first and keys.first else keys
+        shape = (sum(lengths), heads, width)
+        scale = {"ordinary": 1.0, "sharp": 12.0, "flat": 1e-39, "large mean": 1.0}[kind]
+        q, k, v = (torch.randn(shape, generator=draw, dtype=torch.float64) for _ in range(3))
+        k = k + 4 if kind == "large mean" else k  # moves all scores of a query alike: the shares stay
+        q = queries.pick(q)
+        return {"q": scale * q, "k": k, "v": v, "queries": queries, "keys": keys}
+
+    return Case(name, make, gradients=kind == "ordinary" and not first)
+
+
+def _spans(i: Inputs) -> list[tuple[slice, slice]]:
+    starts = [i[name].starts_cpu.tolist() for name in ("queries", "keys")]
+    return [(slice(*q), slice(*k)) for q, k in zip(*map(itertools.pairwise, starts), strict=True)]
+
+
+def _attention_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    found = truth.attention_backward(dys[0], i["q"], i["k"], i["v"], _spans(i))
+    return dict(zip("qkv", found, strict=True))
+
+
+RAGGED = [1, 2, 127, 128, 129, 33]
+ATTENTION = Operation(
+    "attention",
+    run=lambda value, i: (value(i["q"], i["k"], i["v"], i["queries"], i["keys"]),),
+    forward=lambda i: [truth.attention(i["q"], i["k"], i["v"], _spans(i))],
+    backward=_attention_backward,
+    cases=[
+        _attention_case("ragged", RAGGED),
+        _attention_case("ragged, heads of 32", RAGGED[::-1], heads=3, width=32),
+        _attention_case("equal lengths", [64] * 4),
+        *(_attention_case(f"one sequence of {length}", [length]) for length in (1, 127, 128, 511, 512)),
+        _attention_case("a thousand sequences", [1 + i % 5 for i in range(1000)], heads=1, width=32),
+        _attention_case("first tokens ask", RAGGED, first=True),
+        _attention_case("an empty sequence amid others", [3, 0, 5]),
+        _attention_case("sharp: one key takes all", [65, 130], kind="sharp"),
+        _attention_case("flat: denormal queries", [65, 130], kind="flat"),
+        _attention_case("keys with a large mean", [65, 130], kind="large mean"),
+    ],
+    k=3,
+    why="shares may be rounded to the dtype before the product with v, or not; blocks are summed in any order",
+)
+
+ALL = {found.name: found for found in (EMBED, QKV, LINEAR, LINEAR_GELU, ADD_NORM, ATTENTION)}

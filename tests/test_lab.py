@@ -1,0 +1,427 @@
+"""The gate passes what is right, however slow, and rejects what is wrong, with its reason; the truth is true."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from places import ROOT
+
+from minidistil import InputError, Product, ops
+from minidistil.cli import main
+from minidistil.lab import (
+    Implementation,
+    cases,
+    find,
+    gate,
+    implementation,
+    implementations,
+    load,
+    registry,
+)
+
+EPS = 1e-12
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """What a test registers is forgotten after it."""
+    implementations()
+    monkeypatch.setattr(registry, "_found", dict(registry._found))
+
+
+# What is wrong
+
+
+def ignores_boundaries(q, k, v, queries, keys, dropout_p=0.0):
+    q, k, v = (x.transpose(0, 1) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v).transpose(0, 1)
+
+
+def by_sequence(one):
+    """Attention from a function of one sequence's q, k, v, each (L, H, d)."""
+
+    def attention(q, k, v, queries, keys, dropout_p=0.0):
+        parts = zip(q.split(queries.lengths), k.split(keys.lengths), v.split(keys.lengths), strict=True)
+        return torch.cat([q[:0], *(one(*part) for part in parts)])
+
+    return attention
+
+
+def with_scores(change):
+    """Attention of one sequence, whose scores are changed."""
+
+    def one(q, k, v):
+        scores = torch.einsum("qhd,khd->hqk", q.float(), k.float())
+        return torch.einsum("hqk,khd->qhd", change(scores, q.shape[-1]).softmax(-1).to(v.dtype), v)
+
+    return by_sequence(one)
+
+
+def causal(scores, d):
+    lower = torch.ones(scores.shape[1:], dtype=torch.bool).tril()
+    return (scores / math.sqrt(d)).masked_fill(~lower, -math.inf)
+
+
+def off_by_one_in_the_last_block(q, k, v):
+    last = 128 * (len(k) // 128) + 127 if len(k) > 128 else len(k)  # the last key of a second block is forgotten
+    q, k, v = (x.transpose(0, 1) for x in (q, k[:last] if last < len(k) else k[: len(k) - (len(k) > 128)], v))
+    return F.scaled_dot_product_attention(q, k, v[:, : k.shape[1]]).transpose(0, 1)
+
+
+def layer_norm_with(eps=EPS, one_pass=False):
+    def add_norm(x, residual, weight, bias, _):
+        x = x + residual
+        mean = x.mean(-1, keepdim=True)
+        if one_pass:
+            variance = (x.square().mean(-1, keepdim=True) - mean.square()).clamp(min=0)
+        else:
+            variance = (x - mean).square().mean(-1, keepdim=True)
+        return (x - mean) * torch.rsqrt(variance + eps) * weight + bias
+
+    return add_norm
+
+
+def low_precision_statistics(x, residual, weight, bias, eps):
+    x = x + residual
+    centred = x - x.mean(-1, keepdim=True)
+    total = torch.zeros_like(x[:, :1])
+    for column in centred.square().split(1, dim=1):
+        total = total + column  # in bfloat16, where 256 + 1 is 256
+    return centred * torch.rsqrt(total / x.shape[1] + eps) * weight + bias
+
+
+def uninitialised(x, residual, weight, bias, eps):
+    return torch.empty_like(x)
+
+
+def zeros(x, residual, weight, bias, eps):
+    return torch.zeros_like(x)
+
+
+def writes_into_its_inputs(x, residual, weight, bias, eps):
+    return F.layer_norm(x.add_(residual), weight.shape, weight, bias, eps)
+
+
+def only_multiples_of_64(x, residual, weight, bias, eps):
+    out, rows = torch.empty_like(x), len(x) // 64 * 64
+    out[:rows] = ops.add_norm(x[:rows], residual[:rows], weight, bias, eps)
+    return out
+
+
+def caches_its_last_answer():
+    answers = {}
+
+    def add_norm(x, residual, weight, bias, eps):
+        return answers.setdefault(x.shape, ops.add_norm(x, residual, weight, bias, eps))
+
+    return add_norm
+
+
+def caches_after_some_calls():
+    answers, calls = {}, {}
+
+    def add_norm(x, residual, weight, bias, eps):
+        calls[x.shape] = calls.get(x.shape, 0) + 1
+        fresh = ops.add_norm(x, residual, weight, bias, eps)
+        return answers.setdefault(x.shape, fresh) if calls[x.shape] > 5 else fresh
+
+    return add_norm
+
+
+def writes_past_the_end(x, residual, weight, bias, eps):
+    out = torch.empty_like(x)
+    out.copy_(ops.add_norm(x, residual, weight, bias, eps))
+    out.as_strided((out.numel() + 8,), (1,), out.storage_offset())[-8:] = 0
+    return out
+
+
+def reads_past_the_end(x, residual, weight, bias, eps):
+    beyond = x.as_strided((x.numel() + 8,), (1,), x.storage_offset())[-8:]
+    return ops.add_norm(x, residual, weight, bias, eps) + 0 * beyond.sum()
+
+
+def never_twice_the_same(x, residual, weight, bias, eps):
+    return ops.add_norm(x, residual, weight, bias, eps) * (1 + 1e-7 * torch.randn(1))
+
+
+def wider_than_asked(x, residual, weight, bias, eps):
+    return ops.add_norm(x.float(), residual.float(), weight.float(), bias.float(), eps)
+
+
+def raises_for_few(x, residual, weight, bias, eps):
+    return x.view(-1, 127, x.shape[1]).flatten(0, 1)
+
+
+def forgets_positions(ids, positions, word, position, weight, bias, eps):
+    return F.layer_norm(word[ids], weight.shape, weight, bias, eps)
+
+
+class WrongBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x, residual, weight, bias, eps):
+        ctx.save_for_backward(x + residual, weight)
+        ctx.eps = eps
+        return ops.add_norm(x, residual, weight, bias, eps)
+
+    @staticmethod
+    def backward(ctx, dy):
+        x, weight = ctx.saved_tensors
+        deviation = ((x - x.mean(-1, keepdim=True)).square().mean(-1, keepdim=True) + ctx.eps).sqrt()
+        dx = dy * weight / deviation  # as if the row's mean and variance were given
+        return dx, dx, (dy * (x - x.mean(-1, keepdim=True)) / deviation).sum(0), dy.sum(0), None
+
+
+def live(run):
+    return Product(lambda *lins: lins, run)
+
+
+ERRS = r"the output errs by [\d.e+-]+ (in norm|at worst)"
+WRONG = {
+    "ignores sequence boundaries": ("attention", ignores_boundaries, f"{ERRS}|raises|is torch.float32 of"),
+    "causal": ("attention", with_scores(causal), ERRS),
+    "off by one in the last block": ("attention", by_sequence(off_by_one_in_the_last_block), ERRS),
+    "no scale": ("attention", with_scores(lambda scores, d: scores), ERRS),
+    "tanh GELU": ("linear_gelu", live(lambda x, lins: F.gelu(lins[0](x), approximate="tanh")), ERRS),
+    "forgets the bias": ("linear", live(lambda x, lins: x @ lins[0].weight.T), ERRS),
+    "key and value changed about": (
+        "qkv",
+        live(lambda x, lins: tuple(lins[i](x) for i in (0, 2, 1))),
+        "output 1 errs",
+    ),
+    "forgets positions": ("embed", forgets_positions, ERRS),
+    "eps of 1e-5": ("add_norm", layer_norm_with(eps=1e-5), ERRS),
+    "E[x²] - E[x]²": ("add_norm", layer_norm_with(one_pass=True), ERRS),
+    "low-precision statistics": ("add_norm", low_precision_statistics, ERRS),
+    "uninitialised memory": ("add_norm", uninitialised, "NaN or inf: from memory that it did not write"),
+    "zeros": ("add_norm", zeros, ERRS),
+    "writes into its inputs": ("add_norm", writes_into_its_inputs, "it writes into its inputs: x"),
+    "only multiples of 64": ("add_norm", only_multiples_of_64, "NaN or inf: from memory that it did not write"),
+    "caches its last answer": ("add_norm", caches_its_last_answer(), ERRS),
+    "caches after some calls": ("add_norm", caches_after_some_calls(), ERRS),
+    "writes past the end": ("add_norm", writes_past_the_end, "it writes past an end of an output"),
+    "reads past the end": (
+        "add_norm",
+        reads_past_the_end,
+        "NaN or inf: from memory that it did not write or should not read",
+    ),
+    "never twice the same": ("add_norm", never_twice_the_same, "another answer the second time"),
+    "another dtype": ("add_norm", wider_than_asked, "the output is torch.float32 of .* expected torch.bfloat16"),
+    "raises": ("add_norm", raises_for_few, "it raises RuntimeError: shape"),
+}
+
+
+def verdict(op, value, dtype="float32", gradients=False):
+    return gate.check(Implementation(op, "tried", value, dtypes=(dtype,), gradients=gradients))
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_what_is_wrong_is_rejected_with_its_reason(name):
+    op, value, reason = WRONG[name]
+    low = name in ("low-precision statistics", "another dtype")
+    found = verdict(op, value, "bfloat16" if low else "float32")
+    assert not found.passed
+    assert any(re.search(reason, finding.reason) for finding in found.findings), found.findings
+    assert next(iter(gate.show(found))).startswith("REJECTED")
+
+
+def test_a_wrong_backward_is_rejected_and_its_forward_is_not():
+    found = verdict("add_norm", WrongBackward.apply, gradients=True)
+    assert found.findings
+    assert all(finding.gradients and "the gradient by x errs" in finding.reason for finding in found.findings)
+    assert verdict("add_norm", WrongBackward.apply).passed
+
+
+def test_gradients_that_are_claimed_and_not_there_are_missed():
+    found = verdict("add_norm", lambda *given: ops.add_norm(*given).detach(), gradients=True)
+    assert {finding.reason for finding in found.findings} == {"it claims gradients, and its output has none"}
+
+
+def test_what_is_right_passes_however_slow():
+    def row_by_row(x, residual, weight, bias, eps):
+        rows = [ops.add_norm(a[None], b[None], weight, bias, eps) for a, b in zip(x, residual, strict=True)]
+        return torch.cat([x[:0], *rows])
+
+    assert verdict("add_norm", row_by_row).passed
+
+
+def test_a_tolerance_that_checks_nothing_is_refused(monkeypatch):
+    blind = cases.dataclasses.replace(cases.ADD_NORM, k=1e9)
+    monkeypatch.setitem(cases.ALL, "add_norm", blind)
+    with pytest.raises(gate.GateError, match="zeros would pass"):
+        verdict("add_norm", ops.add_norm)
+
+
+# What is right
+
+
+HERE = [one for one in implementations() if one.lacks is None]
+SLOW = [pytest.param(one, marks=[pytest.mark.slow] if "compiler" in one.needs else []) for one in HERE]
+
+
+@pytest.mark.parametrize("one", SLOW, ids=[one.title for one in HERE])
+def test_what_comes_with_the_package_passes(one):
+    found = gate.check(one)
+    assert found.passed, "\n".join(gate.show(found))
+
+
+@pytest.mark.parametrize("op", cases.ALL)
+@pytest.mark.parametrize("seed", [0, 1])
+def test_the_truth_and_its_gradients_are_float64s(op, seed):
+    operation = cases.ALL[op]
+    for case in operation.cases:
+        inputs = case.make(torch.Generator().manual_seed(seed))
+        exact = {name: gate._exact(x) for name, x in inputs.items()}
+        truths = operation.forward(exact)
+        weights = [gate._like(one, seed) for one in truths]
+        names = [n for n, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
+        leaves = {name: inputs[name].requires_grad_() for name in names}
+        outputs = operation.run(operation.plain, {**inputs, **leaves})
+        for output, expected in zip(outputs, truths, strict=True):
+            assert np.allclose(output.detach().numpy(), expected, rtol=1e-9, atol=1e-9)
+        if case.gradients and all(len(output) for output in outputs):
+            found = torch.autograd.grad(
+                outputs, [leaves[n] for n in names], [torch.from_numpy(w) for w in weights]
+            )
+            by_hand = operation.backward(exact, weights)
+            for name, gradient in zip(names, found, strict=True):
+                assert np.allclose(by_hand[name], gradient.numpy(), rtol=1e-8, atol=1e-8), (case.name, name)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=2, max_size=8), st.floats(0, 1))
+@settings(max_examples=50)
+def test_errors_are_parts_of_the_truths_own_size(values, part):
+    values = np.array(values)
+    if np.abs(values).max() > 1e-3:
+        errors = gate.errors_of(values * (1 + part), values)
+        assert errors.norm == pytest.approx(part, abs=1e-9)
+        assert errors.largest == pytest.approx(part, abs=1e-9)
+
+
+# The registry and the command
+
+MINE = '''
+import torch.nn.functional as F
+from minidistil.lab import implementation
+
+@implementation("add_norm", "mine", dtypes=("float32",))
+def add_norm(x, residual, weight, bias, eps):
+    """A first try."""
+    return F.layer_norm(x + residual, weight.shape, weight, bias, EPS)
+'''
+
+
+@pytest.mark.parametrize(("eps", "code"), [("eps", 0), ("1e-5", 1)])
+def test_a_users_file_is_enough(tmp_path, capsys, eps, code):
+    (tmp_path / "mine.py").write_text(MINE.replace("EPS", eps), encoding="utf-8")
+    assert main(["lab", "check", str(tmp_path / "mine.py")]) == code
+    out = capsys.readouterr().out
+    assert out.startswith("passed    add_norm mine" if code == 0 else "REJECTED  add_norm mine")
+    assert main(["lab", "check", str(tmp_path / "mine.py"), "--json"]) == code
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["op"], row["name"], row["passed"]) == ("add_norm", "mine", code == 0)
+
+
+def test_the_list_says_what_each_needs_and_why_it_cannot_run(monkeypatch, capsys):
+    implementation("attention", "for GPUs", needs=("cuda",), about="Fast.")(ops.attention)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert main(["lab", "list", "attention"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"for GPUs +cannot run: there is no CUDA device here +Fast\.", out)
+    assert re.search(r"dense +cpu +", out)
+    assert main(["lab", "list", "--json"]) == 0
+    assert {row["op"] for row in json.loads(capsys.readouterr().out)} == set(registry.OPERATIONS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["list", "banana"], "there is no operation 'banana': expected one of embed"),
+        (["check", "add_norm", "banana"], "add_norm has no implementation 'banana': expected one of torch"),
+        (["check", "nothing.py"], "cannot read nothing.py: expected a file of Python"),
+        (["check", "banana"], "there is no operation 'banana'"),
+        (["check", "empty.py"], "empty.py registers nothing: expected @implementation"),
+        (["check", "broken.py"], "broken.py raises ZeroDivisionError: division by zero"),
+    ],
+)
+def test_what_is_not_there_is_said(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.py").write_text("")
+    (tmp_path / "broken.py").write_text("1 / 0")
+    assert main(["lab", *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_what_cannot_run_here_raises_and_says_why(monkeypatch):
+    implementation("attention", "for GPUs", needs=("cuda",))(ops.attention)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match="attention for GPUs cannot run here: there is no CUDA device here"):
+        find("attention", "for GPUs")
+
+
+@pytest.mark.parametrize(
+    ("op", "options", "message"),
+    [
+        ("banana", {}, "op of banana mine has 'banana': expected one of embed"),
+        ("embed", {"needs": ["wings"]}, "needs of embed mine has 'wings': expected one of cpu"),
+        ("embed", {"dtypes": ["int4"]}, "dtypes of embed mine has 'int4': expected one of float32"),
+    ],
+)
+def test_what_is_registered_must_be_known(op, options, message):
+    with pytest.raises(InputError, match=message):
+        implementation(op, "mine", **options)
+
+
+def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE.replace('"mine"', '"torch"'), encoding="utf-8")
+    with pytest.raises(
+        InputError, match=r"add_norm torch is there already, in .*ops\.py: give this one another name"
+    ):
+        load(str(tmp_path / "mine.py"))
+
+
+def test_an_implementation_is_handed_to_a_model():
+    from twins import twins
+
+    model = twins()[0]
+    assert model.with_ops(add_norm=find("add_norm", "steps").value).ops.add_norm is not ops.add_norm
+
+
+def test_importing_the_lab_loads_no_compiler():
+    import subprocess
+    import sys
+
+    code = "import sys, minidistil.lab; print('torch._dynamo' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert done.stdout == "False\n"
+
+
+PAGE = (ROOT / "minidistil" / "lab" / "README.md").read_text(encoding="utf-8")
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+
+
+def masked(text):
+    """A report without its numbers, whose digits are the processor's."""
+    return re.sub(r"\d+(\.\d+e[+-]\d+|%)", "N", text)
+
+
+def test_the_page_is_true(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for code, console in zip(blocks("python"), blocks("console"), strict=True):
+        (tmp_path / "my_add_norm.py").write_text(code, encoding="utf-8")
+        command, _, output = console.removeprefix("$ minidistil ").partition("\n")
+        assert main(command.split()) == int(output.startswith("REJECTED"))
+        assert masked(capsys.readouterr().out) == masked(output)
+    session = doctest.DocTestParser().get_doctest("\n".join(blocks("pycon")), {}, "the page", None, 0)
+    assert doctest.DocTestRunner().run(session).failed == 0
