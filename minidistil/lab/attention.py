@@ -12,7 +12,10 @@ from torch import Tensor
 from .. import ops
 from ..errors import InputError
 from ..layout import Layout
+from ._triton import INTERPRETED, tl, triton
 from .registry import implementation
+
+BLOCK = 64  # queries, and keys, that Triton's kernel holds at once
 
 implementation("attention", "torch", gradients=True, about="the default: the two below, each where it is better")(
     ops.attention
@@ -114,3 +117,71 @@ def _sequences(layout: Layout, device: torch.device) -> Tensor:
 def _refuse_dropout(name: str, dropout_p: float) -> None:
     if dropout_p:
         raise InputError(f"attention {name} has no dropout: dropout_p is {dropout_p}, expected 0.0")
+
+
+@triton.jit
+def _attention_kernel(
+    q, k, v, out, of_queries, of_keys, row_q, row_k, row_v, head_q, head_k, head_v, heads, scale,
+    WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WIDEN: tl.constexpr,
+):  # fmt: skip
+    """A program for each block of a sequence's queries, in one head. It walks along the keys, and keeps the
+    largest score so far, the sum of the shares, and that of the values which they weigh; never the scores.
+    """
+    sequence, head = tl.program_id(0), tl.program_id(1)
+    begin, begin_k = tl.load(of_queries + sequence), tl.load(of_keys + sequence)
+    count, count_k = tl.load(of_queries + sequence + 1) - begin, tl.load(of_keys + sequence + 1) - begin_k
+    rows = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
+    across = tl.arange(0, WIDTH)
+    if tl.program_id(2) * QUERIES < count:
+        at = (begin + rows)[:, None].to(tl.int64)
+        asked = tl.load(q + at * row_q + head * head_q + across[None, :], mask=rows[:, None] < count, other=0.0)
+        largest = tl.full([QUERIES], float("-inf"), tl.float32)
+        shared = tl.zeros([QUERIES], tl.float32)
+        gathered = tl.zeros([QUERIES, WIDTH], tl.float32)
+        for start in range(0, count_k, KEYS):
+            columns = start + tl.arange(0, KEYS)
+            there = columns < count_k
+            at_k = (begin_k + columns).to(tl.int64)
+            keys = tl.load(
+                k + at_k[None, :] * row_k + head * head_k + across[:, None], mask=there[None, :], other=0.0
+            )
+            values = tl.load(
+                v + at_k[:, None] * row_v + head * head_v + across[None, :], mask=there[:, None], other=0.0
+            )
+            if WIDEN:
+                asked, keys = asked.to(tl.float32), keys.to(tl.float32)
+            scores = tl.dot(asked, keys, input_precision="ieee") * scale  # in powers of two
+            scores = tl.where(there[None, :], scores, float("-inf"))
+            larger = tl.maximum(largest, tl.max(scores, 1))
+            shares = tl.exp2(scores - larger[:, None])
+            shrink = tl.exp2(largest - larger)
+            shared = shared * shrink + tl.sum(shares, 1)
+            gathered = gathered * shrink[:, None]
+            shares = shares.to(values.dtype)
+            if WIDEN:
+                shares, values = shares.to(tl.float32), values.to(tl.float32)
+            gathered += tl.dot(shares, values, input_precision="ieee")
+            largest = larger
+        to = out + (at * heads + head) * WIDTH + across[None, :]
+        tl.store(to, (gathered / shared[:, None]).to(out.dtype.element_ty), mask=rows[:, None] < count)
+
+
+@implementation("attention", "triton", needs=("triton",))
+def attention_triton(
+    q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
+) -> Tensor:
+    """Flash attention over the flat list, written out: blocks of queries and of keys, no scores kept."""
+    _refuse_dropout("triton", dropout_p)
+    heads, width = q.shape[1:]
+    if width < 16 or width & (width - 1):
+        raise InputError(f"attention triton has heads of {width}: expected 16, 32, 64 or another power of two")
+    out = q.new_empty(q.shape)
+    if len(q):
+        grid = (len(queries), heads, -(-queries.longest // BLOCK))
+        strides = [x.stride(dim) for dim in (0, 1) for x in (q, k, v)]
+        scale = math.log2(math.e) / math.sqrt(width)
+        _attention_kernel[grid](
+            q, k, v, out, queries.starts, keys.starts, *strides, heads, scale,
+            WIDTH=width, QUERIES=BLOCK, KEYS=BLOCK, WIDEN=INTERPRETED,
+        )  # fmt: skip
+    return out

@@ -1,0 +1,34 @@
+"""Triton for the pages: on a GPU the real one, elsewhere its interpreter, nothing where it is not installed."""
+
+from __future__ import annotations
+
+import importlib
+import os
+from typing import Any
+
+import torch
+
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: each program runs in NumPy
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # where a kernel's WIDEN is set: it multiplies no bfloat16
+ROWS = 64 if INTERPRETED else 1  # that a program normalises: in NumPy many cost as little as one
+
+
+class _Missing:
+    """What stands in for it: kernels stay functions that nobody calls."""
+
+    @staticmethod
+    def jit(kernel: Any) -> Any:
+        return kernel
+
+
+try:
+    triton: Any = importlib.import_module("triton")
+    tl: Any = importlib.import_module("triton.language")
+except ImportError:
+    triton = tl = _Missing()
+
+
+def power_of_two(width: int) -> int:
+    """Give the block that holds a row: Triton's are powers of two."""
+    return 1 << (width - 1).bit_length()
