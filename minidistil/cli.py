@@ -178,6 +178,17 @@ def _add_lab(lab: argparse.ArgumentParser) -> None:
     verb.set_defaults(run=lab_check)
     verb.add_argument("what", nargs="?", help="an operation, or a .py file that registers implementations")
     verb.add_argument("name", nargs="?", help="one implementation of the operation; the default is all")
+    given: dict[str, Any] = {"default": argparse.SUPPRESS}
+    verb = verbs.add_parser("bench", help="time what the check passes, alone or in a whole model")
+    verb.set_defaults(run=lab_bench)
+    verb.add_argument("what", help="an operation, or a .py file that registers implementations of one")
+    verb.add_argument("name", nargs="?", help="one implementation; the default is all, or the file's")
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16", **given)
+    verb.add_argument("--seconds", type=float, metavar="N", help="that a case may take", **given)
+    verb.add_argument("--plot", metavar="FILE", help="draw a picture, .svg or .png", **given)
+    verb.add_argument("--model", help="what the one does to this model: a folder or a Hub id")
+    verb.add_argument("--data", metavar="DATA", help=f"with --model, {DATA}")
+    verb.add_argument("--examples", type=int, metavar="N", help="with --model: how many of the texts", **given)
     for verb in verbs.choices.values():
         verb.add_argument("--json", action="store_true", help="one line of JSON")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -626,3 +637,31 @@ def lab_check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([verdict.as_json() for verdict in verdicts]))
     return int(not all(verdict.passed for verdict in verdicts))
+
+
+def lab_bench(options: argparse.Namespace) -> None:
+    """Run the verb `lab bench`: a report for people, and with --json one line of JSON at its end."""
+    from .lab import load
+    from .lab.timing import bench, bench_model
+
+    op, names = options.what, None if options.name is None else [options.name]
+    if op.endswith(".py"):
+        found = [one for one in load(op) if options.name in (None, one.name)]
+        if len({one.op for one in found}) != 1:
+            raise InputError(
+                f"{op} registers {len(found)} implementations: name one, all that are timed have one op"
+            )
+        op, names = found[0].op, [one.name for one in found]
+    call = _given(options, "dtype", "seconds")
+    if (options.model is None) != (options.data is None) or ("examples" in options and options.model is None):
+        raise InputError("--model, --data and --examples go together")
+    if options.model is None:
+        timed = None if names is None else list(dict.fromkeys(["torch", *names]))
+        report = bench(op, names=timed, **call, **_given(options, "plot"))
+    elif names is None or len(names) != 1 or "plot" in options:
+        raise InputError("--model takes one implementation, by its name, and no --plot")
+    else:
+        call |= _given(options, "examples")
+        report = bench_model(options.model, options.data, op, names[0], **call)
+    if options.json:
+        print(json.dumps(report))

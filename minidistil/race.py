@@ -57,9 +57,7 @@ def race(
     of the kind that its name says (extra `plot`).
     """
     if plot is not None:  # what would be missed at the end is missed now
-        require("matplotlib", extra="plot")
-        if Path(plot).suffix not in PICTURES or not Path(plot).parent.is_dir():
-            raise InputError(f"plot is {plot}: expected a name in {', '.join(PICTURES)}, in a folder that exists")
+        check_picture(plot)
     premises, hypotheses = read_pairs(pairs, texts)
     with tempfile.TemporaryDirectory() as folder:
         where = Path(folder)
@@ -253,6 +251,13 @@ def _summary(report: dict[str, Any]) -> None:
         report["ratios"][case] = found
         if found:
             print(f"  {case:<34} " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()))
+
+
+def check_picture(path: str) -> None:
+    """Refuse a picture that could not be drawn."""
+    require("matplotlib", extra="plot")
+    if Path(path).suffix not in PICTURES or not Path(path).parent.is_dir():
+        raise InputError(f"plot is {path}: expected a name in {', '.join(PICTURES)}, in a folder that exists")
 
 
 def draw(report: dict[str, Any], path: str) -> None:

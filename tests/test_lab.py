@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import ROOT
+from places import OURS, ROOT
 
 from minidistil import InputError, Product, ops
 from minidistil.cli import main
@@ -444,3 +444,35 @@ def test_the_page_is_true(tmp_path, monkeypatch, capsys):
         assert masked(capsys.readouterr().out) == masked(output)
     session = doctest.DocTestParser().get_doctest("\n".join(blocks("pycon")), {}, "the page", None, 0)
     assert doctest.DocTestRunner().run(session).failed == 0
+
+
+def test_a_users_file_is_timed_beside_plain_pytorch(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    path.write_text(MINE.replace("EPS", "eps"), encoding="utf-8")
+    assert main(["lab", "bench", str(path), "--seconds", "0.01", "--json"]) == 0
+    report = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert all({*case["rows"]} == {"torch", "mine"} for case in report["cases"].values())
+    pairs = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
+    in_model = ["--model", str(OURS), "--data", str(pairs), "--examples", "8", "--seconds", "0.01"]
+    assert main(["lab", "bench", str(path), *in_model]) == 0
+    assert "largest change of a logit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["add_norm", "--model", "m"], "--model, --data and --examples go together"),
+        (["add_norm", "--examples", "3"], "--model, --data and --examples go together"),
+        (
+            ["add_norm", "--model", "m", "--data", "d"],
+            "--model takes one implementation, by its name, and no --plot",
+        ),
+        (["both.py"], "both.py registers 2 implementations: name one"),
+    ],
+)
+def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    second = MINE.replace("EPS", "eps").replace('"add_norm", "mine"', '"embed", "mine"')
+    (tmp_path / "both.py").write_text(MINE.replace("EPS", "eps") + second)
+    assert main(["lab", "bench", *arguments]) == 2
+    assert message in capsys.readouterr().err

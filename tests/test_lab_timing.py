@@ -1,0 +1,362 @@
+"""The timer counts what it says, times nothing that is wrong, and finds what cheats; no test asserts a time."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import re
+
+import pytest
+import torch
+import torch.nn.functional as F
+from places import OURS, ROOT
+from twins import twins
+
+from minidistil import Batch, InputError, Ops, Product, ops, peers
+from minidistil.lab import cases, implementation, implementations, registry, timing
+from minidistil.layout import Layout
+
+DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
+SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "PLACES": 16, "ROWS": 8}
+SMALL |= {"TEXTS": ([3], [2, 5]), "EQUAL": [4] * 2}
+SMALL |= {"COPIED": {"cpu": 2**12, "cuda": 2**12}, "FLUSHED": {"cpu": 2**12, "cuda": 2**12}}
+SMALL |= {"SHAPES": {"qkv": [(24, 24, 3)], "linear": [(24, 24, 1), (48, 24, 1)], "linear_gelu": [(24, 48, 1)]}}
+TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch, one_thread):
+    """What a test registers is forgotten after it; the gate asks little, and the shapes are small."""
+    implementations()
+    monkeypatch.setattr(registry, "_found", dict(registry._found))
+    for op, operation in cases.ALL.items():
+        few = [case for case in operation.cases if "ordinary" in case.name or case.name == "equal lengths"][:2]
+        monkeypatch.setitem(cases.ALL, op, dataclasses.replace(operation, cases=few))
+    for name, value in SMALL.items():
+        monkeypatch.setattr(timing, name, value)
+
+
+def bench(op="add_norm", names=("torch",), **options):
+    return timing.bench(op, names=names, seconds=0, **options)
+
+
+# What is counted
+
+
+def inputs_of(case):
+    return case.make(torch.Generator().manual_seed(0))
+
+
+def counted(op, inputs):
+    outputs = cases.ALL[op].run(cases.ALL[op].plain, inputs)
+    return timing.bytes_of(op, inputs, outputs), timing.operations_of(op, inputs, outputs)
+
+
+def test_a_norm_reads_two_and_writes_one():
+    assert counted("add_norm", inputs_of(cases._add_norm_case(5, 24))) == (8 * (3 * 5 * 24 + 2 * 24), 8 * 5 * 24)
+
+
+def test_a_lookup_reads_each_row_once():
+    inputs = inputs_of(cases._embed_case(5, 24))
+    inputs["ids"] = torch.tensor([3, 3, 3, 7, 8])
+    inputs["positions"] = torch.tensor([0, 1, 0, 1, 2])
+    read, written, weights, ids = (3 + 3) * 24, 5 * 24, 2 * 24, 2 * 5
+    assert counted("embed", inputs) == (8 * (read + written + weights + ids), 8 * 5 * 24)
+
+
+@pytest.mark.parametrize(("op", "parts"), [("linear", 1), ("linear_gelu", 1), ("qkv", 3)])
+def test_a_product_reads_its_input_once_and_every_weight(op, parts):
+    inputs = inputs_of(cases._product_case(5, 24, 48, parts=parts))
+    moved = 5 * 24 + parts * (24 * 48 + 48 + 5 * 48)
+    assert counted(op, inputs) == (8 * moved, parts * 2 * 5 * 24 * 48)
+
+
+def test_attention_is_counted_by_sequence():
+    inputs = inputs_of(cases._attention_case("", [2, 5], heads=2, width=12))
+    assert counted("attention", inputs) == (8 * 4 * 7 * 24, 4 * 24 * (2 * 2 + 5 * 5))
+    inputs |= {"queries": Layout.from_lengths([2, 5]).first}
+    inputs["q"] = inputs["queries"].pick(inputs["q"])
+    assert counted("attention", inputs) == (8 * (2 * 2 + 2 * 7) * 24, 4 * 24 * (2 + 5))
+
+
+def test_the_bulk_is_of_2048_tokens(monkeypatch):
+    monkeypatch.undo()
+    bulk = "47 texts of 15 to 115 tokens, 2,048 in all"
+    titles = {op: [case.name for case in timing.timed_cases(op)] for op in cases.ALL}
+    assert titles["embed"] == titles["add_norm"] == ["1 text of 16 tokens", "1 text of 128 tokens", bulk]
+    assert titles["attention"] == [*titles["embed"], "16 texts of 128 tokens, 2,048 in all"]
+    assert titles["qkv"][-1] == f"{bulk}; 768 to 2304"
+    assert titles["linear"][-2:] == [f"{bulk}; 768 to 768", f"{bulk}; 3072 to 768"]
+
+
+@pytest.mark.parametrize("dtype", registry.DTYPES)
+def test_ceilings_are_rates(dtype):
+    assert min(timing.ceilings(dtype).values()) > 0
+
+
+# Turns
+
+
+def recorded(seen, i, times):
+    times = iter(times)
+
+    def call():
+        seen.append(i)
+        return next(times)
+
+    return call
+
+
+def test_turns_end_when_all_times_are_known():
+    seen = []
+    calls = [recorded(seen, 0, [1.0] * 99), recorded(seen, 1, [1.0, 3.0] + [2.0] * 97)]
+    runs = timing.take_turns(calls, 60)
+    assert timing.LEAST < len(runs[0]) == len(runs[1]) < 99
+    assert timing.known(runs[1])
+    assert not timing.known(runs[1][:-1])
+    assert seen[:6] == [0, 1, 1, 0, 0, 1]
+
+
+def test_turns_end_when_the_time_is_up():
+    runs = timing.take_turns([recorded([], 0, [1.0] * 9), recorded([], 1, [1.0, 9.0] * 9)], 0)
+    assert [len(some) for some in runs] == [timing.LEAST] * 2
+
+
+# The report
+
+
+@pytest.mark.parametrize("op", cases.ALL)
+def test_the_report_has_every_case_with_its_bound(op, capsys):
+    report = timing.bench(op, names=[one.name for one in implementations(op) if not one.needs], seconds=0)
+    assert json.loads(json.dumps(report)) == report
+    assert list(report["cases"]) == [case.name for case in timing.timed_cases(op)]
+    for case in report["cases"].values():
+        bounds = [case["bytes"] / report["ceilings"]["copy rate"]]
+        bounds += [case["operations"] / report["ceilings"]["product rate"]]
+        assert case["bound"] == max(bounds) == bounds[case["bound by"] == "products"]
+        for row in case["rows"].values():
+            for cache in ("cold", "warm"):
+                found, plain = row[cache], case["rows"]["torch"][cache]
+                assert found["runs"] >= timing.LEAST
+                assert found["share"] == case["bound"] / found["seconds"]
+                assert found["speed"] == plain["seconds"] / found["seconds"]
+    out = capsys.readouterr().out
+    assert re.search(r"^ceilings: copies [\d.]+ GB/s, products [\d,]+ GFLOP/s$", out, re.MULTILINE)
+    assert re.search(r"^\n1 text of 3 tokens.*: [\d.]+ MB, [\d.]+ MFLOP, at least [\d.]+ ms by", out, re.MULTILINE)
+    assert len(re.findall(r"^  torch +[\d.]+ +[\d.]+ +\d+% +1\.00[x?]", out, re.MULTILINE)) == len(report["cases"])
+
+
+def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setitem(registry.NEEDS, "triton", lambda: None)
+    implementation("add_norm", "interpreted", needs=("triton",))(ops.add_norm)
+    implementation("add_norm", "for GPUs", needs=("cuda",))(ops.add_norm)
+    implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
+    implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
+    report = timing.bench("add_norm", seconds=0)
+    assert report["left out"]["interpreted"] == "interpreted: its time says nothing"
+    assert report["left out"]["for GPUs"] == "there is no CUDA device here"
+    assert report["left out"]["narrow"] == "it does not claim float32"
+    assert report["rejected"].keys() == {"wrong"}
+    assert {*report["cases"][TITLES[0]]["rows"]} >= {"torch", "steps"}
+    assert not {"interpreted", "for GPUs", "narrow", "wrong"} & {*report["cases"][TITLES[0]]["rows"]}
+    out = capsys.readouterr().out
+    assert re.search(r"wrong +not timed: rejected by the gate: .*\(float32\): the output errs by", out)
+    assert re.search(r"interpreted +left out: interpreted: its time says nothing", out)
+
+
+def test_beside_a_gpu_what_is_for_cpus_is_left_out(monkeypatch):
+    implementation("add_norm", "for CPUs", needs=("cpu",))(ops.add_norm)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert "it is for CPUs" in timing.why_not(registry.find("add_norm", "for CPUs"), "float32")
+
+
+def test_nothing_to_time_is_no_error(tmp_path):
+    implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
+    report = bench(names=["wrong"], plot=str(tmp_path / "nothing.png"))
+    assert (report["cases"], [*report["rejected"]]) == ({}, ["wrong"])
+
+
+def test_without_torch_there_is_no_speed(capsys):
+    report = bench(names=["steps"])
+    assert report["cases"][TITLES[0]]["rows"]["steps"]["cold"]["speed"] is None
+    assert re.search(r"^  steps .*%  ", capsys.readouterr().out, re.MULTILINE)
+
+
+def keeps_its_answer(x, residual, weight, bias, eps):
+    """Right on the gate's shapes, which have other numbers of rows."""
+    fresh = ops.add_norm(x, residual, weight, bias, eps)
+    return ANSWERS.setdefault(x.shape, fresh) if len(x) == 7 else fresh
+
+
+ANSWERS: dict[torch.Size, torch.Tensor] = {}
+
+
+def test_what_cheats_while_it_is_timed_loses_its_time(capsys):
+    ANSWERS.clear()
+    implementation("add_norm", "cheat", dtypes=("float32",))(keeps_its_answer)
+    report = bench(names=["torch", "cheat"])
+    assert [[*case["rows"]] for case in report["cases"].values()] == [["torch"]] * 2
+    assert re.match(f"time withdrawn: {TITLES[1]}, fresh numbers: the output errs by", report["rejected"]["cheat"])
+    assert "cheat  time withdrawn: " in capsys.readouterr().out
+
+
+def test_a_product_that_cheats_loses_its_time():
+    def run(x, lins):
+        fresh = lins[0](x)
+        return answers.setdefault(x.shape, fresh) if len(x) == 7 else fresh
+
+    answers: dict[torch.Size, torch.Tensor] = {}
+    implementation("linear", "cheat", dtypes=("float32",))(Product(lambda *lins: lins, run))
+    assert "errs by" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
+
+
+def test_what_raises_or_writes_past_an_end_on_a_timed_shape_is_not_timed():
+    def raises(x, *rest):
+        if len(x) == 7:
+            raise RuntimeError("not seven")
+        return ops.add_norm(x, *rest)
+
+    def writes(x, *rest):
+        if len(x) == 7:
+            x.as_strided((x.numel() + 1,), (1,), x.storage_offset())[-1] = 0
+        return ops.add_norm(x, *rest)
+
+    for one in (raises, writes):
+        implementation("add_norm", one.__name__, dtypes=("float32",))(one)
+    rejected = bench(names=["torch", "raises", "writes"])["rejected"]
+    assert rejected["raises"] == f"not timed: {TITLES[1]}: it raises RuntimeError: not seven"
+    assert "it writes past an end of the input x" in rejected["writes"]
+
+
+def test_an_input_changes_before_each_timed_call():
+    seen = []
+
+    def looks(x, *rest):
+        if len(x) == 7:
+            seen.append(float(x[0, 0]))
+        return ops.add_norm(x, *rest)
+
+    implementation("add_norm", "looks", dtypes=("float32",))(looks)
+    bench(names=["looks"])
+    cold = seen[1 : 1 + timing.LEAST]
+    assert len({*cold}) == 2
+    assert all(a == -b for a, b in itertools.pairwise(cold))
+
+
+def test_a_product_is_prepared_once_for_a_case():
+    shapes = []
+
+    def prepare(*lins):
+        shapes.append(lins[0].weight.shape)
+        return lins
+
+    implementation("linear", "counts", dtypes=("float32",))(Product(prepare, lambda x, lins: lins[0](x)))
+    bench("linear", ["counts"])
+    assert shapes.count((24, 48)) == len(timing.TEXTS)
+
+
+def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
+    resets = []
+    monkeypatch.setitem(registry.NEEDS, "compiler", lambda: None)
+    monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
+    implementation("add_norm", "compiled", needs=("compiler",))(ops.add_norm)
+    bench(names=["torch", "compiled"])
+    assert resets == [1]
+
+
+@pytest.mark.parametrize("name", ["roof.svg", "roof.png"])
+def test_a_report_is_drawn(tmp_path, name):
+    bench("attention", ["torch", "loop"], plot=str(tmp_path / name))
+    assert (tmp_path / name).read_bytes().startswith(b"<?xml" if name.endswith("svg") else b"\x89PNG")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"names": ["banana"]}, "add_norm has no implementation 'banana'"),
+        ({"op": "banana"}, "there is no operation 'banana'"),
+        ({"dtype": "int4"}, "dtype is 'int4': expected one of float32, bfloat16, float16"),
+        ({"plot": "roof.doc"}, r"plot is roof\.doc: expected a name in \.svg, \.png, \.pdf"),
+        ({"plot": "nowhere/roof.svg"}, r"plot is nowhere/roof\.svg: expected a name in"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        bench(**options)
+
+
+# In a whole model
+
+
+def bench_model(op="add_norm", name="torch", data=DATA, **options):
+    return timing.bench_model(str(OURS), data, op, name, **{"seconds": 0, "examples": 3, **options})
+
+
+def test_the_same_implementation_changes_no_logit(capsys):
+    report = bench_model()
+    assert json.loads(json.dumps(report)) == report
+    assert (report["largest change"], report["metric"]) == (0.0, "accuracy")
+    assert report["score"][0] == report["score"][1]
+    assert (report["examples"], report["batches"]) == (3, 1)
+    out = capsys.readouterr().out
+    assert re.search(r"the model's speed, by Amdahl's law +[\d.]+x$", out, re.MULTILINE)
+    assert re.search(r"^  accuracy +[\d.]+  to [\d.]+$", out, re.MULTILINE)
+
+
+def test_what_the_model_can_gain_is_amdahls(monkeypatch):
+    monkeypatch.setattr(timing, "take_turns", lambda calls, seconds: [[8.0], [6.0], [4.0], [1.0]])
+    report = bench_model("linear", "torch")
+    assert (report["share"], report["speed of the operation"]) == (0.5, 4.0)
+    assert report["speed allowed"] == pytest.approx(1 / (0.5 + 0.5 / 4))
+    assert report["speed"] == pytest.approx(8 / 6)
+
+
+def test_another_implementation_changes_little_and_examples_are_in_batches(monkeypatch):
+    monkeypatch.setattr(timing, "take_turns", lambda calls, seconds: [[call()] for call in calls])
+    monkeypatch.setattr(peers, "TOKENS", 110)
+    report = bench_model("add_norm", "steps", examples=4)
+    assert (report["examples"], report["tokens"], report["batches"]) == (4, 153, 2)
+    assert 0 < report["largest change"] < 1e-4
+    assert report["share"] > 0
+
+
+@pytest.mark.parametrize("op", cases.ALL)
+def test_every_call_of_an_operation_is_watched(op):
+    model, spans = twins()[0], []
+    batch = Batch.from_lists([[1, 2, 3], [4]])
+    watched = model.with_ops(**{op: timing._watched(getattr(Ops(), op), "cpu", spans)})
+    assert torch.equal(watched(batch), model(batch))
+    layers = model.config.n_layers
+    calls = {"embed": 1, "qkv": layers, "linear": 2 * layers, "linear_gelu": layers, "add_norm": 2 * layers}
+    assert len(spans) == calls.get(op, layers)
+    assert all(begin <= end for begin, end in spans)
+
+
+def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
+    implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: F.relu(x))
+    implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
+    with pytest.raises(
+        InputError, match=r"add_norm wrong is not timed: rejected by the gate: .*the output errs by"
+    ):
+        bench_model(name="wrong")
+    with pytest.raises(InputError, match="add_norm narrow is not timed: it does not claim float32"):
+        bench_model(name="narrow")
+    with pytest.raises(InputError, match="examples is 0: expected a whole number of at least 1"):
+        bench_model(examples=0)
+
+
+def test_texts_without_labels_are_no_examples(tmp_path):
+    (tmp_path / "none.jsonl").write_text('{"text": "A text.", "label": -1}\n', encoding="utf-8")
+    with pytest.raises(InputError, match="there are no examples"):
+        bench_model(data=str(tmp_path / "none.jsonl"))
+
+
+@pytest.mark.cuda
+def test_it_runs_on_a_gpu():
+    report = timing.bench("attention", dtype="bfloat16", seconds=0)
+    assert report["device"] == "cuda"
+    assert "torch" in report["cases"][TITLES[0]]["rows"]
+    assert bench_model("add_norm", "steps")["device"] == "cuda"
