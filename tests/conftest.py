@@ -17,6 +17,8 @@ hypothesis.settings.register_profile("no deadline", deadline=None)  # machines d
 hypothesis.settings.load_profile("no deadline")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, as torch.compile does
 
 
 def _record(error: minidistil.Error, *arguments: object) -> None:

@@ -1,26 +1,21 @@
-"""Average the weights of two checkpoints of one shape: `share` of the second.
+"""Average the weights of checkpoints of one shape, each with its share; their tokenizer is the last one's.
 
-python average.py FIRST SECOND FOLDER --share 0.5
+python average.py FOLDER inference=0.3 all=0.7
 """
 
-import argparse
-
-import torch
+import sys
 
 import minidistil
 
-parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("first")
-parser.add_argument("second")
-parser.add_argument("folder")
-parser.add_argument("--share", type=float, default=0.5)
-given = parser.parse_args()
+folder, *given = sys.argv[1:]
+shares = {name: float(share) for name, _, share in (one.rpartition("=") for one in given)}
+if abs(sum(shares.values()) - 1) > 1e-6:
+    sys.exit(f"the shares add up to {sum(shares.values())}: expected 1")
 
-first, second = minidistil.from_pretrained(given.first), minidistil.from_pretrained(given.second)
-other = second.state_dict()
-first.load_state_dict(
-    {name: torch.lerp(weight, other[name], given.share) for name, weight in first.state_dict().items()},
-    assign=True,
+states = {name: minidistil.from_pretrained(name, dtype="float32").state_dict() for name in shares}
+model = minidistil.from_pretrained(given[-1].rpartition("=")[0], dtype="float32")
+model.load_state_dict(
+    {key: sum(share * states[name][key] for name, share in shares.items()) for key in model.state_dict()}
 )
-first.save_pretrained(given.folder)
-minidistil.Tokenizer.from_pretrained(given.second).save_pretrained(given.folder)
+model.save_pretrained(folder)
+minidistil.Tokenizer.from_pretrained(given[-1].rpartition("=")[0]).save_pretrained(folder)

@@ -1,11 +1,12 @@
 """Pairs for zero-shot classification: texts with hypotheses about them, true and wrong, in many words.
 
-    python hypotheses.py CLASSIFY train.jsonl.gz --output pairs.jsonl.gz [--without sst2 trec ...]
+    python hypotheses.py CLASSIFY vectors.pt --output pairs.jsonl.gz [--without sst2 trec ...]
 
-CLASSIFY is a folder of labelled texts. Two kinds of pairs are made. From each labelled text: a hypothesis with
-its label, and others with wrong ones. From entailed NLI pairs: a phrase out of the hypothesis says what the
-premise is about, and a phrase out of another hypothesis does not; nobody labelled these. A set that is left out
-gives nothing.
+CLASSIFY is a folder of labelled texts, vectors.pt what embed.py wrote. Four kinds of pairs are made. From each
+labelled text: a hypothesis with its label, and others with wrong ones. From bits of reviews: how likely each label
+is, as a logistic regression on the vectors says, which is fitted to the reviews that are used. From short reviews:
+long ones, of several with one label. From texts that nobody labelled: a phrase says what the text is about, the
+more likely, the nearer their vectors. A set that is left out gives nothing to any of these.
 """
 
 from __future__ import annotations
@@ -13,22 +14,22 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import math
 import random
-import re
 from pathlib import Path
 from typing import Any
 
-from split import held_out, read
+import torch
+from sklearn.linear_model import LogisticRegression
+from split import read
 
-WRONG = {"entailment": 0.0, "neutral": 0.3, "contradiction": 0.7}
-RIGHT = {"entailment": 1.0}
 ANY = ("This example is {}.", "This text is about {}.", "The topic is {}.", "It is about {}.")
-SETS: dict[str, dict[str, Any]] = {  # file, templates, wrong hypotheses for each text, words for a label
+SETS: dict[str, dict[str, Any]] = {  # file, templates, wrong hypotheses for each text
     "sst2": {"file": "sst2_train", "kind": "film", "wrong": 1},
     "yelp": {"file": "yelp_1000", "kind": "restaurant", "wrong": 1},
     "imdb": {"file": "imdb_1000", "kind": "film", "wrong": 1},
     "trec": {"file": "trec_train", "kind": "question", "wrong": 2},
-    "banking77": {"file": "banking77_train", "kind": "request", "wrong": 2},
+    "banking77": {"file": "banking77_train", "kind": "request", "wrong": 1},
 }
 TEMPLATES = {
     "film": ("This review is {}.", "The sentiment is {}.", "This is a {} review.", "The author's opinion is {}."),
@@ -45,18 +46,24 @@ WORDS = {
     "positive": ("positive", "positive", "good", "favorable", "enthusiastic"),
     "negative": ("negative", "negative", "bad", "unfavorable", "disappointed"),
 }
-COMMON = """
-a about after all also although always am an and another any are as at away back be because been
-before being both but by came can come could did do does doing done down each even ever every few
-first for from get gets give go goes going gone got had has have having he her here him his how i if
-in into is it its just know less like made make makes many may me might more most much must my never
-no not nothing now of off on once one only or other our out over own people person put really said
-same saw say says see she should since so some someone something still such take than that the their
-them then there these they thing things think this those through time to too took two under until up
-us use used very want wants was way we well went were what when where which while who whole why will
-with without would yes you your man woman men women
-"""
-STOP = frozenset(COMMON.split())
+OTHER = {"positive": "negative", "negative": "positive"}
+MIDDLE, WIDTH = 0.45, 0.08  # of the cosine at which a phrase is as likely right as wrong
+
+
+def pair(premise: str, hypothesis: str, right: float) -> dict[str, Any]:
+    """A pair whose hypothesis is right with so much probability."""
+    label = {"entailment": right, "neutral": 0.3 * (1 - right), "contradiction": 0.7 * (1 - right)}
+    return {
+        "premise": premise,
+        "hypothesis": hypothesis,
+        "label": {name: round(share, 4) for name, share in label.items()},
+    }
+
+
+def about(kind: str, label: str, chance: random.Random) -> str:
+    """Say with one of the kind's templates that the label is right."""
+    template = chance.choice(TEMPLATES[kind] if chance.random() < 0.8 else ANY[:1])
+    return template.format(chance.choice(WORDS.get(label, (label,))))
 
 
 def labelled(folder: Path, name: str, chance: random.Random) -> list[dict[str, Any]]:
@@ -68,48 +75,57 @@ def labelled(folder: Path, name: str, chance: random.Random) -> list[dict[str, A
     for row in rows:
         others = [label for label in labels if label != row["label"]]
         for label in [row["label"], *chance.sample(others, min(found["wrong"], len(others)))]:
-            template = chance.choice(TEMPLATES[found["kind"]] if chance.random() < 0.8 else ANY[:1])
-            word = chance.choice(WORDS.get(label, (label,)))
-            pairs.append(
-                {
-                    "premise": row["text"],
-                    "hypothesis": template.format(word),
-                    "label": RIGHT if label == row["label"] else WRONG,
-                }
-            )
+            pairs.append(pair(row["text"], about(found["kind"], label, chance), float(label == row["label"])))
     return pairs
 
 
-def phrases(text: str) -> list[str]:
-    """The runs of one to three words between stop words."""
-    runs: list[list[str]] = [[]]
-    for word in re.findall(r"[a-z]+(?:-[a-z]+)*|\S", text.lower()):
-        if word in STOP or not word[0].isalpha() or len(word) < 3:
-            runs.append([])
-        else:
-            runs[-1].append(word)
-    return [" ".join(run[-3:]) for run in runs if run]
-
-
-def about(rows: list[dict[str, Any]], count: int, chance: random.Random) -> list[dict[str, Any]]:
-    """Pairs of a premise and what it is, or is not, about: a phrase from anywhere, or one that shares a word."""
-    entailed = [row for row in rows if row["label"] == "entailment" and phrases(row["hypothesis"])]
-    known: dict[str, list[str]] = {}
-    for row in entailed:
-        for phrase in phrases(row["hypothesis"]):
-            for word in phrase.split():
-                known.setdefault(word, []).append(phrase)
+def opinions(rows: list[dict[str, Any]], vectors: torch.Tensor, chance: random.Random) -> list[dict[str, Any]]:
+    """Pairs from bits of reviews, but those of which it is not clear what they say."""
+    labels = [row["label"] == "positive" for row in rows]
+    judge = LogisticRegression(C=0.3, max_iter=500).fit(vectors.numpy(), labels)
     pairs = []
-    for row in chance.sample(entailed, count):
-        template = chance.choice([*ANY, *TEMPLATES["request"]])
-        right = chance.choice(phrases(row["hypothesis"]))
-        read_ = set(re.findall(r"[a-z]+", f"{row['premise']} {row['hypothesis']}".lower()))
-        anywhere = chance.choice(phrases(chance.choice(entailed)["hypothesis"]))
-        near = chance.choice(known[chance.choice(right.split())])
-        pairs.append({"premise": row["premise"], "hypothesis": template.format(right), "label": RIGHT})
-        for wrong, most in ((anywhere, 0), (near, len(near.split()) - 1)):
-            if len(read_ & set(wrong.split())) <= most:
-                pairs.append({"premise": row["premise"], "hypothesis": template.format(wrong), "label": WRONG})
+    for row, logit in zip(rows, judge.decision_function(vectors.numpy()).tolist(), strict=True):
+        if row["set"] == "sst2":  # whose bits were labelled one by one
+            continue
+        positive = 1 / (1 + math.exp(-2 * logit - (0.7 if row["label"] == "positive" else -0.7)))
+        if abs(positive - 0.5) > 0.15:
+            label = chance.choice(("positive", "negative"))
+            right = positive if label == "positive" else 1 - positive
+            pairs.append(pair(row["text"], about(SETS[row["set"]]["kind"], label, chance), right))
+    return pairs
+
+
+def joined(rows: list[dict[str, Any]], count: int, chance: random.Random) -> list[dict[str, Any]]:
+    """Pairs from long reviews of 4 to 14 short ones, of which about one in seven says the opposite."""
+    short = {label: [row["text"] for row in rows if row["label"] == label] for label in OTHER}
+    pairs = []
+    for label in (*OTHER,) * (count // 2 if rows else 0):
+        said = [
+            chance.choice(short[OTHER[label] if chance.random() < 1 / 7 else label])
+            for _ in range(chance.randint(4, 14))
+        ]
+        claimed = chance.choice((*OTHER,))
+        pairs.append(pair(" ".join(said), about("film", claimed, chance), 0.95 if claimed == label else 0.05))
+    return pairs
+
+
+def topics(
+    rows: list[dict[str, Any]],
+    vectors: torch.Tensor,
+    phrases: list[dict[str, Any]],
+    others: torch.Tensor,
+    chance: random.Random,
+) -> list[dict[str, Any]]:
+    """Pairs of a text and phrases: one of the nearest, one that is rather near, and any."""
+    pairs = []
+    for start in range(0, len(rows), 1000):
+        near, places = (vectors[start : start + 1000] @ others.T).sort(1, descending=True)
+        for row, cosines, order in zip(rows[start : start + 1000], near, places, strict=True):
+            template = chance.choice([*ANY, *TEMPLATES["request"]])
+            for ends in ((0, 5), (5, 100), (100, len(phrases))):
+                rank = chance.randrange(*ends)
+                right = 1 / (1 + math.exp((MIDDLE - cosines[rank].item()) / WIDTH))
+                pairs.append(pair(row["text"], template.format(phrases[order[rank]]["text"]), right))
     return pairs
 
 
@@ -117,20 +133,31 @@ def main() -> None:
     """Write them all, in an order that does not matter."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
-    parser.add_argument("data")
+    parser.add_argument("vectors")
     parser.add_argument("--output", required=True)
     parser.add_argument("--without", nargs="*", choices=list(SETS), default=[])
-    parser.add_argument("--about", type=int, default=10000, help="premises to make pairs of the second kind from")
+    parser.add_argument("--topics", type=int, default=9000, help="texts to make pairs of the fourth kind from")
+    parser.add_argument("--joined", type=int, default=2400, help="pairs of the third kind")
     given = parser.parse_args()
     chance = random.Random(0)
-    rows = [row for row in read(given.data) if not held_out(row)]
-    pairs = about(rows, given.about, chance)
-    for name in SETS:
-        if name not in given.without:
-            pairs += labelled(given.folder, name, chance)
+    found = torch.load(given.vectors)
+    kept = {
+        name: [i for i, row in enumerate(part["rows"]) if row.get("set") not in given.without]
+        for name, part in found.items()
+    }
+    rows = {name: [found[name]["rows"][i] for i in places] for name, places in kept.items()}
+    vectors = {name: found[name]["vectors"][places].float() for name, places in kept.items()}
+    chosen = chance.sample(range(len(rows["texts"])), given.topics)
+    parts = {name: labelled(given.folder, name, chance) for name in SETS if name not in given.without}
+    parts["opinions"] = opinions(rows["reviews"], vectors["reviews"], chance)
+    parts["joined"] = joined([row for row in rows["reviews"] if row["set"] == "sst2"], given.joined, chance)
+    parts["topics"] = topics(
+        [rows["texts"][i] for i in chosen], vectors["texts"][chosen], rows["phrases"], vectors["phrases"], chance
+    )
     with gzip.open(given.output, "wt", encoding="utf-8") as file:
-        file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in pairs)
-    print(f"{len(pairs)} pairs")
+        for part in parts.values():
+            file.writelines(json.dumps(pair, ensure_ascii=False) + "\n" for pair in part)
+    print({name: len(part) for name, part in parts.items()}, sum(map(len, parts.values())))
 
 
 if __name__ == "__main__":

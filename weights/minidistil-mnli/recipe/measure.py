@@ -1,9 +1,9 @@
 """Measure the checkpoint that was made on the development sets, and write its card and the runs' logs beside it.
 
-    python measure.py FOLDER DEV INFERENCE ALL zero-shot-*.json
+    python measure.py FOLDER DEV inference=0.15 all=0.85 zero-shot-*.json
 
-DEV is a folder of data sets; INFERENCE and ALL are the two runs that made the checkpoint; the rest is what
-`minidistil eval --zero-shot --json` printed for the runs that left each set out.
+DEV is a folder of data sets; then come the runs that made the checkpoint, each with its share in the average; the
+rest is what `minidistil eval --zero-shot --json` printed for the runs that left each set out.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,17 @@ DEV = {
 }
 
 
-def main(folder: str, dev: str, first: str, second: str, *answers: str) -> None:
+def one_after_another(values: Iterable[str]) -> str:
+    """Give what the runs have, each once."""
+    return ", then ".join(dict.fromkeys(values))
+
+
+def main(folder: str, dev: str, *given: str) -> None:
     """Measure, and write."""
-    runs = [json.loads(Path(run, "run.json").read_text(encoding="utf-8")) for run in (first, second)]
+    shares = [one for one in given if "=" in one]
+    names = [one.rpartition("=")[0] for one in shares]
+    answers = [one for one in given if "=" not in one]
+    runs = [json.loads(Path(run, "run.json").read_text(encoding="utf-8")) for run in names]
     model, tokenizer = (
         minidistil.from_pretrained(folder, dtype="float32"),
         minidistil.Tokenizer.from_pretrained(folder),
@@ -39,7 +48,7 @@ def main(folder: str, dev: str, first: str, second: str, *answers: str) -> None:
         examples, _ = labels.read(read_rows(Path(dev, f"{name}.jsonl.gz")))
         found.append({"data": title, "at": "float32", "metrics": evaluate(model, tokenizer, examples)})
         print(title, found[-1]["metrics"]["accuracy"], flush=True)
-    held, _ = labels.read(read_rows(runs[1]["data"]["eval"][0]))
+    held, _ = labels.read(read_rows(runs[-1]["data"]["eval"][0]))
     chosen = {"data": "held out of the training pairs", "at": "float32; the recipe was chosen on these"}
     found.append({**chosen, "metrics": evaluate(model, tokenizer, held)})
     for path in answers:
@@ -50,24 +59,26 @@ def main(folder: str, dev: str, first: str, second: str, *answers: str) -> None:
             {"data": title, "at": f"a run that saw nothing of this set, by {template!r}", "metrics": metrics}
         )
     run = {
-        **runs[1],
+        **runs[-1],
         "base": "sentence-transformers/all-MiniLM-L6-v2",
         "new_head": True,
         "language": "en",
         "license": "apache-2.0",
         "command": "\n".join(
-            [*(run["command"] for run in runs), f"python average.py {first} {second} averaged --share 0.7"]
+            [*dict.fromkeys(run["command"] for run in runs), f"python average.py averaged {' '.join(shares)}"]
         ),
         "data": {
-            "train": [name for run in runs for name in run["data"]["train"]],
-            "examples": f"{runs[0]['data']['examples']:,}, then {runs[1]['data']['examples']:,}",
-            "unlabelled": runs[0]["data"]["unlabelled"] + runs[1]["data"]["unlabelled"],
-            "eval": runs[1]["data"]["eval"],
+            "train": list(dict.fromkeys(name for run in runs for name in run["data"]["train"])),
+            "examples": one_after_another(f"{run['data']['examples']:,}" for run in runs),
+            "unlabelled": sum(run["data"]["unlabelled"] for run in runs),
+            "eval": runs[-1]["data"]["eval"],
         },
         "recipe": {
-            name: value if (before := runs[0]["recipe"].get(name)) == value else f"{before}, then {value}"
-            for name, value in runs[1]["recipe"].items()
-            if not (name == "batch_size" and runs[1]["recipe"].get("batch_tokens"))  # which replaces it
+            name: value
+            if all(run["recipe"].get(name) == value for run in runs)
+            else one_after_another(str(run["recipe"].get(name)) for run in runs)
+            for name, value in runs[-1]["recipe"].items()
+            if not (name == "batch_size" and runs[-1]["recipe"].get("batch_tokens"))  # which replaces it
         },
         "progress": {
             key: sum(run["progress"][key] for run in runs)
@@ -77,7 +88,7 @@ def main(folder: str, dev: str, first: str, second: str, *answers: str) -> None:
     }
     write_card(folder, run)
     Path(folder, "run.json").write_text(json.dumps(run, ensure_ascii=False) + "\n", encoding="utf-8")
-    for source in (first, second):
+    for source in names:
         with gzip.open(Path(folder, f"log-{Path(source).name}.jsonl.gz"), "wb") as log:
             log.write(Path(source, "log.jsonl").read_bytes())
 
