@@ -272,7 +272,7 @@ def zero_shot(options: argparse.Namespace) -> None:
     """Run the verb `zero-shot`."""
     labels = None if options.labels is None else _split(options.labels)
     _check(options)
-    if labels is None and not (options.input and options.source.structured):
+    if labels is None and not _structured(options):
         raise InputError("--labels is missing: give the labels to choose from, with commas between")
     call = _given(options, "hypothesis_template", "multi_label")
     if options.input is None:
@@ -339,7 +339,7 @@ def tag(options: argparse.Namespace) -> None:
 def answer(options: argparse.Namespace) -> None:
     """Run the verb `answer`."""
     _check(options)
-    if options.context is None and not (options.input and options.source.structured):
+    if options.context is None and not _structured(options):
         raise InputError("--context is missing: give the text that the answer is in")
     call = _given(options, "top_k", "handle_impossible_answer")
     pipe = _pipeline("question-answering", options)
@@ -391,7 +391,7 @@ def _check(options: argparse.Namespace) -> None:
         _check_output(Path(options.output), options.input)
     if options.input is not None:
         options.source, options.sink = _streams(options)
-    if options.text_column is not None and not (options.input and options.source.structured):
+    if options.text_column is not None and not _structured(options):
         raise InputError("--text-column goes with --input of .jsonl or .csv")
 
 
@@ -402,10 +402,16 @@ def _streams(options: argparse.Namespace) -> tuple[Source, Sink]:
     source, sink = Source(options.input, options.jsonl), Sink(options.output)
     if options.resume:
         source.done = sink.answered()
-        total = source.count()
-        if total is not None and source.done > total:
-            raise InputError(f"{options.output} has {source.done} answers, but {options.input} {total} texts")
+        if source.total is not None and source.done > source.total:
+            raise InputError(
+                f"{options.output} has {source.done} answers, but {options.input} {source.total} texts"
+            )
     return source, sink
+
+
+def _structured(options: argparse.Namespace) -> bool:
+    """Whether there are many texts, which come with names for what they are."""
+    return options.input is not None and options.source.structured
 
 
 def _write(options: argparse.Namespace, answers: Iterable[Any]) -> None:
@@ -493,7 +499,7 @@ def _questions(options: argparse.Namespace) -> Iterator[dict[str, str]]:
 def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) -> Iterator[tuple[str, list[str]]]:
     for text, record, where in _with_records(options):
         own = record.get("labels", labels)
-        if isinstance(own, str) and options.source.form != "jsonl":
+        if isinstance(own, str) and options.source.table:
             own = _split(own)  # in a table's cell, as in --labels
         if not text:
             raise InputError(f"{where}: the text is empty: there is nothing to classify")
@@ -505,7 +511,7 @@ def _texts_with_labels(options: argparse.Namespace, labels: list[str] | None) ->
 def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
     for text, record, where in _with_records(options):
         pair = record.get("text_pair")
-        if pair is None or (pair == "" and options.source.form != "jsonl"):  # a table's empty cell
+        if pair is None or (pair == "" and options.source.table):  # a table's empty cell
             yield text
         else:
             yield {"text": text, "text_pair": _text(record, "text_pair", where)}

@@ -90,8 +90,8 @@ def filler(lengths: Sequence[int]) -> list[int]:
     """Give the lengths of sequences to add to a large batch, so that its products have one of few numbers of rows.
 
     oneDNN makes a kernel for each number of rows that it meets, which can take longer than the product, and keeps
-    the kernel, about half a megabyte. Over many texts a few dozen numbers do: at 2 % more tokens, memory stays
-    as it is. Small batches stay as they are, since for them one more sequence would cost more.
+    the kernel, about half a megabyte. Over many texts a few dozen numbers do, at 2 % more tokens. Small batches
+    stay as they are, since for them one more sequence would cost more.
     """
     tokens, count = sum(lengths), len(lengths)
     if tokens <= FEW or (tokens % TOKEN_STEP, count % COUNT_STEP) == (0, 0):
@@ -100,6 +100,11 @@ def filler(lengths: Sequence[int]) -> list[int]:
     added = more + -(tokens + more) % TOKEN_STEP
     each, left = divmod(added, more)
     return [each + (i < left) for i in range(more)] if each < max(lengths) else []
+
+
+def filled(sequences: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+    """Give sequences of token ids with what `filler` adds to them, of token 0, behind them."""
+    return [*sequences, *([0] * length for length in filler([len(sequence) for sequence in sequences]))]
 
 
 def keep_memory() -> None:

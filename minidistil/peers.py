@@ -91,9 +91,7 @@ def ours(precision: str) -> Callable[[Path, int], Run]:
             model = model.with_ops(**packed.PRODUCTS)
 
         def logits(sequences: Sequences) -> torch.Tensor:
-            fill = packed.filler([len(sequence) for sequence in sequences])
-            batch = Batch.from_lists([*sequences, *([0] * length for length in fill)])
-            return model(batch)[: len(sequences)].float()
+            return model(Batch.from_lists(packed.filled(sequences)))[: len(sequences)].float()
 
         def run(sequences: Sequences) -> np.ndarray:
             with torch.inference_mode():

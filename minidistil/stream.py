@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import functools
 import io
 import itertools
 import json
@@ -39,7 +40,12 @@ class Source:
     @property
     def structured(self) -> bool:
         """Whether a text comes with names for what it is."""
-        return self.form in ("jsonl", "csv", "tsv")
+        return self.form == "jsonl" or self.table
+
+    @property
+    def table(self) -> bool:
+        """Whether its texts are rows with a header above them."""
+        return self.form in ("csv", "tsv")
 
     def __iter__(self) -> Iterator[tuple[Record, str]]:
         """Give each text's record that is not done, and where it stands."""
@@ -48,21 +54,22 @@ class Source:
 
     def place(self, i: int) -> str:
         """Say where the i-th text stands, of those that are not done."""
-        return f"{self.name}, {'row' if self.form in ('csv', 'tsv') else 'line'} {self.done + i + 1}"
+        return f"{self.name}, {'row' if self.table else 'line'} {self.done + i + 1}"
 
-    def count(self) -> int | None:
-        """Count the texts, all of them; None where that cannot be: to count those of a pipe would lose them."""
+    @functools.cached_property
+    def total(self) -> int | None:
+        """How many texts there are; None where that cannot be told: to count those of a pipe would lose them."""
         if self.path is None or not self.path.is_file():
             return None
         try:
-            return sum(1 for _ in (self._records() if self.form in ("csv", "tsv") else read_lines(self.path)))
+            return sum(1 for _ in (self._records() if self.table else read_lines(self.path)))
         except InputError:  # which is said when it is that text's turn
             return None
 
     def _records(self) -> Iterator[Record]:
         if self.form == "jsonl":
             return read_json(self.path)
-        if self.form in ("csv", "tsv"):
+        if self.table:
             return (record for record, _ in read_table(self.path, self.form))
         return self._texts()
 
@@ -130,8 +137,7 @@ class Sink:
     def write(self, answers: Iterable[Any], source: Source) -> None:
         """Write the answers to what is not done, and say on stderr how far it is."""
         count, start, shown = 0, time.monotonic(), time.monotonic()
-        total = source.count()
-        left = None if total is None else total - source.done
+        left = None if source.total is None else source.total - source.done
         with _naming(str(self.path or "stdout")), contextlib.ExitStack() as stack:
             file: IO[str] | None = None
             for answer in answers:

@@ -27,8 +27,3 @@ try:
     tl: Any = importlib.import_module("triton.language")
 except ImportError:
     triton = tl = _Missing()
-
-
-def power_of_two(width: int) -> int:
-    """Give the block that holds a row: Triton's are powers of two."""
-    return 1 << (width - 1).bit_length()

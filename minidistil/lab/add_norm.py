@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from ._triton import ROWS, power_of_two, tl, triton
+from ._triton import ROWS, tl, triton
 from .registry import implementation
 
 PROGRAMS = 256  # of the backward: each reads many rows, and leaves one row of sums
@@ -88,7 +88,7 @@ class _AddNorm(torch.autograd.Function):
         ctx.eps = eps
         rows, width = x.shape
         if rows:
-            grid, blocks = (-(-rows // ROWS),), {"ROWS": ROWS, "WIDTH": power_of_two(width)}
+            grid, blocks = (triton.cdiv(rows, ROWS),), {"ROWS": ROWS, "WIDTH": triton.next_power_of_2(width)}
             _add_norm_kernel[grid](x, residual, weight, bias, out, rows, width, eps, **blocks)
         return out
 
@@ -97,10 +97,10 @@ class _AddNorm(torch.autograd.Function):
         x, residual, weight = ctx.saved_tensors
         rows, width = x.shape
         dy, dx = gradients[0].contiguous(), torch.empty_like(x)
-        programs = max(1, min(-(-rows // ROWS), PROGRAMS))
+        programs = max(1, min(triton.cdiv(rows, ROWS), PROGRAMS))
         by_weight, by_bias = x.new_zeros(2, programs, width, dtype=torch.float32)
         if rows:
-            blocks = {"ROWS": ROWS, "WIDTH": power_of_two(width)}
+            blocks = {"ROWS": ROWS, "WIDTH": triton.next_power_of_2(width)}
             _add_norm_backward_kernel[(programs,)](
                 dy, x, residual, weight, dx, by_weight, by_bias, rows, width, ctx.eps, **blocks
             )

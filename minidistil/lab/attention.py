@@ -177,7 +177,7 @@ def attention_triton(
         raise InputError(f"attention triton has heads of {width}: expected 16, 32, 64 or another power of two")
     out = q.new_empty(q.shape)
     if len(q):
-        grid = (len(queries), heads, -(-queries.longest // BLOCK))
+        grid = (len(queries), heads, triton.cdiv(queries.longest, BLOCK))
         strides = [x.stride(dim) for dim in (0, 1) for x in (q, k, v)]
         scale = math.log2(math.e) / math.sqrt(width)
         _attention_kernel[grid](

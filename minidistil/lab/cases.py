@@ -168,7 +168,11 @@ def _layers(i: Inputs) -> list[nn.Linear]:
 
 
 def _run_product(value: Any, i: Inputs) -> tuple[Tensor, ...]:
-    found = value.run(i["x"], value.prepare(*_layers(i)))
+    return as_tuple(value.run(i["x"], value.prepare(*_layers(i))))
+
+
+def as_tuple(found: Any) -> tuple[Any, ...]:
+    """Give what a product gives as several outputs, if it is one."""
     return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 

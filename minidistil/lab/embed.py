@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ._triton import ROWS, power_of_two, tl, triton
+from ._triton import ROWS, tl, triton
 from .registry import implementation
 
 implementation("embed", "torch", gradients=True, about="the default: two lookups, an addition, a LayerNorm")(
@@ -18,7 +18,7 @@ implementation("embed", "torch", gradients=True, about="the default: two lookups
 def embed_indexed(
     ids: Tensor, positions: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """Lookups by index_select, the second added in place: one result less."""
+    """Lookups by index_select, which asks less than F.embedding does."""
     x = word.index_select(0, ids) + position.index_select(0, positions)
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
@@ -51,6 +51,6 @@ def embed_triton(
     tokens, width = len(ids), word.shape[1]
     out = word.new_empty(tokens, width)
     if tokens:
-        grid, blocks = (-(-tokens // ROWS),), {"ROWS": ROWS, "WIDTH": power_of_two(width)}
+        grid, blocks = (triton.cdiv(tokens, ROWS),), {"ROWS": ROWS, "WIDTH": triton.next_power_of_2(width)}
         _embed_kernel[grid](ids, positions, word, position, weight, bias, out, tokens, width, eps, **blocks)
     return out

@@ -71,14 +71,14 @@ class GateError(Error):
     """The gate itself could not tell right from wrong."""
 
 
-def check(one: Implementation, device: str | None = None) -> Verdict:
+def check(one: Implementation) -> Verdict:
     """Run every case; an implementation that raises is wrong there, as one that answers wrongly is."""
     operation, verdict = ALL[one.op], Verdict(one, 0, [], 0.0)
     for dtype in one.dtypes:
         for case in operation.cases:
             if "compiler" in one.needs:
                 torch.compiler.reset()  # of so many shapes it has enough, and would compile no more
-            question = _Question(one, operation, case, getattr(torch, dtype), device or one.device)
+            question = _Question(one, operation, case, getattr(torch, dtype), one.device)
             for gradients in (False, True) if one.gradients and case.gradients else (False,):
                 verdict.checks += 1
                 try:
@@ -131,8 +131,7 @@ class _Question:
         self._compare_shapes(expected, found)
         plain = self._answers(self.operation.plain, inputs, weights if gradients else None)
         part = self._judge(expected, found, plain, inputs)
-        again = self._answers(self.one.value, inputs, weights if gradients else None)
-        if not gradients and not all(_same(a, b) for a, b in zip(found, again, strict=True)):
+        if not gradients and not all(map(_same, found, self._call(self.one.value, inputs))):
             raise _Wrong("the same question gets another answer the second time")
         return part
 
@@ -222,9 +221,9 @@ class _Question:
 
 def errors_of(y: np.ndarray, truth: np.ndarray) -> Errors:
     """Measure an error: its norm over the truth's norm, its largest element over the truth's largest."""
-    wrong = np.abs(y - truth)
-    norm, largest = math.sqrt(float((truth**2).sum())), float(np.abs(truth).max())
-    return Errors(math.sqrt(float((wrong**2).sum())) / (norm or 1.0), float(wrong.max()) / (largest or 1.0))
+    wrong = y - truth
+    norm, largest = np.linalg.norm(truth), np.abs(truth).max()
+    return Errors(float(np.linalg.norm(wrong) / (norm or 1)), float(np.abs(wrong).max() / (largest or 1)))
 
 
 def _refuse_blindness(case: str, truth: np.ndarray, allowed: Errors, inputs: Inputs) -> None:

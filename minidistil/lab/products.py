@@ -84,7 +84,7 @@ def _linear_gelu_triton(x: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
     (outputs, inputs), x = state[0].shape, x.contiguous()
     out = x.new_empty(len(x), outputs)
     if len(x):
-        grid = (-(-len(x) // TILE), -(-outputs // TILE))
+        grid = (triton.cdiv(len(x), TILE), triton.cdiv(outputs, TILE))
         _linear_gelu_kernel[grid](
             x, *state, out, len(x), outputs, inputs, M=TILE, N=TILE, K=TILE // 2, WIDEN=INTERPRETED
         )

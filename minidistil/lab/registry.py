@@ -36,8 +36,8 @@ DTYPES = ("float32", "bfloat16", "float16")
 T = TypeVar("T")
 
 
-def _lacks_device(kind: str) -> str | None:
-    return None if kind == "cpu" or torch.cuda.is_available() else "there is no CUDA device here"
+def _lacks_cuda() -> str | None:
+    return None if torch.cuda.is_available() else "there is no CUDA device here"
 
 
 def _lacks_triton() -> str | None:
@@ -47,7 +47,7 @@ def _lacks_triton() -> str | None:
 
 
 def _lacks_varlen() -> str | None:
-    if (lacking := _lacks_device("cuda")) is not None:
+    if (lacking := _lacks_cuda()) is not None:
         return lacking
     return None if torch.cuda.get_device_capability() >= (8, 0) else "the CUDA device is older than Ampere"
 
@@ -62,7 +62,7 @@ def _lacks_compiler() -> str | None:
 
 NEEDS: dict[str, Callable[[], str | None]] = {  # what an implementation may need, and why it is not there
     "cpu": lambda: None,
-    "cuda": lambda: _lacks_device("cuda"),
+    "cuda": _lacks_cuda,
     "triton": _lacks_triton,
     "varlen": _lacks_varlen,
     "compiler": _lacks_compiler,

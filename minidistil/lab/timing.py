@@ -37,7 +37,7 @@ from ..pipelines.base import check_count
 from ..race import _spread, check_picture
 from ..tokenizer import Tokenizer
 from . import cases, gate
-from .cases import ALL, Case, Inputs
+from .cases import ALL, Case, Inputs, as_tuple
 from .registry import DTYPES, Implementation, find, implementations
 
 WIDTH, HIDDEN, HEADS, WORDS, PLACES = 768, 3072, 12, 30522, 512  # of DistilBERT base
@@ -277,7 +277,7 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
     op, device = report["op"], report["device"]
     question = gate._Question(ones[0], ALL[op], case, getattr(torch, report["dtype"]), device)
     inputs, fences = question._inputs(SEED)
-    outputs = _tuple(call_of(op, ALL[op].plain, inputs)())
+    outputs = as_tuple(call_of(op, ALL[op].plain, inputs)())
     calls = {}
     for one in ones:
         try:
@@ -333,11 +333,11 @@ def recheck(
             inputs[name].copy_(fresh[name])
     truths = operation.forward({name: gate._exact(x) for name, x in inputs.items()})
     expected = {f"output {i}" if len(truths) > 1 else "the output": truth for i, truth in enumerate(truths)}
-    plain = list(_tuple(call_of(operation.name, operation.plain, inputs)()))
+    plain = list(as_tuple(call_of(operation.name, operation.plain, inputs)()))
     wrong = {}
     for name, call in calls.items():
         try:
-            found = list(_tuple(_ask(call)))
+            found = list(as_tuple(_ask(call)))
             question._compare_shapes(expected, found)
             question._judge(expected, found, plain, inputs)
             gate._look_at(fences)
@@ -352,10 +352,6 @@ def _ask(call: Callable[..., Any], *given: Any) -> Any:
     except Exception as error:
         said = " ".join(str(error).split())[:200]
         raise gate._Wrong(f"it raises {type(error).__name__}: {said}") from error
-
-
-def _tuple(found: Any) -> tuple[Tensor, ...]:
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
 
 
 # What people see

@@ -97,8 +97,7 @@ class Pipeline:
         most = CUDA_TOKENS if cuda else TOKENS
         for group in _groups([len(sequence) for sequence in distinct], batch_size, most):
             chosen = [distinct[i] for i in group]
-            fill = [] if cuda else packed.filler([len(sequence) for sequence in chosen])
-            batch = Batch.from_lists([*chosen, *((0,) * length for length in fill)]).to(self.device)
+            batch = Batch.from_lists(chosen if cuda else packed.filled(chosen)).to(self.device)
             self._pack()
             with torch.inference_mode():
                 given = (outputs or self.outputs)(batch)[: len(chosen)]
