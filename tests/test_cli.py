@@ -913,6 +913,14 @@ def test_a_run_that_was_stopped_goes_on_where_it_stopped(folder, tmp_path, cut):
     assert output.read_bytes().startswith(whole[:cut].rpartition(b"\n")[0])
 
 
+def written(path):
+    """Whether there is something in a file, which may come and go meanwhile."""
+    try:
+        return path.stat().st_size > 0
+    except FileNotFoundError:
+        return False
+
+
 def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, tmp_path):
     command = [sys.executable, "-m", "minidistil", *many(folder, tmp_path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -922,11 +930,11 @@ def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, t
     slow = "import minidistil.model as m, time, sys; f = m.Transformer.forward\n"
     slow += "m.Transformer.forward = lambda *a, **k: (time.sleep(0.3), f(*a, **k))[1]\n"
     slow += "from minidistil.cli import main; sys.exit(main(sys.argv[1:]))"
-    process = subprocess.Popen([sys.executable, "-c", slow, *many(folder, tmp_path)], stderr=subprocess.DEVNULL)
-    while not output.exists() or output.stat().st_size == 0:
-        assert process.poll() is None
-    process.kill()
-    process.wait()
+    slowly = [sys.executable, "-c", slow, *many(folder, tmp_path)]
+    with subprocess.Popen(slowly, stderr=subprocess.DEVNULL) as process:
+        while not written(output):
+            assert process.poll() is None
+        process.kill()
     assert 0 < len(output.read_bytes().splitlines()) < len(expected)
     assert subprocess.run([*command, "--resume"], capture_output=True, check=False).returncode == 0
     again = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]

@@ -30,6 +30,7 @@ from minidistil.lab import (
 )
 
 EPS = 1e-12
+pytestmark = pytest.mark.usefixtures("one_thread")  # torch's threads and NumPy's would wait for each other
 
 
 @pytest.fixture(autouse=True)
