@@ -6,7 +6,10 @@ import dataclasses
 import doctest
 import json
 import math
+import os
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OURS, ROOT
 
-from minidistil import InputError, Product, ops
+from minidistil import InputError, Layout, Product, ops
 from minidistil.cli import main
 from minidistil.lab import (
     Implementation,
@@ -274,7 +277,13 @@ def takes_long(one, case):
     return many or case.name == "a thousand sequences"
 
 
-INTERPRETED = ("ragged", "first tokens ask", "an empty sequence amid others", "sharp: one key takes all")
+INTERPRETED = (
+    "ragged",
+    "first tokens ask",
+    "an empty sequence amid others",
+    "sharp: one key takes all",
+    "ragged, q k v columns of one result",
+)
 
 
 @pytest.mark.parametrize("one", [one for one in HERE if "compiler" not in one.needs], ids=lambda one: one.title)
@@ -324,6 +333,58 @@ def test_errors_are_parts_of_the_truths_own_size(values, part):
         errors = gate.errors_of(values * (1 + part), values)
         assert errors.norm == pytest.approx(part, abs=1e-9)
         assert errors.largest == pytest.approx(part, abs=1e-9)
+
+
+# Triton, here by its interpreter
+
+
+@pytest.mark.parametrize("before", ["torch._dynamo", "transformers.modeling_utils"])
+def test_triton_runs_here_whoever_imported_it_before(before):
+    code = f"import {before}, sys; assert 'triton' in sys.modules; import torch; from minidistil import ops\n"
+    code += "from minidistil.lab import find; x = torch.randn(2, 3, 8), torch.ones(8), torch.zeros(8), 1e-12\n"
+    code += "given = *x[0], *x[1:]; y = find('add_norm', 'triton').value(*given)\n"
+    code += "torch.testing.assert_close(y, ops.add_norm(*given))"
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env=environment)
+
+
+def heads(*shape):
+    layout = Layout.from_lengths([7, 3])
+    return [*(torch.randn(10, *shape) for _ in range(3)), layout, layout]
+
+
+def test_attention_by_triton_takes_any_strides():
+    q, *others = heads(2, 32)
+    q = q.transpose(1, 2).contiguous().transpose(1, 2)  # a head's numbers lie apart
+    found = find("attention", "triton").value(q, *others)
+    torch.testing.assert_close(found, ops.attention(q, *others))
+
+
+def test_add_norm_by_triton_gives_mixed_dtypes_as_plain_pytorch_does():
+    x, residual = torch.randn(5, 96).bfloat16().requires_grad_(), torch.randn(5, 96)
+    given = x, residual, torch.ones(96), torch.zeros(96), EPS
+    found, expected = find("add_norm", "triton").value(*given), ops.add_norm(*given)
+    torch.testing.assert_close(found, expected)
+    weights = torch.randn(5, 96)
+    torch.testing.assert_close(
+        *(torch.autograd.grad(y, x, weights)[0] for y in (found, expected)), rtol=1e-2, atol=1e-2
+    )
+
+
+def test_what_triton_does_not_do_is_refused():
+    attention, embed = find("attention", "triton").value, find("embed", "triton").value
+    with pytest.raises(InputError, match=r"attention triton has no dropout: dropout_p is 0\.1, expected 0\.0"):
+        attention(*heads(2, 32), dropout_p=0.1)
+    with pytest.raises(InputError, match="attention triton has heads of 24: expected 16, 32, 64 or another power"):
+        attention(*heads(2, 24))
+    q, *others = heads(2, 32)
+    with pytest.raises(
+        InputError, match=r"attention triton has no gradients: call it under torch\.inf"
+    ):
+        attention(q.requires_grad_(), *others)
+    ids, table = torch.tensor([1, 2]), torch.randn(4, 8, requires_grad=True)
+    with pytest.raises(InputError, match="embed triton has no gradients"):
+        embed(ids, ids, table, table, torch.ones(8), torch.zeros(8), EPS)
 
 
 # The registry and the command
@@ -416,9 +477,6 @@ def test_an_implementation_is_handed_to_a_model():
 
 
 def test_importing_the_lab_loads_no_compiler():
-    import subprocess
-    import sys
-
     code = "import sys, minidistil.lab; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
     assert done.stdout == "False\n"

@@ -83,7 +83,7 @@ class _AddNorm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
         x, residual = x.contiguous(), residual.contiguous()
-        out = torch.empty_like(x)
+        out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, residual.dtype))
         ctx.save_for_backward(x, residual, weight)
         ctx.eps = eps
         rows, width = x.shape
@@ -96,7 +96,7 @@ class _AddNorm(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Any) -> Any:
         x, residual, weight = ctx.saved_tensors
         rows, width = x.shape
-        dy, dx = gradients[0].contiguous(), torch.empty_like(x)
+        dy, dx = gradients[0].contiguous(), torch.empty_like(x, dtype=gradients[0].dtype)
         programs = max(1, min(triton.cdiv(rows, ROWS), PROGRAMS))
         by_weight, by_bias = x.new_zeros(2, programs, width, dtype=torch.float32)
         if rows:

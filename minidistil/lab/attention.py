@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import ops
 from ..errors import InputError
 from ..layout import Layout
-from ._triton import INTERPRETED, tl, triton
+from ._triton import INTERPRETED, refuse_gradients, tl, triton
 from .registry import implementation
 
 BLOCK = 64  # queries, and keys, that Triton's kernel holds at once
@@ -175,13 +175,18 @@ def attention_triton(
     heads, width = q.shape[1:]
     if width < 16 or width & (width - 1):
         raise InputError(f"attention triton has heads of {width}: expected 16, 32, 64 or another power of two")
+    refuse_gradients("attention triton", q, k, v)
+    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_empty(q.shape)
     if len(q):
         grid = (len(queries), heads, triton.cdiv(queries.longest, BLOCK))
+        # in float32, without tensor cores, a block of 64 keys would not stay in registers
+        keys_at_once = max(16, min(BLOCK, 2 * BLOCK * BLOCK // (width * q.itemsize)))
         strides = [x.stride(dim) for dim in (0, 1) for x in (q, k, v)]
         scale = math.log2(math.e) / math.sqrt(width)
         _attention_kernel[grid](
             q, k, v, out, queries.starts, keys.starts, *strides, heads, scale,
-            WIDTH=width, QUERIES=BLOCK, KEYS=BLOCK, WIDEN=INTERPRETED,
+            WIDTH=width, QUERIES=BLOCK, KEYS=keys_at_once, WIDEN=INTERPRETED,
+            num_warps=2 * q.itemsize, num_stages=2,
         )  # fmt: skip
     return out

@@ -34,6 +34,7 @@ class Case:
     name: str
     make: Callable[[torch.Generator], Inputs]  # in float64, on the CPU
     gradients: bool = True  # whether gradients are asked for on it too
+    apart: tuple[str, ...] = ()  # inputs whose rows lie apart in memory, as columns of one result do
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Operation:
     def plain(self) -> Any:
         """What PyTorch does, and `ops.py` shows."""
         return getattr(Ops(), self.name)
+
+
+def _apart(case: Case, *names: str) -> Case:
+    return dataclasses.replace(case, name=f"{case.name}, {' '.join(names)} columns of one result", apart=names)
 
 
 def numbers(kind: str, shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
@@ -93,6 +98,7 @@ ADD_NORM = Operation(
         *(_add_norm_case(rows, width) for rows, width in ((1, 768), (2, 3), (127, 96), (128, 768), (129, 257))),
         *(_add_norm_case(rows, 768) for rows in (511, 512)),
         *(_add_norm_case(33, 768, kind) for kind in HOSTILE),
+        _apart(_add_norm_case(33, 96), "x", "residual"),
         _add_norm_case(0, 768),
     ],
     k=2,
@@ -207,6 +213,7 @@ def _product_cases(parts: int = 1) -> list[Case]:
     return [
         *(_product_case(*shape, parts=parts) for shape in PRODUCT_CASES),
         *(_product_case(33, 96, 64, kind, parts) for kind in ("large mean", "large")),
+        _apart(_product_case(33, 96, 64, parts=parts), "x"),
         _product_case(0, 96, 64, parts=parts),
     ]
 
@@ -272,6 +279,7 @@ ATTENTION = Operation(
         *(_attention_case(f"one sequence of {length}", [length]) for length in (1, 127, 128, 511, 512)),
         _attention_case("a thousand sequences", [1 + i % 5 for i in range(1000)], heads=1, width=32),
         _attention_case("first tokens ask", RAGGED, first=True),
+        _apart(_attention_case("ragged", [5, 64, 33]), "q", "k", "v"),
         _attention_case("an empty sequence amid others", [3, 0, 5]),
         _attention_case("sharp: one key takes all", [65, 130], kind="sharp"),
         _attention_case("flat: denormal queries", [65, 130], kind="flat"),

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ._triton import ROWS, tl, triton
+from ._triton import ROWS, refuse_gradients, tl, triton
 from .registry import implementation
 
 implementation("embed", "torch", gradients=True, about="the default: two lookups, an addition, a LayerNorm")(
@@ -48,6 +48,8 @@ def embed_triton(
     ids: Tensor, positions: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
     """One kernel: nothing but the answer is written."""
+    refuse_gradients("embed triton", word, position, weight, bias)
+    ids, positions, word, position = (x.contiguous() for x in (ids, positions, word, position))
     tokens, width = len(ids), word.shape[1]
     out = word.new_empty(tokens, width)
     if tokens:

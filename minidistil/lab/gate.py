@@ -143,9 +143,10 @@ class _Question:
             if isinstance(x, Layout):
                 inputs[name] = x.to(self.device)
             elif isinstance(x, Tensor) and x.is_floating_point():
-                flat, inner = fenced(x.shape, self.dtype, self.device)
-                inputs[name] = inner.copy_(x)
+                shape = x.shape if name not in self.case.apart else torch.Size((len(x), 2, *x.shape[1:]))
+                flat, inner = fenced(shape, self.dtype, self.device)
                 fences.append((f"the input {name}", flat, inner.numel()))
+                inputs[name] = (inner if inner.shape == x.shape else inner[:, 0]).copy_(x)
             elif isinstance(x, Tensor):
                 inputs[name] = x.to(self.device)
         return inputs, fences
