@@ -610,7 +610,7 @@ def lab_list(options: argparse.Namespace) -> None:
 
     found = implementations(options.op)
     if options.json:
-        fields = ("op", "name", "device", "needs", "dtypes", "gradients", "lacks", "about", "file")
+        fields = ("op", "name", "device", "needs", "dtypes", "gradients", "precision", "lacks", "about", "file")
         print(json.dumps([{field: getattr(one, field) for field in fields} for one in found]))
         return
     width = max(len(one.name) for one in found)

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OURS, ROOT
 
-from minidistil import InputError, Layout, Product, ops
+from minidistil import InputError, Layout, Product, int8, ops
 from minidistil.cli import main
 from minidistil.lab import (
     Implementation,
@@ -185,6 +185,14 @@ class WrongBackward(torch.autograd.Function):
         return dx, dx, (dy * (x - x.mean(-1, keepdim=True)) / deviation).sum(0), dy.sum(0), None
 
 
+def in_7_bits(lin):
+    def rounded(x):
+        scale = x.abs().amax(1, keepdim=True) / 63
+        return (x / scale).round() * scale
+
+    return lambda x: F.linear(rounded(x), rounded(lin.weight), lin.bias)
+
+
 def live(run):
     return Product(lambda *lins: lins, run)
 
@@ -236,6 +244,30 @@ def test_what_is_wrong_is_rejected_with_its_reason(name):
     assert not found.passed
     assert any(re.search(reason, finding.reason) for finding in found.findings), found.findings
     assert next(iter(gate.show(found))).startswith("REJECTED")
+
+
+@pytest.mark.parametrize("op", ["qkv", "linear", "linear_gelu"])
+def test_8_bits_are_judged_by_8_bits(op):
+    def judged(value):
+        return gate.check(Implementation(op, "tried", value, dtypes=("float32",), precision="int8"))
+
+    def of_7_bits(x, lins):
+        found = [in_7_bits(lin)(x) for lin in lins]
+        return {"qkv": tuple(found), "linear": found[0], "linear_gelu": F.gelu(found[0])}[op]
+
+    assert judged(int8.PRODUCTS[op]).passed
+    assert judged(getattr(ops, op)).passed  # of more bits than it must have
+    found = judged(live(of_7_bits))
+    assert all(re.search(" errs by ", finding.reason) for finding in found.findings), found.findings
+    assert len(found.findings) > found.checks / 2
+
+
+def test_8_bits_are_of_products_only():
+    one = Implementation("add_norm", "tried", ops.add_norm, precision="int8")
+    with pytest.raises(
+        InputError, match="add_norm has no plain form in int8 to be judged by: leave precision out"
+    ):
+        gate.check(one)
 
 
 def test_a_wrong_backward_is_rejected_and_its_forward_is_not():
@@ -378,9 +410,7 @@ def test_what_triton_does_not_do_is_refused():
     with pytest.raises(InputError, match="attention triton has heads of 24: expected 16, 32, 64 or another power"):
         attention(*heads(2, 24))
     q, *others = heads(2, 32)
-    with pytest.raises(
-        InputError, match=r"attention triton has no gradients: call it under torch\.inf"
-    ):
+    with pytest.raises(InputError, match=r"attention triton has no gradients: call it under torch\.inf"):
         attention(q.requires_grad_(), *others)
     ids, table = torch.tensor([1, 2]), torch.randn(4, 8, requires_grad=True)
     with pytest.raises(InputError, match="embed triton has no gradients"):
@@ -453,6 +483,7 @@ def test_what_cannot_run_here_raises_and_says_why(monkeypatch):
     [
         ("banana", {}, "op of banana mine has 'banana': expected one of embed"),
         ("embed", {"needs": ["wings"]}, "needs of embed mine has 'wings': expected one of cpu"),
+        ("linear", {"precision": "int4"}, "precision of linear mine has 'int4': expected one of int8"),
         ("embed", {"dtypes": ["int4"]}, "dtypes of embed mine has 'int4': expected one of float32"),
     ],
 )

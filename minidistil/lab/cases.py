@@ -16,10 +16,12 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..layout import Layout
-from ..ops import Ops
+from ..ops import Ops, Product
 from . import truth
 
 Inputs: TypeAlias = dict[str, Any]  # tensors by the names of the operation's arguments, and what else it takes
@@ -48,11 +50,20 @@ class Operation:
     cases: list[Case]
     k: float
     why: str
+    rough: dict[str, tuple[Any, float]] = dataclasses.field(default_factory=dict)  # by precision: plain, and its k
 
     @property
     def plain(self) -> Any:
         """What PyTorch does, and `ops.py` shows."""
         return getattr(Ops(), self.name)
+
+    def yardstick(self, precision: str | None) -> tuple[Any, float]:
+        """What an implementation's error is measured by, and how many times as much it may err."""
+        if precision is None:
+            return self.plain, self.k
+        if precision not in self.rough:
+            raise InputError(f"{self.name} has no plain form in {precision} to be judged by: leave precision out")
+        return self.rough[precision]
 
 
 def _apart(case: Case, *names: str) -> Case:
@@ -218,8 +229,38 @@ def _product_cases(parts: int = 1) -> list[Case]:
     ]
 
 
-LINEAR = Operation("linear", _run_product, _products, _products_backward, _product_cases(), 3, SUMS)
-QKV = Operation("qkv", _run_product, _products, _products_backward, _product_cases(3), 3, SUMS)
+def _in_8_bits(x: Tensor) -> Tensor:
+    """Round each row to 255 steps of one size, to its largest number, and back."""
+    scale = x.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
+    return (x / scale).round() * scale
+
+
+def _plain8(run: Callable[[list[Tensor]], Any]) -> tuple[Product, float]:
+    """Products of numbers rounded to 8 bits, by plain PyTorch in float32, and k.
+
+    The rounding is the error, and the same whoever does it; of 7 bits it would be twice as large.
+    """
+
+    def rounded(x: Tensor, lins: tuple[nn.Linear, ...]) -> Any:
+        parts = [F.linear(_in_8_bits(x.float()), _in_8_bits(lin.weight.float()), lin.bias.float()) for lin in lins]
+        return run([part.to(x.dtype) for part in parts])
+
+    return Product(lambda *lins: lins, rounded), 1.5
+
+
+LINEAR = Operation(
+    "linear",
+    _run_product,
+    _products,
+    _products_backward,
+    _product_cases(),
+    3,
+    SUMS,
+    {"int8": _plain8(lambda parts: parts[0])},
+)
+QKV = Operation(
+    "qkv", _run_product, _products, _products_backward, _product_cases(3), 3, SUMS, {"int8": _plain8(tuple)}
+)
 
 
 def _gelu_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
@@ -234,6 +275,7 @@ LINEAR_GELU = Operation(
     _product_cases(),
     3,
     f"{SUMS}; the exact GELU adds a rounding, the tanh form errs by 5e-4",
+    {"int8": _plain8(lambda parts: F.gelu(parts[0]))},
 )
 
 

@@ -98,6 +98,7 @@ class _Question:
 
     def __init__(self, one: Implementation, operation: Operation, case: Case, dtype: torch.dtype, device: str):
         self.one, self.operation, self.case = one, operation, case
+        self.plain, self.k = operation.yardstick(one.precision)
         self.dtype, self.device = dtype, device
 
     def ask(self, gradients: bool) -> float:
@@ -129,7 +130,7 @@ class _Question:
         else:
             expected = {f"output {i}" if len(truths) > 1 else "the output": t for i, t in enumerate(truths)}
         self._compare_shapes(expected, found)
-        plain = self._answers(self.operation.plain, inputs, weights if gradients else None)
+        plain = self._answers(self.plain, inputs, weights if gradients else None)
         part = self._judge(expected, found, plain, inputs)
         if not gradients and not all(map(_same, found, self._call(self.one.value, inputs))):
             raise _Wrong("the same question gets another answer the second time")
@@ -207,7 +208,7 @@ class _Question:
                 if error > most:
                     raise _Wrong(
                         f"{name} errs by {error:.1e} {kind}, at most {most:.1e} "
-                        f"({self.operation.k:g} times plain PyTorch's, or a rounding)"
+                        f"({self.k:g} times plain PyTorch's, or a rounding)"
                     )
             worst = max(worst, errors.norm / allowed.norm)
         return worst
@@ -216,8 +217,7 @@ class _Question:
         """Give the errors that may be: k times plain PyTorch's, or a rounding of the output."""
         rounding = torch.finfo(self.dtype).eps
         of_plain = errors_of(_exact(plain), truth)
-        k = self.operation.k
-        return Errors(max(k * of_plain.norm, rounding), max(LARGEST * k * of_plain.largest, rounding))
+        return Errors(max(self.k * of_plain.norm, rounding), max(LARGEST * self.k * of_plain.largest, rounding))
 
 
 def errors_of(y: np.ndarray, truth: np.ndarray) -> Errors:

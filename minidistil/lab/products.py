@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import ops, packed
+from .. import int8, ops, packed
 from ..ops import Product
 from ._triton import INTERPRETED, tl, triton
 from .registry import implementation
@@ -21,6 +21,10 @@ for _name in ("qkv", "linear", "linear_gelu"):
     implementation(_name, "packed", needs=PACKED, dtypes=("float32", "bfloat16"), about=_about)(
         packed.PRODUCTS[_name]
     )
+    _about = (
+        "weights rounded to 8 bits once, a scale for each output, activations as they come, a scale for each token"
+    )
+    implementation(_name, "int8", needs=("cpu",), precision="int8", about=_about)(int8.PRODUCTS[_name])
 
 
 def _stack(*lins: nn.Linear) -> tuple[Tensor, Tensor]:

@@ -33,6 +33,7 @@ from ..ops import Ops
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
 PAGES = ("embed", "products", "add_norm", "attention")  # of this package: they register what comes with it
 DTYPES = ("float32", "bfloat16", "float16")
+PRECISIONS = ("int8",)
 T = TypeVar("T")
 
 
@@ -80,6 +81,7 @@ class Implementation:
     needs: tuple[str, ...] = ()  # names in `NEEDS`
     dtypes: tuple[str, ...] = DTYPES  # that it claims to work in
     gradients: bool = False  # whether it claims to give them
+    precision: str | None = None  # what its products compute in, if less than the dtype: one of `PRECISIONS`
     about: str = ""  # one line: what it does otherwise than the one before it
     file: str = ""
 
@@ -109,15 +111,24 @@ def implementation(
     needs: Iterable[str] = (),
     dtypes: Iterable[str] = DTYPES,
     gradients: bool = False,
+    precision: str | None = None,
     about: str = "",
 ) -> Callable[[T], T]:
     """Register a function, or a `Product`, as an implementation of an operation.
 
-    op: a field of `Ops`. needs: names in `NEEDS`. dtypes, gradients: what it claims, and is checked for. about:
-    one line; None: the first of its docstring. `InputError` for what is not known, and for a name that is taken.
+    op: a field of `Ops`. needs: names in `NEEDS`. dtypes, gradients: what it claims, and is checked for.
+    precision: one of `PRECISIONS`, where its products compute in less than its dtypes; they are judged by plain
+    ones that do so too. about: one line; without it the first of its docstring. `InputError` for what is not
+    known, and for a name that is taken.
     """
     needs, dtypes = tuple(needs), tuple(dtypes)
-    for what, given, known in (("op", [op], OPERATIONS), ("needs", needs, NEEDS), ("dtypes", dtypes, DTYPES)):
+    of_precision = [] if precision is None else [precision]
+    for what, given, known in (
+        ("op", [op], OPERATIONS),
+        ("needs", needs, NEEDS),
+        ("dtypes", dtypes, DTYPES),
+        ("precision", of_precision, PRECISIONS),
+    ):
         if unknown := [one for one in given if one not in known]:
             raise InputError(f"{what} of {op} {name} has {unknown[0]!r}: expected one of {', '.join(known)}")
 
@@ -128,7 +139,7 @@ def implementation(
         taken = _found.get((op, name))
         if taken is not None and taken.file != file:
             raise InputError(f"{op} {name} is there already, in {taken.file}: give this one another name")
-        _found[op, name] = Implementation(op, name, value, needs, dtypes, gradients, line, file)
+        _found[op, name] = Implementation(op, name, value, needs, dtypes, gradients, precision, line, file)
         return value
 
     return register

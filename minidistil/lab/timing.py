@@ -275,8 +275,9 @@ def call_of(op: str, value: Any, inputs: Inputs) -> Callable[[], Any]:
 def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Time all on the same inputs, then check them; what is wrong goes into the report as rejected."""
     op, device = report["op"], report["device"]
-    question = gate._Question(ones[0], ALL[op], case, getattr(torch, report["dtype"]), device)
-    inputs, fences = question._inputs(SEED)
+    dtype = getattr(torch, report["dtype"])
+    questions = {one.name: gate._Question(one, ALL[op], case, dtype, device) for one in ones}
+    inputs, fences = next(iter(questions.values()))._inputs(SEED)
     outputs = as_tuple(call_of(op, ALL[op].plain, inputs)())
     calls = {}
     for one in ones:
@@ -297,7 +298,7 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
             median = statistics.median(runs)
             rows[name][cache] = {"seconds": median, "spread": _spread(runs), "share": bound / median}
             rows[name][cache]["runs"] = len(runs)
-    for name, reason in recheck(question, inputs, fences, calls).items():
+    for name, reason in recheck(questions, inputs, fences, calls).items():
         report["rejected"][name] = f"time withdrawn: {case.name}, fresh numbers: {reason}"
     by = "memory" if by_memory >= by_products else "products"
     return {"bytes": moved, "operations": done, "bound": bound, "bound by": by, "rows": rows}
@@ -321,23 +322,24 @@ def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor
 
 
 def recheck(
-    question: gate._Question, inputs: Inputs, fences: Any, calls: dict[str, Callable[[], Any]]
+    questions: dict[str, gate._Question], inputs: Inputs, fences: Any, calls: dict[str, Callable[[], Any]]
 ) -> dict[str, str]:
     """Ask what was timed on fresh numbers, in the timed ones' memory, as the gate would: what is wrong, by name.
 
     A product keeps its weights, which it has prepared.
     """
-    operation, fresh = question.operation, question.case.make(torch.Generator().manual_seed(FRESH))
+    first = next(iter(questions.values()))
+    operation, fresh = first.operation, first.case.make(torch.Generator().manual_seed(FRESH))
     for name in ["x"] if operation.name in SHAPES else fresh:
         if isinstance(fresh[name], Tensor):
             inputs[name].copy_(fresh[name])
     truths = operation.forward({name: gate._exact(x) for name, x in inputs.items()})
     expected = {f"output {i}" if len(truths) > 1 else "the output": truth for i, truth in enumerate(truths)}
-    plain = list(as_tuple(call_of(operation.name, operation.plain, inputs)()))
     wrong = {}
     for name, call in calls.items():
         try:
-            found = list(as_tuple(_ask(call)))
+            found, question = list(as_tuple(_ask(call))), questions[name]
+            plain = list(as_tuple(call_of(operation.name, question.plain, inputs)()))
             question._compare_shapes(expected, found)
             question._judge(expected, found, plain, inputs)
             gate._look_at(fences)
