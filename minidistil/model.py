@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from .config import DistilBertConfig
 from .errors import CheckpointError, InputError
 from .layout import Batch, Layout, enter, enter_choices, first_tokens
-from .ops import Ops, Product
+from .ops import PARTS, Ops, Product
 
 EPS = 1e-12  # of every LayerNorm
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
@@ -85,7 +85,7 @@ class Attention(nn.Module):
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout) -> Tensor:
         """Let the queries' tokens gather from all: (T, D) -> (Tq, D)."""
-        qkv, out = self.states or self.prepare(ops)
+        qkv, out = self.prepare(ops) if self.states is None else self.states
         q, k, v = (y.unflatten(1, (self.n_heads, -1)) for y in ops.qkv.run(x, qkv))  # 3 of (T, H, d)
         dropout_p = self.dropout if self.training else 0.0
         context = ops.attention(queries.pick(q), k, v, queries, layout, dropout_p)  # (Tq, H, d)
@@ -105,7 +105,13 @@ class FeedForward(nn.Module):
 
     def prepare(self, ops: Ops) -> Any:
         """Let the products lay these weights out as they like."""
+        if (whole := self.whole(ops)) is not None:
+            return whole.prepare(self.lin1, self.lin2)
         return self.widen(ops).prepare(self.lin1), ops.linear.prepare(self.lin2)
+
+    def whole(self, ops: Ops) -> Product | None:
+        """Give what does all of this at once, if there is one: GELU is part of it, ReLU is not."""
+        return ops.feed_forward if self.activation == "gelu" else None
 
     def widen(self, ops: Ops) -> Product:
         """Give the product of lin1: GELU is part of it, ReLU is not."""
@@ -113,7 +119,10 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, ops: Ops) -> Tensor:
         """Widen, activate, narrow: (T, D) -> (T, F) -> (T, D)."""
-        state1, state2 = self.states or self.prepare(ops)
+        state = self.prepare(ops) if self.states is None else self.states
+        if (whole := self.whole(ops)) is not None:
+            return F.dropout(whole.run(x, state), self.dropout, self.training)
+        state1, state2 = state
         hidden = self.widen(ops).run(x, state1)  # (T, F)
         hidden = F.relu(hidden) if self.activation == "relu" else hidden
         return F.dropout(ops.linear.run(hidden, state2), self.dropout, self.training)
@@ -124,18 +133,28 @@ class Block(nn.Module):
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
+        self.states: Any = None
         self.attention = Attention(config)
         self.sa_layer_norm = norm(config.dim)
         self.ffn = FeedForward(config)
         self.output_layer_norm = norm(config.dim)
 
+    def prepare(self, ops: Ops) -> Any:
+        """Let an operation that is all of a block lay its weights out as it likes."""
+        return None if ops.block is None else ops.block.prepare(self)
+
     def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout | None = None) -> Tensor:
         """(T, D) -> (Tq, D): every token's new value, or that of the queries' tokens only."""
         queries = layout if queries is None else queries
+        if ops.block is not None:
+            return ops.block.run(x, self.prepare(ops) if self.states is None else self.states, layout, queries)
         n1, n2 = self.sa_layer_norm, self.output_layer_norm
         attended = self.attention(x, layout, ops, queries)
         x = ops.add_norm(attended, queries.pick(x), n1.weight, n1.bias, EPS)
         return ops.add_norm(self.ffn(x, ops), x, n2.weight, n2.bias, EPS)
+
+
+PREPARED = (Attention, FeedForward, Block)  # whose weights operations may lay out anew
 
 
 class Transformer(nn.Module):
@@ -177,7 +196,7 @@ class Model(nn.Module):
         for module in self.modules():
             if isinstance(module, Model):
                 module._ops = ops
-            elif isinstance(module, Attention | FeedForward):
+            elif isinstance(module, PREPARED):
                 module.states = None if ops.live else module.prepare(ops)
 
     @torch.no_grad()
@@ -204,14 +223,19 @@ class Model(nn.Module):
 
         Example: `model.with_ops(attention=mine)`. TypeError for a name that `Ops` does not have. Products that
         hold a copy of the weights do not see what another view does to them later, and are refused in training
-        (InputError).
+        (InputError); so is a part of what is done as a whole.
         """
         changed = dataclasses.replace(self._ops, **ops)
+        for whole in PARTS.keys() - ops.keys():
+            if getattr(changed, whole) is not None and (unheard := [part for part in PARTS[whole] if part in ops]):
+                raise InputError(
+                    f"{unheard[0]} is a part of {whole}, which these operations do as one: give {whole}=None too"
+                )
         if self.training and not changed.live:
             raise InputError("these operations hold a copy of the weights, for inference only: call eval() first")
         # a copy of the modules, but not of what they hold: parameters are shared, prepared states left out
         memo: dict[int, Any] = {id(tensor): tensor for tensor in (*self.parameters(), *self.buffers())}
-        memo |= {id(part.states): None for part in self.modules() if isinstance(part, Attention | FeedForward)}
+        memo |= {id(part.states): None for part in self.modules() if isinstance(part, PREPARED)}
         view = copy.deepcopy(self, memo)
         view._use(changed)
         return view

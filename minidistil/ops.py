@@ -42,7 +42,7 @@ class Product(NamedTuple):
     """
 
     prepare: Callable[..., Any]  # the nn.Linear, or three of them -> state
-    run: Callable[[Tensor, Any], Any]  # (T, K), state -> (T, N), or three of these
+    run: Callable[..., Any]  # (T, K), state -> (T, N), or three of these
     live: bool = False
 
 
@@ -117,6 +117,12 @@ def attention_padded(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Lay
     return queries.unpad(out.transpose(1, 2))
 
 
+PARTS = {  # what is never called where a larger part is done as a whole
+    "feed_forward": ("linear", "linear_gelu"),
+    "block": ("qkv", "linear", "linear_gelu", "add_norm", "attention", "feed_forward"),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class Ops:
     """One implementation of each operation. The defaults are this page."""
@@ -128,7 +134,12 @@ class Ops:
     add_norm: Callable[..., Tensor] = add_norm
     attention: Callable[..., Tensor] = attention
 
+    # larger parts, where one is done as a whole. None: by the operations above
+    feed_forward: Product | None = None  # prepare(lin1, lin2); GELU is between them
+    block: Product | None = None  # prepare(a `model.Block`); run(x, state, layout, queries): (T, D) -> (Tq, D)
+
     @property
     def live(self) -> bool:
         """Whether every product works on the live weights."""
-        return self.qkv.live and self.linear.live and self.linear_gelu.live
+        products = (self.qkv, self.linear, self.linear_gelu, self.feed_forward, self.block)
+        return all(product.live for product in products if product is not None)

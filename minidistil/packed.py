@@ -83,7 +83,7 @@ PRODUCTS = {"qkv": Product(pack, qkv), "linear": Product(pack, linear), "linear_
 def packable(ops: Ops) -> bool:
     """Whether all products are PyTorch's plain ones, so that packed ones may stand in for them."""
     plain = Ops()
-    return all(getattr(ops, name) is getattr(plain, name) for name in PRODUCTS)
+    return all(getattr(ops, name) is getattr(plain, name) for name in (*PRODUCTS, "feed_forward", "block"))
 
 
 def filler(lengths: Sequence[int]) -> list[int]:

@@ -74,6 +74,16 @@ def test_a_product_is_that_of_the_rounded_numbers_exactly(rows):
         assert torch.allclose(int8.linear_gelu(x, state).double(), gelu, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("rows", [0, 1, int8.ROWS, 2 * int8.ROWS + 3])
+def test_a_feed_forward_is_its_two_products_one_after_the_other(rows):
+    x, lins = numbers(rows + 1, 16, 3)[1:], (torch.nn.Linear(16, 64), torch.nn.Linear(64, 16))
+    first, second = map(int8.prepare, lins)
+    whole = int8.PRODUCTS["feed_forward"]
+    with torch.inference_mode():
+        expected = int8.linear(int8.linear_gelu(x, first), second)
+        assert torch.equal(whole.run(x, whole.prepare(*lins)), expected)
+
+
 def test_query_key_and_value_are_those_of_three_products():
     x, lins = numbers(5, 16, 2), [torch.nn.Linear(16, 16) for _ in range(3)]
     with torch.inference_mode():

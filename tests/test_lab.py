@@ -264,9 +264,7 @@ def test_8_bits_are_judged_by_8_bits(op):
 
 def test_8_bits_are_of_products_only():
     one = Implementation("add_norm", "tried", ops.add_norm, precision="int8")
-    with pytest.raises(
-        InputError, match="add_norm has no plain form in int8 to be judged by: leave precision out"
-    ):
+    with pytest.raises(InputError, match="add_norm has no plain form in int8 to be judged by"):
         gate.check(one)
 
 

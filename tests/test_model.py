@@ -185,6 +185,65 @@ def test_a_model_in_training_refuses_prepared_products():
         ours(theirs({})).train().with_ops(linear=prepared_linear())
 
 
+def whole_feed_forward(live=False):
+    def run(x, lins):
+        return lins[1](torch.nn.functional.gelu(lins[0](x)))
+
+    return Product(lambda *lins: lins, run, live)
+
+
+def whole_block(live=False):
+    def run(x, block, layout, queries):
+        return block(x, layout, minidistil.Ops(), queries)
+
+    return Product(lambda block: block, run, live)
+
+
+@pytest.mark.parametrize("live", [True, False])
+@pytest.mark.parametrize("part", ["feed_forward", "block"])
+def test_a_larger_part_may_be_done_as_a_whole(part, live):
+    calls = []
+
+    def record(*args):
+        calls.append(args)
+        return whole.run(*args)
+
+    mine, _ = twins("12 layers")
+    whole = {"feed_forward": whole_feed_forward, "block": whole_block}[part](live)
+    view = mine.with_ops(**{part: whole._replace(run=record)})
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        torch.testing.assert_close(view(batch), mine(batch), atol=1e-5, rtol=0)
+    assert len(calls) == 12
+    assert view.ops.live == live
+
+
+def test_a_feed_forward_with_relu_has_no_gelu_in_it():
+    mine, _ = twins("relu")
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        assert torch.equal(mine.with_ops(feed_forward=whole_feed_forward())(batch), mine(batch))
+
+
+@pytest.mark.parametrize(
+    ("whole", "part"), [("feed_forward", "linear"), ("block", "attention"), ("block", "feed_forward")]
+)
+def test_a_part_of_what_is_done_as_a_whole_is_not_left_unheard(whole, part):
+    model = twins()[0]
+    wholes = {"feed_forward": whole_feed_forward(), "block": whole_block()}
+    mine = wholes[part] if part in wholes else getattr(model.ops, part)
+    view = model.with_ops(**{whole: wholes[whole]})
+    with pytest.raises(InputError, match=f"{part} is a part of {whole}, .* give {whole}=None too"):
+        view.with_ops(**{part: mine})
+    assert view.with_ops(**{part: mine, whole: None}).ops.block is None
+
+
+def test_what_is_done_as_one_is_not_traced():
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with pytest.raises(InputError, match="is a part of block, which these operations do as one"):
+        minidistil.trace(twins()[0].with_ops(block=whole_block()), batch)
+
+
 def test_a_model_can_be_pickled():
     mine, _ = twins()
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
