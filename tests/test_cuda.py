@@ -12,6 +12,7 @@ from twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
 
 import minidistil
 from minidistil import Batch
+from minidistil.lab import fast
 
 pytestmark = pytest.mark.cuda
 
@@ -64,6 +65,22 @@ def test_a_batch_never_waits_for_the_device(form):
         torch.cuda.set_sync_debug_mode("error")
         try:
             mine(batch)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_fastest_operations_give_the_models_answers_and_never_wait(form, dtype):
+    mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
+    quick = mine.with_ops(**vars(fast("cuda", dtype)))
+    batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
+    near = 1e-4 if dtype == torch.float32 else 0.05
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(batch), mine(batch), atol=near, rtol=near)
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            quick(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
 

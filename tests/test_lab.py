@@ -19,11 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OURS, ROOT
 
-from minidistil import InputError, Layout, Product, int8, ops
+from minidistil import Batch, InputError, Layout, Product, int8, ops
 from minidistil.cli import main
 from minidistil.lab import (
     Implementation,
     cases,
+    fast,
     find,
     gate,
     implementation,
@@ -503,6 +504,39 @@ def test_an_implementation_is_handed_to_a_model():
 
     model = twins()[0]
     assert model.with_ops(add_norm=find("add_norm", "steps").value).ops.add_norm is not ops.add_norm
+
+
+@pytest.mark.parametrize("dtype", registry.DTYPES)
+def test_the_fastest_operations_give_the_models_answers(dtype):
+    from twins import FORMS, inputs, twins
+
+    model = twins("plain", getattr(torch, dtype))[0]
+    quick = model.with_ops(**vars(fast("cpu", model.dtype)))
+    assert (quick.ops.qkv is ops.qkv) == (dtype == "float16")  # for which oneDNN has no products everywhere
+    for form in FORMS:
+        batch = Batch.from_padded(*inputs(form, 17, 1000))
+        with torch.inference_mode():
+            near = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0}[dtype]
+            torch.testing.assert_close(quick(batch), model(batch), atol=near, rtol=near)
+
+
+def test_every_name_of_the_fastest_is_registered():
+    known = {(one.op, one.name) for one in implementations()}
+    assert known >= {(op, name) for of in registry.FASTEST.values() for op, name in of.items()}
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (("mps",), "device is 'mps': expected one of cpu, cuda"),
+        (("cpu", torch.float64), "dtype is 'float64': expected one of float32"),
+        (("cuda:0",), "device is 'cuda:0': there is no CUDA device here"),
+    ],
+)
+def test_the_fastest_for_what_is_not_there_is_refused(monkeypatch, given, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(InputError, match=message):
+        fast(*given)
 
 
 def test_importing_the_lab_loads_no_compiler():

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from places import OURS, ROOT
 from twins import twins
 
-from minidistil import Batch, InputError, Ops, Product, ops, peers
+from minidistil import Batch, InputError, Product, ops, peers
 from minidistil.lab import cases, implementation, implementations, registry, timing
 from minidistil.layout import Layout
 
@@ -78,6 +78,19 @@ def test_attention_is_counted_by_sequence():
     inputs |= {"queries": Layout.from_lengths([2, 5]).first}
     inputs["q"] = inputs["queries"].pick(inputs["q"])
     assert counted("attention", inputs) == (8 * (2 * 2 + 2 * 7) * 24, 4 * 24 * (2 + 5))
+
+
+def test_a_feed_forward_does_not_move_what_lies_between():
+    inputs = inputs_of(cases._feed_forward_case(5, 24, 48))
+    assert counted("feed_forward", inputs) == (8 * (2 * 5 * 24 + 2 * 24 * 48 + 24 + 48), 2 * 2 * 5 * 24 * 48)
+
+
+def test_a_block_is_its_products_and_its_attention():
+    inputs = inputs_of(cases._block_case("", [2, 5], width=24, heads=2, hidden=48))
+    weights, products = 4 * 24 * 24 + 2 * 24 * 48, 2 * 7 * (4 * 24 * 24 + 2 * 24 * 48)
+    vectors = 4 * 24 + 48 + 24 + 4 * 24  # biases, and the weights of two norms
+    attention = 4 * 24 * (2 * 2 + 5 * 5)
+    assert counted("block", inputs) == (8 * (2 * 7 * 24 + weights + vectors), products + attention)
 
 
 def test_the_bulk_is_of_2048_tokens(monkeypatch):
@@ -327,7 +340,7 @@ def test_another_implementation_changes_little_and_examples_are_in_batches(monke
 def test_every_call_of_an_operation_is_watched(op):
     model, spans = twins()[0], []
     batch = Batch.from_lists([[1, 2, 3], [4]])
-    watched = model.with_ops(**{op: timing._watched(getattr(Ops(), op), "cpu", spans)})
+    watched = model.with_ops(**{op: timing._watched(cases.ALL[op].plain, "cpu", spans)})
     assert torch.equal(watched(batch), model(batch))
     layers = model.config.n_layers
     calls = {"embed": 1, "qkv": layers, "linear": 2 * layers, "linear_gelu": layers, "add_norm": 2 * layers}

@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..config import DistilBertConfig
 from ..errors import InputError
 from ..layout import Layout
+from ..model import Block
 from ..ops import Ops, Product
 from . import truth
 
@@ -44,7 +46,7 @@ class Operation:
     """How to ask an operation, and what the truth is."""
 
     name: str
-    run: Callable[[Any, Inputs], tuple[Tensor, ...]]
+    call: Callable[[Any, Inputs], Callable[[], Any]]  # of an implementation: what is timed; products are prepared
     forward: Callable[[Inputs], list[np.ndarray]]  # all in float64
     backward: Callable[[Inputs, list[np.ndarray]], dict[str, np.ndarray]]  # by the input's name
     cases: list[Case]
@@ -55,7 +57,12 @@ class Operation:
     @property
     def plain(self) -> Any:
         """What PyTorch does, and `ops.py` shows."""
-        return getattr(Ops(), self.name)
+        return WHOLE.get(self.name) or getattr(Ops(), self.name)
+
+    def run(self, value: Any, inputs: Inputs) -> tuple[Tensor, ...]:
+        """Ask an implementation once, for all of its outputs."""
+        found = self.call(value, inputs)()
+        return tuple(found) if isinstance(found, tuple | list) else (found,)
 
     def yardstick(self, precision: str | None) -> tuple[Any, float]:
         """What an implementation's error is measured by, and how many times as much it may err."""
@@ -64,6 +71,10 @@ class Operation:
         if precision not in self.rough:
             raise InputError(f"{self.name} has no plain form in {precision} to be judged by: leave precision out")
         return self.rough[precision]
+
+
+def _function(*names: str) -> Callable[[Any, Inputs], Callable[[], Any]]:
+    return lambda value, i: lambda: value(*(i[name] for name in names))
 
 
 def _apart(case: Case, *names: str) -> Case:
@@ -102,7 +113,7 @@ def _add_norm_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray
 
 ADD_NORM = Operation(
     "add_norm",
-    run=lambda value, i: (value(i["x"], i["residual"], i["weight"], i["bias"], i["eps"]),),
+    _function("x", "residual", "weight", "bias", "eps"),
     forward=lambda i: [truth.layer_norm(i["x"] + i["residual"], i["weight"], i["bias"], i["eps"])],
     backward=_add_norm_backward,
     cases=[
@@ -142,7 +153,7 @@ def _embed_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 EMBED = Operation(
     "embed",
-    run=lambda value, i: (value(*(i[name] for name in ("ids", "positions", "word", "position")), *_norm_of(i)),),
+    _function("ids", "positions", "word", "position", "weight", "bias", "eps"),
     forward=lambda i: [truth.layer_norm(i["word"][i["ids"]] + i["position"][i["positions"]], *_norm_of(i))],
     backward=_embed_backward,
     cases=[
@@ -177,20 +188,20 @@ def _layers(i: Inputs) -> list[nn.Linear]:
     layers = []
     for part in itertools.takewhile(lambda part: f"weight{part}" in i, itertools.count()):
         weight, bias = i[f"weight{part}"], i[f"bias{part}"]
-        layer = nn.Linear(weight.shape[1], len(weight), device="meta")
-        del layer.weight, layer.bias  # in their place, the tensors themselves: gradients reach them
-        layer.weight, layer.bias = weight, bias
-        layers.append(layer)
+        layers.append(nn.Linear(weight.shape[1], len(weight), device="meta"))
+        _fill(layers[-1], weight, bias)
     return layers
 
 
-def _run_product(value: Any, i: Inputs) -> tuple[Tensor, ...]:
-    return as_tuple(value.run(i["x"], value.prepare(*_layers(i))))
+def _fill(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
+    """Put tensors where a layer has parameters: gradients reach them."""
+    del layer.weight, layer.bias
+    layer.weight, layer.bias = weight, bias
 
 
-def as_tuple(found: Any) -> tuple[Any, ...]:
-    """Give what a product gives as several outputs, if it is one."""
-    return tuple(found) if isinstance(found, tuple | list) else (found,)
+def _product(value: Any, i: Inputs) -> Callable[[], Any]:
+    x, state = i["x"], value.prepare(*_layers(i))
+    return lambda: value.run(x, state)
 
 
 def _products(i: Inputs) -> list[np.ndarray]:
@@ -250,7 +261,7 @@ def _plain8(run: Callable[[list[Tensor]], Any]) -> tuple[Product, float]:
 
 LINEAR = Operation(
     "linear",
-    _run_product,
+    _product,
     _products,
     _products_backward,
     _product_cases(),
@@ -259,7 +270,7 @@ LINEAR = Operation(
     {"int8": _plain8(lambda parts: parts[0])},
 )
 QKV = Operation(
-    "qkv", _run_product, _products, _products_backward, _product_cases(3), 3, SUMS, {"int8": _plain8(tuple)}
+    "qkv", _product, _products, _products_backward, _product_cases(3), 3, SUMS, {"int8": _plain8(tuple)}
 )
 
 
@@ -269,13 +280,64 @@ def _gelu_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
 
 LINEAR_GELU = Operation(
     "linear_gelu",
-    _run_product,
+    _product,
     lambda i: [truth.gelu(_products(i)[0])],
     _gelu_backward,
     _product_cases(),
     3,
     f"{SUMS}; the exact GELU adds a rounding, the tanh form errs by 5e-4",
     {"int8": _plain8(lambda parts: F.gelu(parts[0]))},
+)
+
+
+# The feed-forward: two products, GELU between them
+
+
+def _feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary") -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        wide, narrow = (
+            _product_case(rows, *sizes, kind).make(draw) for sizes in ((width, hidden), (hidden, width))
+        )
+        return wide | {"weight1": narrow["weight0"], "bias1": narrow["bias0"]}
+
+    return Case(f"{rows} x {width} to {hidden} and back, {kind}", make, gradients=kind == "ordinary")
+
+
+def _feed_forward(i: Inputs) -> list[np.ndarray]:
+    hidden = truth.gelu(truth.linear(i["x"], i["weight0"], i["bias0"]))
+    return [truth.linear(hidden, i["weight1"], i["bias1"])]
+
+
+def _feed_forward_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
+    weights = i["weight0"], i["bias0"], i["weight1"], i["bias1"]
+    names = "x", "weight0", "bias0", "weight1", "bias1"
+    return dict(zip(names, truth.feed_forward_backward(dys[0], i["x"], *weights), strict=True))
+
+
+def _plain_feed_forward(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
+    return lins[1](F.gelu(lins[0](x)))
+
+
+def _feed_forward8(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
+    (wide, _), (narrow, _) = LINEAR_GELU.rough["int8"], LINEAR.rough["int8"]
+    return narrow.run(wide.run(x, lins[:1]), lins[1:])
+
+
+FEED_FORWARD = Operation(
+    "feed_forward",
+    _product,
+    _feed_forward,
+    _feed_forward_backward,
+    [
+        *(_feed_forward_case(*shape) for shape in ((1, 96, 384), (2, 33, 100), (127, 96, 384), (129, 100, 257))),
+        *(_feed_forward_case(rows, 96, 384) for rows in (511, 512, 513)),
+        *(_feed_forward_case(33, 96, 384, kind) for kind in ("large mean", "large")),
+        _apart(_feed_forward_case(33, 96, 384), "x"),
+        _feed_forward_case(0, 96, 384),
+    ],
+    4,
+    f"two sums, the second over the first one's roundings: {SUMS}",
+    {"int8": (Product(lambda *lins: lins, _feed_forward8), 1.5)},
 )
 
 
@@ -311,7 +373,7 @@ def _attention_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarra
 RAGGED = [1, 2, 127, 128, 129, 33]
 ATTENTION = Operation(
     "attention",
-    run=lambda value, i: (value(i["q"], i["k"], i["v"], i["queries"], i["keys"]),),
+    _function("q", "k", "v", "queries", "keys"),
     forward=lambda i: [truth.attention(i["q"], i["k"], i["v"], _spans(i))],
     backward=_attention_backward,
     cases=[
@@ -331,4 +393,64 @@ ATTENTION = Operation(
     why="shares may be rounded to the dtype before the product with v, or not; blocks are summed in any order",
 )
 
-ALL = {found.name: found for found in (EMBED, QKV, LINEAR, LINEAR_GELU, ADD_NORM, ATTENTION)}
+
+# A block: all of these, but for the embeddings
+
+
+def _block_case(
+    name: str, lengths: list[int], width: int = 64, heads: int = 2, hidden: int = 128, first: bool = False
+) -> Case:
+    def make(draw: torch.Generator) -> Inputs:
+        layout = Layout.from_lengths(lengths)
+        found: Inputs = {"x": numbers("ordinary", (sum(lengths), width), draw)}
+        for part, shape in truth.block_layers(width, hidden).items():
+            weight = torch.randn(shape, generator=draw, dtype=torch.float64) / shape[-1] ** 0.5
+            layer = _norm_weights(width, draw) if len(shape) == 1 else {"weight": weight, "bias": weight[:, 0]}
+            found |= {f"{part}.{kind}": value.clone() for kind, value in layer.items()}
+        queries = layout.first if first and layout.first else layout
+        return found | {"queries": queries, "keys": layout, "heads": heads}
+
+    return Case(name, make, gradients=not first)
+
+
+def _block_of(i: Inputs) -> Block:
+    """Make a `model.Block` of the weights."""
+    hidden, width = i["ffn.lin1.weight"].shape
+    block = Block(DistilBertConfig(dim=width, hidden_dim=hidden, n_heads=i["heads"])).eval()
+    for part in truth.block_layers(width, hidden):
+        _fill(block.get_submodule(part), i[f"{part}.weight"], i[f"{part}.bias"])
+    return block
+
+
+def _block(value: Any, i: Inputs) -> Callable[[], Any]:
+    x, state = i["x"], value.prepare(_block_of(i))
+    return lambda: value.run(x, state, i["keys"], i["queries"])
+
+
+def _plain_block(x: Tensor, block: Block, layout: Layout, queries: Layout) -> Tensor:
+    return block(x, layout, Ops(), queries)
+
+
+BLOCK = Operation(
+    "block",
+    _block,
+    forward=lambda i: [truth.block(i["x"], i, _spans(i), i["heads"])],
+    backward=lambda i, dys: truth.block_backward(dys[0], i["x"], i, _spans(i), i["heads"]),
+    cases=[
+        _block_case("ragged", [1, 2, 64, 17]),
+        _block_case("ragged, heads of 32 and 768 wide", [33, 5], width=768, heads=24, hidden=96),
+        _block_case("one token", [1]),
+        _block_case("equal lengths", [64] * 3),
+        _block_case("first tokens ask", [1, 2, 64, 17], first=True),
+        _block_case("an empty sequence amid others", [3, 0, 5]),
+        _apart(_block_case("ragged", [5, 33]), "x"),
+    ],
+    k=4,
+    why="six operations one after the other, each of which may err as it may alone",
+)
+
+WHOLE = {  # larger parts, as the operations that they are made of do them
+    "feed_forward": Product(lambda *lins: lins, _plain_feed_forward, live=True),
+    "block": Product(lambda block: block, _plain_block, live=True),
+}
+ALL = {found.name: found for found in (EMBED, QKV, LINEAR, LINEAR_GELU, ADD_NORM, ATTENTION, FEED_FORWARD, BLOCK)}

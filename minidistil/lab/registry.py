@@ -31,7 +31,13 @@ from ..errors import InputError
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
-PAGES = ("embed", "products", "add_norm", "attention")  # of this package: they register what comes with it
+PAGES = (
+    "embed",
+    "products",
+    "add_norm",
+    "attention",
+    "whole",
+)  # of this package: they register what comes with it
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
 T = TypeVar("T")
@@ -163,6 +169,30 @@ def find(op: str, name: str) -> Implementation:
     if (lacking := named[name].lacks) is not None:
         raise InputError(f"{op} {name} cannot run here: {lacking}")
     return named[name]
+
+
+FASTEST = {  # by device and operation; what is not named is PyTorch's own
+    "cpu": {"qkv": "packed", "linear": "packed", "linear_gelu": "packed"},
+    "cuda": {"embed": "triton", "qkv": "stacked", "add_norm": "triton", "attention": "varlen"},
+}
+
+
+def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
+    """Give the fastest operations for answering on a device in a dtype: `from_pretrained(..., ops=fast("cuda"))`.
+
+    On a CPU they are what `minidistil bench` measured; on CUDA they are chosen by what each saves, and not by a
+    measurement yet: `minidistil lab bench OP` makes one. What cannot run here is left out, and PyTorch's own
+    operation stays. They are for answering only: some hold a copy of the weights. `InputError` for another device
+    or dtype, and for CUDA where there is none.
+    """
+    dtype, kind = str(dtype).removeprefix("torch."), torch.device(device).type
+    for what, given, known in (("device", kind, FASTEST), ("dtype", dtype, DTYPES)):
+        if given not in known:
+            raise InputError(f"{what} is {given!r}: expected one of {', '.join(known)}")
+    if kind == "cuda" and (lacking := _lacks_cuda()) is not None:
+        raise InputError(f"device is {device!r}: {lacking}")
+    found = [one for one in implementations() if FASTEST[kind].get(one.op) == one.name]
+    return Ops(**{one.op: one.value for one in found if one.lacks is None and dtype in one.dtypes})
 
 
 def load(path: str) -> list[Implementation]:

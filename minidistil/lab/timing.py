@@ -37,7 +37,7 @@ from ..pipelines.base import check_count
 from ..race import _spread, check_picture
 from ..tokenizer import Tokenizer
 from . import cases, gate
-from .cases import ALL, Case, Inputs, as_tuple
+from .cases import ALL, Case, Inputs
 from .registry import DTYPES, Implementation, find, implementations
 
 WIDTH, HIDDEN, HEADS, WORDS, PLACES = 768, 3072, 12, 30522, 512  # of DistilBERT base
@@ -133,10 +133,14 @@ def _wrong(one: Implementation) -> str | None:
 def timed_cases(op: str) -> list[Case]:
     """Give what an operation is timed on: one text, a longer one, and a bulk in the lengths of real pairs."""
     found = []
-    for lengths in (*TEXTS, EQUAL) if op == "attention" else TEXTS:
+    for lengths in (*TEXTS, EQUAL) if op in ("attention", "block") else TEXTS:
         title, tokens = _title(lengths), sum(lengths)
         if op == "attention":
             found.append(cases._attention_case(title, lengths, HEADS, WIDTH // HEADS))
+        elif op == "feed_forward":
+            found.append(dataclasses.replace(cases._feed_forward_case(tokens, WIDTH, HIDDEN), name=title))
+        elif op == "block":
+            found.append(cases._block_case(title, lengths, WIDTH, HEADS, HIDDEN))
         elif op == "embed":
             found.append(Case(title, _embed(lengths)))
         elif op == "add_norm":
@@ -185,11 +189,16 @@ def bytes_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
 
 def operations_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
     """Count the operations that must be done, a product's bias and GELU and a softmax left out."""
-    if op == "attention":
+    of_products = 0
+    if isinstance(ALL[op].plain, Product):
+        weights = (x for x in i.values() if isinstance(x, Tensor) and x is not i["x"] and x.ndim == 2)
+        of_products = 2 * len(i["x"]) * sum(weight.numel() for weight in weights)
+    if op in ("attention", "block"):
         lengths = zip(i["queries"].lengths, i["keys"].lengths, strict=True)
-        return 4 * i["q"].shape[1] * i["q"].shape[2] * sum(length_q * length for length_q, length in lengths)
-    if op in SHAPES:
-        return 2 * len(i["x"]) * sum(x.numel() for name, x in i.items() if name.startswith("weight"))
+        width = outputs[0][0].numel()  # of all heads
+        return of_products + 4 * width * sum(length_q * length for length_q, length in lengths)
+    if of_products:
+        return of_products
     return 8 * sum(y.numel() for y in outputs)  # add, sum, subtract, square, sum, and three to scale and shift
 
 
@@ -263,14 +272,6 @@ def known(runs: Sequence[float]) -> bool:
     return statistics.stdev(runs) / math.sqrt(len(runs)) < PRECISE * statistics.fmean(runs)
 
 
-def call_of(op: str, value: Any, inputs: Inputs) -> Callable[[], Any]:
-    """Give what is timed; a product is prepared here, once."""
-    if not isinstance(value, Product):
-        return lambda: ALL[op].run(value, inputs)
-    x, state = inputs["x"], value.prepare(*cases._layers(inputs))
-    return lambda: value.run(x, state)
-
-
 @torch.inference_mode()
 def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], seconds: float) -> dict[str, Any]:
     """Time all on the same inputs, then check them; what is wrong goes into the report as rejected."""
@@ -278,11 +279,11 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
     dtype = getattr(torch, report["dtype"])
     questions = {one.name: gate._Question(one, ALL[op], case, dtype, device) for one in ones}
     inputs, fences = next(iter(questions.values()))._inputs(SEED)
-    outputs = as_tuple(call_of(op, ALL[op].plain, inputs)())
+    outputs = ALL[op].run(ALL[op].plain, inputs)
     calls = {}
     for one in ones:
         try:
-            call = _ask(call_of, op, one.value, inputs)
+            call = _ask(ALL[op].call, one.value, inputs)
             _ask(call)  # to warm up, and to choose kernels for these shapes
             calls[one.name] = call
         except gate._Wrong as wrong:
@@ -330,7 +331,7 @@ def recheck(
     """
     first = next(iter(questions.values()))
     operation, fresh = first.operation, first.case.make(torch.Generator().manual_seed(FRESH))
-    for name in ["x"] if operation.name in SHAPES else fresh:
+    for name in ["x"] if isinstance(operation.plain, Product) else fresh:
         if isinstance(fresh[name], Tensor):
             inputs[name].copy_(fresh[name])
     truths = operation.forward({name: gate._exact(x) for name, x in inputs.items()})
@@ -338,8 +339,9 @@ def recheck(
     wrong = {}
     for name, call in calls.items():
         try:
-            found, question = list(as_tuple(_ask(call))), questions[name]
-            plain = list(as_tuple(call_of(operation.name, question.plain, inputs)()))
+            given, question = _ask(call), questions[name]
+            found = list(given) if isinstance(given, tuple | list) else [given]
+            plain = list(operation.run(question.plain, inputs))
             question._compare_shapes(expected, found)
             question._judge(expected, found, plain, inputs)
             gate._look_at(fences)
@@ -450,7 +452,7 @@ def bench_model(
     here, or that the gate rejects.
     """
     check_count("examples", examples)
-    one, plain = find(op, name), getattr(Ops(), op)
+    one, plain = find(op, name), ALL[op].plain
     if (reason := why_not(one, dtype)) is not None:
         raise InputError(f"{one.title} is not timed: {reason}")
     if (wrong := _wrong(one)) is not None:

@@ -9,11 +9,12 @@ Letters in shapes: T tokens, D, K and N widths, H heads, d width of a head, L an
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import reference
 from ..reference import Array, erf, softmax
 from ..reference import attention as one_sequence
 from ..reference import gelu as gelu
@@ -84,6 +85,71 @@ def attention_backward(dy: Array, q: Array, k: Array, v: Array, spans: Spans) ->
         dk[of_k] = (by_scores.swapaxes(1, 2) @ qh).swapaxes(0, 1)
         dv[of_k] = (shares.swapaxes(1, 2) @ dyh).swapaxes(0, 1)
     return gradients
+
+
+def feed_forward_backward(
+    dy: Array, x: Array, weight0: Array, bias0: Array, weight1: Array, bias1: Array
+) -> tuple[Array, Array, Array, Array, Array]:
+    """By x (T, D) and what widens and narrows it, weight and bias each."""
+    wide = linear(x, weight0, bias0)  # (T, F)
+    by_hidden, dweight1, dbias1 = linear_backward(dy, gelu(wide), weight1)
+    return *linear_backward(gelu_backward(by_hidden, wide), x, weight0), dweight1, dbias1
+
+
+def block_layers(width: int, hidden: int) -> dict[str, tuple[int, ...]]:
+    """Give the shape of each weight of a block, by its path in `model.Block`; each has a bias too."""
+    products = {f"attention.{name}_lin": (width, width) for name in ("q", "k", "v", "out")}
+    norms: dict[str, tuple[int, ...]] = {"sa_layer_norm": (width,), "output_layer_norm": (width,)}
+    return {**products, **norms, "ffn.lin1": (hidden, width), "ffn.lin2": (width, hidden)}
+
+
+def block(x: Array, weights: Mapping[str, Array], spans: Spans, n_heads: int) -> Array:
+    """One block, of each sequence alone, for the tokens that ask: (T, D) -> (Tq, D)."""
+    out = np.zeros((spans[-1][0].stop, x.shape[1]))
+    for of_q, of_k in spans:
+        if x[of_k].size:
+            out[of_q] = reference.block(weights, "", x[of_k], n_heads, "gelu")[: len(out[of_q])]
+    return out
+
+
+def block_backward(
+    dy: Array, x: Array, weights: Mapping[str, Array], spans: Spans, n_heads: int, eps: float = 1e-12
+) -> dict[str, Array]:
+    """By x and each weight and bias, where every token asks: the forward, and then the same way back."""
+
+    def layer(name: str) -> tuple[Array, Array]:
+        return weights[f"{name}.weight"], weights[f"{name}.bias"]
+
+    def keep(name: str, of_weight: Array, of_bias: Array) -> None:
+        found.update({f"{name}.weight": of_weight, f"{name}.bias": of_bias})
+
+    found: dict[str, Array] = {}
+    heads = (len(x), n_heads, -1)
+    q, k, v = (linear(x, *layer(f"attention.{name}_lin")).reshape(heads) for name in "qkv")  # (T, H, d)
+    context = attention(q, k, v, spans).reshape(x.shape)
+    attended = linear(context, *layer("attention.out_lin")) + x
+    middle = layer_norm(attended, *layer("sa_layer_norm"), eps)
+    hidden = linear(gelu(linear(middle, *layer("ffn.lin1"))), *layer("ffn.lin2")) + middle
+
+    by_hidden, *of_norm = layer_norm_backward(dy, hidden, layer("output_layer_norm")[0], eps)
+    keep("output_layer_norm", *of_norm)
+    by_middle, *of_ffn = feed_forward_backward(by_hidden, middle, *layer("ffn.lin1"), *layer("ffn.lin2"))
+    keep("ffn.lin1", *of_ffn[:2])
+    keep("ffn.lin2", *of_ffn[2:])
+    by_attended, *of_norm = layer_norm_backward(by_middle + by_hidden, attended, layer("sa_layer_norm")[0], eps)
+    keep("sa_layer_norm", *of_norm)
+    by_context, *of_out = linear_backward(by_attended, context, layer("attention.out_lin")[0])
+    keep("attention.out_lin", *of_out)
+    found["x"] = by_attended
+    by_parts = attention_backward(by_context.reshape(heads), q, k, v, spans)
+    for name, by_part in zip("qkv", by_parts, strict=True):
+        lin = f"attention.{name}_lin"
+        dx, *of_lin = linear_backward(by_part.reshape(x.shape), x, layer(lin)[0])
+        keep(lin, *of_lin)
+        found["x"] = found["x"] + dx
+    # it moves all scores of a query alike, which changes no share: what is computed here is rounding
+    found["attention.k_lin.bias"] = np.zeros_like(found["attention.k_lin.bias"])
+    return found
 
 
 def rows_backward(dy: Array, ids: NDArray[np.int64], rows: int) -> Array:

@@ -1,0 +1,65 @@
+"""Larger parts done as one: the feed-forward, two products with GELU between them, and the whole block.
+
+What can be saved here is memory's time: what lies between two operations need not be written and read again.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .. import int8, packed
+from ..layout import Layout
+from ..ops import Ops, Product
+from .cases import WHOLE
+from .registry import implementation
+
+implementation("feed_forward", "torch", gradients=True, about="two of PyTorch's products, GELU between them")(
+    WHOLE["feed_forward"]
+)
+
+
+def _pack(wide: nn.Linear, narrow: nn.Linear) -> tuple[packed.Packed, packed.Packed]:
+    return packed.pack(wide), packed.pack(narrow)
+
+
+def _packed(x: Tensor, states: tuple[packed.Packed, packed.Packed]) -> Tensor:
+    return packed.linear(packed.linear_gelu(x, states[0]), states[1])
+
+
+def _packed_by_rows(x: Tensor, states: tuple[packed.Packed, packed.Packed]) -> Tensor:
+    return torch.cat([_packed(some, states) for some in x.split(int8.ROWS)])
+
+
+for _name, _run, _about in (
+    ("packed", _packed, "weights laid out by oneDNN once, GELU inside the first product"),
+    ("packed by rows", _packed_by_rows, "512 tokens at a time: their hidden numbers stay in the cache"),
+):
+    implementation("feed_forward", _name, needs=("onednn", "cpu"), dtypes=("float32", "bfloat16"), about=_about)(
+        Product(_pack, _run)
+    )
+implementation(
+    "feed_forward", "int8", needs=("cpu",), precision="int8", about="in 8 bits, 512 tokens at a time likewise"
+)(int8.PRODUCTS["feed_forward"])
+
+implementation("block", "torch", gradients=True, about="the six operations, one after the other")(WHOLE["block"])
+
+
+@functools.cache
+def _compiled() -> Callable[..., Tensor]:
+    def block(x: Tensor, part: Any, layout: Layout, queries: Layout) -> Tensor:
+        return part(x, layout, Ops(), queries)
+
+    return torch.compile(block, dynamic=True)
+
+
+implementation(
+    "block",
+    "compiled",
+    needs=("compiler",),
+    about="torch.compile: what lies between products is fused, attention padded",
+)(Product(lambda part: part, lambda x, part, layout, queries: _compiled()(x, part, layout, queries)))
