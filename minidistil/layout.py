@@ -48,14 +48,14 @@ class Layout:
         return cls._build(mask.sum(1).tolist(), rows, positions, mask.shape[1])
 
     @classmethod
-    def from_lengths(cls, lengths: Sequence[int]) -> Layout:
-        """Make the layout of sequences of these lengths, laid end to end."""
+    def from_lengths(cls, lengths: Sequence[int], width: int | None = None) -> Layout:
+        """Make the layout of sequences of these lengths, laid end to end. width: of a row; None: the longest's."""
         if any(length < 0 for length in lengths):
             raise InputError(f"lengths are {list(lengths)}: none can be below 0")
         sizes = torch.tensor(lengths, dtype=torch.int64)  # (n,)
         rows = torch.repeat_interleave(sizes)  # (T,): which sequence each token is of
         positions = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[rows]
-        return cls._build(list(lengths), rows, positions, max(lengths, default=0))
+        return cls._build(list(lengths), rows, positions, max(lengths, default=0) if width is None else width)
 
     @classmethod
     def _build(cls, lengths: list[int], rows: Tensor, positions: Tensor, width: int) -> Layout:

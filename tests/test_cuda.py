@@ -13,6 +13,7 @@ from twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
 import minidistil
 from minidistil import Batch
 from minidistil.lab import fast
+from minidistil.lab.budget import Budget
 
 pytestmark = pytest.mark.cuda
 
@@ -83,6 +84,19 @@ def test_the_fastest_operations_give_the_models_answers_and_never_wait(form, dty
             quick(batch)
         finally:
             torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("quick", [False, True])
+def test_a_graph_is_recorded_once_and_answers_every_batch_of_its_size(quick, compiled):
+    mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", torch.bfloat16)
+    model = mine.with_ops(**vars(fast("cuda", torch.bfloat16))) if quick else mine
+    budget = Budget(model, tokens=512, sequences=16, longest=64, compiled=compiled)
+    for lengths in ([3, 64, 20], [1], [40] * 8, [5, 6, 7]):
+        ids = [[1 + (7 * i + j) % 99 for j in range(length)] for i, length in enumerate(lengths)]
+        with torch.inference_mode():
+            expected = mine(Batch.from_lists(ids).to("cuda"))
+        torch.testing.assert_close(budget(ids), expected, atol=0.05, rtol=0.05)
 
 
 def test_the_padded_form_waits_once():

@@ -1,0 +1,78 @@
+"""Batches of one size: what fits is answered as ever, what does not is refused."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from twins import ours, theirs, twins
+
+from minidistil import Batch, InputError
+from minidistil.lab.budget import Budget, _tensors
+
+
+def plain(ids):
+    with torch.inference_mode():
+        return twins()[0](Batch.from_lists(ids))
+
+
+def sequences(lengths):
+    return [[1 + (7 * i + j) % 99 for j in range(length)] for i, length in enumerate(lengths)]
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(1, 12), max_size=7), st.integers(12, 90))
+def test_what_fits_is_answered_as_ever_and_every_batch_has_one_size(lengths, longest):
+    budget = Budget(twins()[0], tokens=84, sequences=7, longest=longest)
+    ids = sequences(lengths)
+    batch = budget.fill(ids)
+    assert (len(batch.ids), len(batch)) == (budget.tokens, budget.sequences)
+    assert max(batch.layout.lengths) <= longest == batch.layout.longest == batch.layout.width
+    assert [x.shape for x in _tensors(batch)] == [x.shape for x in _tensors(budget.fill(sequences([5])))]
+    torch.testing.assert_close(budget(ids), plain(ids), atol=1e-5, rtol=0)
+
+
+def test_little_is_filled_where_sequences_are_long():
+    budget = Budget(twins()[0], tokens=2048, sequences=64)
+    assert (budget.tokens, budget.sequences) == (2048 + 81, 64 + 17)
+
+
+@pytest.mark.parametrize("lengths", [[1] * 9, [30] * 4, [40], [8, 0]], ids=str)
+def test_what_does_not_fit_is_refused(lengths):
+    with pytest.raises(InputError, match=r"do not fit: expected at most 8 of 90 tokens, 1 to 32 each"):
+        Budget(twins()[0], tokens=90, sequences=8, longest=32)(sequences(lengths))
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [
+        ({"tokens": 0, "sequences": 8}, "tokens is 0: expected a whole number of at least 1"),
+        ({"tokens": 9, "sequences": 0}, "sequences is 0: expected a whole number of at least 1"),
+        ({"tokens": 9, "sequences": 2, "longest": 1}, "longest is 1: expected a whole number of at least 2"),
+    ],
+)
+def test_a_size_that_no_batch_has_is_refused(size, message):
+    with pytest.raises(InputError, match=message):
+        Budget(twins()[0], **size)
+
+
+def test_a_word_beyond_the_vocabulary_is_refused_as_ever():
+    with pytest.raises(InputError, match="a token id is 99999, beyond the model's vocabulary"):
+        Budget(twins()[0], tokens=9, sequences=3)([[99999]])
+
+
+def test_another_model_is_refused():
+    with pytest.raises(InputError, match="model is DistilBertModel: expected a DistilBertForSeq"):
+        Budget(ours(theirs({}, "DistilBertModel")), tokens=9, sequences=3)
+
+
+@pytest.mark.slow
+def test_a_compiled_model_is_compiled_once_for_all_batches():
+    torch.compiler.reset()
+    budget = Budget(twins()[0], tokens=64, sequences=8, longest=32, compiled=True)
+    budget(sequences([3, 4]))
+    with torch.compiler.set_stance("fail_on_recompile"):
+        for lengths in ([5], [9, 1, 2, 30], [2] * 7):
+            ids = sequences(lengths)
+            torch.testing.assert_close(budget(ids), plain(ids), atol=1e-5, rtol=0)
