@@ -189,6 +189,14 @@ def _add_lab(lab: argparse.ArgumentParser) -> None:
     verb.add_argument("--model", help="what the one does to this model: a folder or a Hub id")
     verb.add_argument("--data", metavar="DATA", help=f"with --model, {DATA}")
     verb.add_argument("--examples", type=int, metavar="N", help="with --model: how many of the texts", **given)
+    verb = verbs.add_parser("bulk", help="time the whole model in bulk on this device, beside transformers")
+    verb.set_defaults(run=lab_bulk)
+    verb.add_argument("model", help="a folder or a Hub id")
+    verb.add_argument("pairs", help="a .jsonl file with premise and hypothesis")
+    verb.add_argument("--base", action="store_true", help="random weights of DistilBERT base's size", **given)
+    verb.add_argument("--dtype", help="float32, bfloat16 or float16; the default is bfloat16", **given)
+    verb.add_argument("--texts", type=int, metavar="N", help="how many", **given)
+    verb.add_argument("--seconds", type=float, metavar="N", help="that it may take", **given)
     for verb in verbs.choices.values():
         verb.add_argument("--json", action="store_true", help="one line of JSON")
         verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
@@ -643,6 +651,15 @@ def lab_check(options: argparse.Namespace) -> int:
     if options.json:
         print(json.dumps([verdict.as_json() for verdict in verdicts]))
     return int(not all(verdict.passed for verdict in verdicts))
+
+
+def lab_bulk(options: argparse.Namespace) -> None:
+    """Run the verb `lab bulk`: a report for people, and with --json one line of JSON at its end."""
+    from .lab.bulk import bulk
+
+    report = bulk(options.model, options.pairs, **_given(options, "base", "dtype", "texts", "seconds"))
+    if options.json:
+        print(json.dumps(report))
 
 
 def lab_bench(options: argparse.Namespace) -> None:

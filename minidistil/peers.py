@@ -48,17 +48,19 @@ class Contender(NamedTuple):
         return f"{self.name} {self.precision}"
 
 
-def by_count(sequences: Sequences) -> Iterator[Sequences]:
+def by_count(sequences: Sequences, count: int | None = None) -> Iterator[Sequences]:
     """Cut sequences into batches of so many, in the order that they have."""
-    for begin in range(0, len(sequences), BATCH):
-        yield sequences[begin : begin + BATCH]
+    count = BATCH if count is None else count
+    for begin in range(0, len(sequences), count):
+        yield sequences[begin : begin + count]
 
 
-def by_tokens(sequences: Sequences) -> Iterator[Sequences]:
-    """Cut sequences into batches as our pipelines do, in the order that they have."""
+def by_tokens(sequences: Sequences, most: int | None = None) -> Iterator[Sequences]:
+    """Cut sequences into batches of so many tokens, as our pipelines do, in the order that they have."""
+    most = TOKENS if most is None else most
     begin, tokens = 0, 0
     for i, sequence in enumerate(sequences):
-        if i > begin and tokens + len(sequence) > TOKENS:
+        if i > begin and tokens + len(sequence) > most:
             yield sequences[begin:i]
             begin, tokens = i, 0
         tokens += len(sequence)

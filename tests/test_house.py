@@ -19,7 +19,7 @@ TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
 TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
 TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
 LAB = ["lab.registry", "lab.truth", "lab.cases", "lab.gate", "lab._triton", "lab.embed", "lab.products"]
-LAB += ["lab.add_norm", "lab.attention", "lab.whole", "lab.budget", "lab.timing", "lab"]
+LAB += ["lab.add_norm", "lab.attention", "lab.whole", "lab.budget", "lab.timing", "lab.bulk", "lab"]
 ORDER = [
     *TO_PIPELINES,
     "data",

@@ -1,0 +1,58 @@
+"""The whole model beside transformers: the same answers, every row, what is not there said."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+import torch
+from places import OURS, ROOT
+
+from minidistil import InputError
+from minidistil.cli import main
+from minidistil.lab import bulk
+
+PAIRS = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch):
+    for name, value in {"TOKENS": (64, 256), "TEXTS": (2, 4), "SQUARE": {"cpu": 32, "cuda": 32}}.items():
+        monkeypatch.setattr(bulk, name, value)
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # which takes half a minute
+
+
+@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.2)])
+def test_all_answer_alike_and_are_timed(capsys, dtype, near):
+    command = ["lab", "bulk", str(OURS), PAIRS, "--dtype", dtype, "--texts", "5", "--seconds", "0", "--json"]
+    assert main(command) == 0
+    *said, last = capsys.readouterr().out.splitlines()
+    report = json.loads(last)
+    assert report["largest difference"] < near
+    assert [re.sub(r", \d+ .*", "", row["name"]) for row in report["rows"]] == [
+        "minidistil, sorted",
+        "minidistil, as given",
+        "transformers SDPA, as given",
+        "transformers SDPA, sorted",
+        "transformers compiled, sorted",
+    ]
+    assert (report["texts"], report["rows"][0]["ratio"]) == (5, 1.0)
+    for row, line in zip(report["rows"], said[3:8], strict=True):
+        assert f"{row['name']} " in line
+        assert row["tokens a second"] == pytest.approx(report["tokens"] / row["seconds"])
+    assert re.fullmatch(r"products run, over [\d,]+ GFLOP/s of a product of 32³: [\d.]+", said[8])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"dtype": "int4"}, "dtype is 'int4': expected one of float32"),
+        ({"texts": 0}, "texts is 0: expected a whole number"),
+        ({"pairs": "nowhere.jsonl"}, r"nowhere\.jsonl: expected lines of JSON with premise and hypothesis"),
+    ],
+)
+def test_what_cannot_be_is_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        bulk.bulk(**{"model": str(OURS), "pairs": PAIRS, **options})
