@@ -378,7 +378,7 @@ def _head(report: dict[str, Any]) -> Iterator[str]:
     copies, products = (rate / 1e9 for rate in report["ceilings"].values())
     yield f"ceilings: copies {copies:.1f} GB/s, products {products:,.0f} GFLOP/s"
     yield f"cold: {FLUSHED[report['device']] >> 20} MB are written before; warm: the same call is made before"
-    yield "of bound: the least time that these ceilings allow, over the time; what a cache holds can go beyond"
+    yield "of bound: the least time that these ceilings allow, over the time; caches, and 8 bits, can go beyond"
     yield f"speed: over torch's; with ? where an IQR is above {NOISY:.0%} of its time: the machine had other work"
 
 

@@ -37,7 +37,11 @@ def _packed_by_rows(x: Tensor, states: tuple[packed.Packed, packed.Packed]) -> T
 
 for _name, _run, _about in (
     ("packed", _packed, "weights laid out by oneDNN once, GELU inside the first product"),
-    ("packed by rows", _packed_by_rows, "512 tokens at a time: their hidden numbers stay in the cache"),
+    (
+        "packed by rows",
+        _packed_by_rows,
+        "512 tokens at a time: the cache holds what lies between, but products cost more",
+    ),
 ):
     implementation("feed_forward", _name, needs=("onednn", "cpu"), dtypes=("float32", "bfloat16"), about=_about)(
         Product(_pack, _run)
