@@ -71,7 +71,9 @@ class Attention(nn.Module):
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
-        self.states: Any = None  # what `prepare` made; None for live products, which take the modules as they are
+        self.states: Any = (
+            None  # a tuple that `prepare` made; None for live products, which take modules as they are
+        )
         self.n_heads = config.n_heads
         self.dropout = config.attention_dropout
         self.q_lin = lin(config.dim, config.dim)
@@ -106,7 +108,7 @@ class FeedForward(nn.Module):
     def prepare(self, ops: Ops) -> Any:
         """Let the products lay these weights out as they like."""
         if (whole := self.whole(ops)) is not None:
-            return whole.prepare(self.lin1, self.lin2)
+            return (whole.prepare(self.lin1, self.lin2),)
         return self.widen(ops).prepare(self.lin1), ops.linear.prepare(self.lin2)
 
     def whole(self, ops: Ops) -> Product | None:
@@ -121,7 +123,7 @@ class FeedForward(nn.Module):
         """Widen, activate, narrow: (T, D) -> (T, F) -> (T, D)."""
         state = self.prepare(ops) if self.states is None else self.states
         if (whole := self.whole(ops)) is not None:
-            return F.dropout(whole.run(x, state), self.dropout, self.training)
+            return F.dropout(whole.run(x, *state), self.dropout, self.training)
         state1, state2 = state
         hidden = self.widen(ops).run(x, state1)  # (T, F)
         hidden = F.relu(hidden) if self.activation == "relu" else hidden
@@ -141,13 +143,14 @@ class Block(nn.Module):
 
     def prepare(self, ops: Ops) -> Any:
         """Let an operation that is all of a block lay its weights out as it likes."""
-        return None if ops.block is None else ops.block.prepare(self)
+        return None if ops.block is None else (ops.block.prepare(self),)
 
     def forward(self, x: Tensor, layout: Layout, ops: Ops, queries: Layout | None = None) -> Tensor:
         """(T, D) -> (Tq, D): every token's new value, or that of the queries' tokens only."""
         queries = layout if queries is None else queries
         if ops.block is not None:
-            return ops.block.run(x, self.prepare(ops) if self.states is None else self.states, layout, queries)
+            (state,) = self.prepare(ops) if self.states is None else self.states
+            return ops.block.run(x, state, layout, queries)
         n1, n2 = self.sa_layer_norm, self.output_layer_norm
         attended = self.attention(x, layout, ops, queries)
         x = ops.add_norm(attended, queries.pick(x), n1.weight, n1.bias, EPS)

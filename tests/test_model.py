@@ -218,6 +218,19 @@ def test_a_larger_part_may_be_done_as_a_whole(part, live):
     assert view.ops.live == live
 
 
+@pytest.mark.parametrize("part", ["feed_forward", "block"])
+def test_a_state_may_be_a_module_and_becomes_no_part_of_the_model(part):
+    mine, _ = twins()
+    prepare = {"feed_forward": lambda *lins: torch.nn.ModuleList(lins), "block": lambda block: block}[part]
+    whole = {"feed_forward": whole_feed_forward, "block": whole_block}[part]()._replace(prepare=prepare)
+    view = mine.with_ops(**{part: whole})
+    assert view.state_dict().keys() == mine.state_dict().keys()
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    with torch.inference_mode():
+        for other in (view, view.with_ops(embed=mine.ops.embed), copy.deepcopy(view)):
+            torch.testing.assert_close(other(batch), mine(batch), atol=1e-5, rtol=0)
+
+
 def test_a_feed_forward_with_relu_has_no_gelu_in_it():
     mine, _ = twins("relu")
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))

@@ -31,13 +31,7 @@ from ..errors import InputError
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
-PAGES = (
-    "embed",
-    "products",
-    "add_norm",
-    "attention",
-    "whole",
-)  # of this package: they register what comes with it
+PAGES = ("embed", "products", "add_norm", "attention", "whole")  # where what comes with the package is
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
 T = TypeVar("T")

@@ -66,4 +66,4 @@ implementation(
     "compiled",
     needs=("compiler",),
     about="torch.compile: what lies between products is fused, attention padded",
-)(Product(lambda part: part, lambda x, part, layout, queries: _compiled()(x, part, layout, queries)))
+)(Product(lambda part: part, lambda x, part, layout, queries: _compiled()(x, part, layout, queries), live=True))
