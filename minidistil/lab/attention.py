@@ -99,14 +99,16 @@ def attention_flex(
     of_q, of_k = (_sequences(layout, q.device) for layout in (queries, keys))
     mask = create_block_mask(lambda b, h, i, j: of_q[i] == of_k[j], None, None, len(q), len(k), device=q.device)
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, H, T, d)
-    return _flex()(q, k, v, block_mask=mask)[0].transpose(0, 1)
+    # sizes left open spare compiling for each; of fewer queries than keys torch 2.13 writes C++ that is none
+    sizes_open = q.is_cuda or q.shape == k.shape
+    return _flex(sizes_open)(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
 
 @functools.cache
-def _flex() -> Callable[..., Tensor]:
+def _flex(dynamic: bool) -> Callable[..., Tensor]:
     from torch.nn.attention.flex_attention import flex_attention
 
-    return torch.compile(flex_attention, dynamic=True)
+    return torch.compile(flex_attention, dynamic=dynamic)
 
 
 def _sequences(layout: Layout, device: torch.device) -> Tensor:
