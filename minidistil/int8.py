@@ -120,13 +120,17 @@ def feed_forward(x: Tensor, states: tuple[State, State]) -> Tensor:
     of the time off.
     """
     wide, narrow = states
-    rows = ROWS if x.is_cpu else max(1, len(x))
-    return torch.cat([linear(linear_gelu(some, wide), narrow) for some in x.split(rows)])
+    return torch.cat([linear(linear_gelu(some, wide), narrow) for some in x.split(_at_once(x))])
+
+
+def _at_once(x: Tensor) -> int:
+    """Give how many rows are worked on at once."""
+    return ROWS if x.is_cpu else max(1, len(x))
 
 
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
     out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
-    rows = ROWS if x.is_cpu else max(1, len(x))
+    rows = _at_once(x)
     multiply = _onednn if state.onednn else _int_mm
     for some, place in zip(x.split(rows), out.split(rows), strict=True):
         whole, scale = quantize(some)

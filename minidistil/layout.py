@@ -118,8 +118,10 @@ class Batch:
     pad_id: int = 0  # what `padded` fills up with
 
     @classmethod
-    def from_lists(cls, ids: Sequence[Sequence[int]], *, truncated: int = 0, pad_id: int = 0) -> Batch:
-        """Make a batch of the token ids of n sequences."""
+    def from_lists(
+        cls, ids: Sequence[Sequence[int]], *, truncated: int = 0, pad_id: int = 0, width: int | None = None
+    ) -> Batch:
+        """Make a batch of the token ids of n sequences. width: of a padded row; None: the longest sequence's."""
         try:
             flat = [i for sequence in ids for i in sequence]
             tensor = torch.tensor(flat, dtype=None if flat else torch.int64)
@@ -127,7 +129,8 @@ class Batch:
             raise InputError(f"expected a list of token ids for each sequence: {error}") from error
         if tensor.dtype != torch.int64:
             raise InputError(f"token ids are {tensor.dtype}: expected whole numbers")
-        return cls._checked(tensor, Layout.from_lengths([len(sequence) for sequence in ids]), truncated, pad_id)
+        layout = Layout.from_lengths([len(sequence) for sequence in ids], width)
+        return cls._checked(tensor, layout, truncated, pad_id)
 
     @classmethod
     def from_padded(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> Batch:

@@ -71,9 +71,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
-        self.states: Any = (
-            None  # a tuple that `prepare` made; None for live products, which take modules as they are
-        )
+        self.states: Any = None  # a tuple that `prepare` made; None for live products
         self.n_heads = config.n_heads
         self.dropout = config.attention_dropout
         self.q_lin = lin(config.dim, config.dim)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..config import is_int
 from ..errors import InputError
-from ..layout import Batch, Layout, enter
+from ..layout import Batch, enter
 from ..model import DistilBertForSequenceClassification
 
 WARM = 3  # calls before the recording, in which kernels are chosen and compiled
@@ -79,11 +79,10 @@ class Budget:
             )
         more, left = self.sequences - sizes[0], self.tokens - sizes[1]
         fillers = [left // more + (i < left % more) for i in range(more)]
-        batch = Batch.from_lists([*ids, *([0] * length for length in fillers)])
+        batch = Batch.from_lists([*ids, *([0] * length for length in fillers)], width=self.longest)
         enter(batch, None, self.model.config)  # which looks at what is lost below
         # what Python code sees is the same for all batches: a graph has no Python in it
-        layout = Layout.from_lengths([*lengths, *fillers], width=self.longest)
-        layout = dataclasses.replace(layout, longest=self.longest, equal=False)
+        layout = dataclasses.replace(batch.layout, longest=self.longest, equal=False)
         return dataclasses.replace(batch, layout=layout, largest_id=0, largest_position=0)
 
     def _record(self, batch: Batch) -> tuple[torch.cuda.CUDAGraph, Batch, Tensor]:

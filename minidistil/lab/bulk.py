@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bench import product_operations, read_pairs, write_base
+from ..bench import least_seconds, product_operations, read_pairs, write_base
 from ..checkpoint import from_pretrained
 from ..errors import InputError
 from ..layout import Batch
@@ -119,13 +118,7 @@ def product_rate(device: str, dtype: str) -> float:
     size = SQUARE[device]
     x = torch.randn(size, size).to(device, getattr(torch, dtype))
 
-    def product() -> float:
-        begin = time.perf_counter()
-        torch.mm(x, x)[0, 0].item()
-        return time.perf_counter() - begin
-
-    product()
-    return 2 * size**3 / min(product() for _ in range(10))
+    return 2 * size**3 / least_seconds(lambda: torch.mm(x, x)[0, 0].item(), 10)  # item() waits for the device
 
 
 def show(report: dict[str, Any]) -> Iterator[str]:

@@ -37,7 +37,7 @@ from ..pipelines.base import check_count
 from ..race import _spread, check_picture
 from ..tokenizer import Tokenizer
 from . import cases, gate
-from .cases import ALL, Case, Inputs
+from .cases import ALL, Case, Inputs, as_tuple
 from .registry import DTYPES, Implementation, find, implementations
 
 WIDTH, HIDDEN, HEADS, WORDS, PLACES = 768, 3072, 12, 30522, 512  # of DistilBERT base
@@ -336,14 +336,14 @@ def recheck(
             inputs[name].copy_(fresh[name])
     truths = operation.forward({name: gate._exact(x) for name, x in inputs.items()})
     expected = {f"output {i}" if len(truths) > 1 else "the output": truth for i, truth in enumerate(truths)}
+    plain_of = {question.one.precision: question.plain for question in questions.values()}
+    plains = {precision: list(operation.run(plain, inputs)) for precision, plain in plain_of.items()}
     wrong = {}
     for name, call in calls.items():
         try:
-            given, question = _ask(call), questions[name]
-            found = list(given) if isinstance(given, tuple | list) else [given]
-            plain = list(operation.run(question.plain, inputs))
+            found, question = list(as_tuple(_ask(call))), questions[name]
             question._compare_shapes(expected, found)
-            question._judge(expected, found, plain, inputs)
+            question._judge(expected, found, plains[question.one.precision], inputs)
             gate._look_at(fences)
         except gate._Wrong as error:
             wrong[name] = str(error)

@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from .. import int8, packed
 from ..layout import Layout
 from ..ops import Ops, Product
-from .cases import WHOLE
+from .cases import WHOLE, in_turn
+from .products import PACKED
 from .registry import implementation
 
 implementation("feed_forward", "torch", gradients=True, about="two of PyTorch's products, GELU between them")(
@@ -23,29 +24,22 @@ implementation("feed_forward", "torch", gradients=True, about="two of PyTorch's 
 )
 
 
-def _pack(wide: nn.Linear, narrow: nn.Linear) -> tuple[packed.Packed, packed.Packed]:
-    return packed.pack(wide), packed.pack(narrow)
+_packed = in_turn(packed.PRODUCTS["linear_gelu"], packed.PRODUCTS["linear"])
 
 
-def _packed(x: Tensor, states: tuple[packed.Packed, packed.Packed]) -> Tensor:
-    return packed.linear(packed.linear_gelu(x, states[0]), states[1])
+def _by_rows(x: Tensor, states: Any) -> Tensor:
+    return torch.cat([_packed.run(some, states) for some in x.split(int8.ROWS)])
 
 
-def _packed_by_rows(x: Tensor, states: tuple[packed.Packed, packed.Packed]) -> Tensor:
-    return torch.cat([_packed(some, states) for some in x.split(int8.ROWS)])
-
-
-for _name, _run, _about in (
+for _name, _product, _about in (
     ("packed", _packed, "weights laid out by oneDNN once, GELU inside the first product"),
     (
         "packed by rows",
-        _packed_by_rows,
+        _packed._replace(run=_by_rows),
         "512 tokens at a time: the cache holds what lies between, but products cost more",
     ),
 ):
-    implementation("feed_forward", _name, needs=("onednn", "cpu"), dtypes=("float32", "bfloat16"), about=_about)(
-        Product(_pack, _run)
-    )
+    implementation("feed_forward", _name, needs=PACKED, dtypes=("float32", "bfloat16"), about=_about)(_product)
 implementation(
     "feed_forward", "int8", needs=("cpu",), precision="int8", about="in 8 bits, 512 tokens at a time likewise"
 )(int8.PRODUCTS["feed_forward"])
