@@ -97,9 +97,10 @@ def filler(lengths: Sequence[int]) -> list[int]:
     if tokens <= FEW or (tokens % TOKEN_STEP, count % COUNT_STEP) == (0, 0):
         return []
     more = -count % COUNT_STEP or COUNT_STEP
-    added = more + -(tokens + more) % TOKEN_STEP
+    while (added := more + -(tokens + more) % TOKEN_STEP) > more * max(lengths):
+        more += COUNT_STEP  # so that none is longer than those that somebody asked for
     each, left = divmod(added, more)
-    return [each + (i < left) for i in range(more)] if each < max(lengths) else []
+    return [each + (i < left) for i in range(more)]
 
 
 def filled(sequences: Sequence[Sequence[int]]) -> list[Sequence[int]]:

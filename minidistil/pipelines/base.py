@@ -205,14 +205,19 @@ def ranked(scores: Sequence[float]) -> list[int]:
 
 
 def _groups(lengths: list[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
-    """Plan batches: which sequences go together, shortest first, with so many tokens at most."""
+    """Plan batches: which sequences go together, shortest first, with so many tokens at most.
+
+    All get about the same share of the tokens: a small batch at the end would be slow, and of a size of its own.
+    """
+    share = sum(lengths) / max(1, -(-sum(lengths) // most))
     group: list[int] = []
-    tokens = 0
+    tokens, planned = 0, 0.0
     for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (tokens + lengths[i] > most or len(group) == batch_size):
+        if group and (tokens + lengths[i] > most or planned >= share or len(group) == batch_size):
             yield group
-            group, tokens = [], 0
+            group, tokens, planned = [], 0, planned - share
         group.append(i)
         tokens += lengths[i]
+        planned += lengths[i]
     if group:
         yield group
