@@ -18,8 +18,17 @@ TO_PIPELINES = ["errors", "config", "layout", "ops", "packed", "int8", "model", 
 TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
 TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
 TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
-LAB = ["lab.registry", "lab.truth", "lab.cases", "lab.gate", "lab._triton", "lab.embed", "lab.products"]
-LAB += ["lab.add_norm", "lab.attention", "lab.whole", "lab.budget", "lab.timing", "lab.bulk", "lab"]
+LAB = ["lab.registry", "lab.truth", "lab._numpy", "lab.cases", "lab.gate", "lab._triton", "lab.embed"]
+LAB += [
+    "lab.products",
+    "lab.add_norm",
+    "lab.attention",
+    "lab.whole",
+    "lab.budget",
+    "lab.timing",
+    "lab.bulk",
+    "lab",
+]
 ORDER = [
     *TO_PIPELINES,
     "data",
@@ -35,7 +44,7 @@ ORDER = [
     "__main__",
 ]
 EXCEPTIONS = {("model", "checkpoint")}  # from_pretrained and save_pretrained
-BUDGETS = {("layout", "ops", "model"): 860, ("reference",): 115, tuple(TO_PIPELINES): 4360}
+BUDGETS = {("layout", "ops", "model"): 860, ("reference",): 115, tuple(TO_PIPELINES): 4370}
 
 
 def text_of(module):

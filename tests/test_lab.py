@@ -17,12 +17,13 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import ROOT
+from places import OURS, ROOT
 
-from minidistil import Batch, InputError, Layout, Product, int8, ops
+from minidistil import Batch, InputError, Layout, Product, from_pretrained, int8, ops
 from minidistil.cli import main
 from minidistil.lab import (
     Implementation,
+    _numpy,
     cases,
     fast,
     find,
@@ -31,6 +32,7 @@ from minidistil.lab import (
     implementations,
     load,
     registry,
+    timing,
 )
 
 EPS = 1e-12
@@ -339,7 +341,7 @@ def test_the_truth_and_its_gradients_are_float64s(op, seed):
     operation = cases.ALL[op]
     for case in operation.cases:
         inputs = case.make(torch.Generator().manual_seed(seed))
-        exact = {name: gate._exact(x) for name, x in inputs.items()}
+        exact = {name: _numpy.as_array(x) for name, x in inputs.items()}
         truths = operation.forward(exact)
         weights = [gate._like(one, seed) for one in truths]
         names = [n for n, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
@@ -364,6 +366,28 @@ def test_errors_are_parts_of_the_truths_own_size(values, part):
         errors = gate.errors_of(values * (1 + part), values)
         assert errors.norm == pytest.approx(part, abs=1e-9)
         assert errors.largest == pytest.approx(part, abs=1e-9)
+
+
+# The reference
+
+
+@pytest.mark.parametrize("op", registry.OPERATIONS)
+def test_each_page_begins_with_the_reference_which_a_model_takes(op):
+    first = implementations(op)[0]
+    model = from_pretrained(OURS)
+    batch = Batch.from_lists([[101, 2009, 17, 102], [101, 102], [101, 5, 6, 7, 8, 9, 102]])
+    with torch.inference_mode():
+        torch.testing.assert_close(model.with_ops(**{op: first.value})(batch), model(batch), atol=1e-5, rtol=0)
+    assert (first.name, first.lacks) == ("reference", None)
+    assert timing.why_not(first, "float32").startswith("it is the truth, in NumPy")
+
+
+def test_what_the_reference_does_not_do_is_refused():
+    attention, linear = find("attention", "reference").value, find("linear", "reference").value
+    with pytest.raises(InputError, match=r"attention reference has no dropout: dropout_p is 0\.1, expected 0\.0"):
+        attention(*heads(2, 32), dropout_p=0.1)
+    with pytest.raises(InputError, match=r"linear reference has no gradients: call it under torch\.inf"):
+        linear.run(torch.randn(2, 3, requires_grad=True), linear.prepare(torch.nn.Linear(3, 4)))
 
 
 # Triton, here by its interpreter
@@ -455,7 +479,10 @@ def test_the_list_says_what_each_needs_and_why_it_cannot_run(monkeypatch, capsys
     ("arguments", "message"),
     [
         (["list", "banana"], "there is no operation 'banana': expected one of embed"),
-        (["check", "add_norm", "banana"], "add_norm has no implementation 'banana': expected one of torch"),
+        (
+            ["check", "add_norm", "banana"],
+            "add_norm has no implementation 'banana': expected one of reference, torch",
+        ),
         (["check", "nothing.py"], "cannot read nothing.py: expected a file of Python"),
         (["check", "banana"], "there is no operation 'banana'"),
         (["check", "empty.py"], "empty.py registers nothing: expected @implementation"),

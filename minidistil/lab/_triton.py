@@ -8,8 +8,6 @@ from typing import Any
 
 import torch
 
-from ..errors import InputError
-
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: each program runs in NumPy
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # where a kernel's WIDEN is set: it multiplies no bfloat16
@@ -35,9 +33,3 @@ else:
         for name, kernel in [*vars(place).items()]:
             if isinstance(kernel, triton.JITFunction):
                 setattr(place, name, triton.jit(kernel.fn))
-
-
-def refuse_gradients(title: str, *inputs: torch.Tensor) -> None:
-    """Raise InputError where a gradient would be lost: the kernel's answer knows nothing of its inputs."""
-    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        raise InputError(f"{title} has no gradients: call it under torch.inference_mode()")

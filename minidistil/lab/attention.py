@@ -12,11 +12,21 @@ from torch import Tensor
 from .. import ops
 from ..errors import InputError
 from ..layout import Layout
-from ._triton import INTERPRETED, refuse_gradients, tl, triton
-from .registry import implementation
+from ..reference import Array
+from . import truth
+from ._numpy import reference
+from ._triton import INTERPRETED, tl, triton
+from .registry import REFERENCE, implementation, refuse_gradients
 
 BLOCK = 64  # queries, and keys, that Triton's kernel holds at once
 
+
+def _reference(q: Array, k: Array, v: Array, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Array:
+    _refuse_dropout(REFERENCE, dropout_p)
+    return truth.attention(q, k, v, truth.spans_of(queries, keys))
+
+
+reference("attention", _reference)
 implementation("attention", "torch", gradients=True, about="the default: the two below, each where it is better")(
     ops.attention
 )

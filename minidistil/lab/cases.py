@@ -316,15 +316,15 @@ def _feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary
     return Case(f"{rows} x {width} to {hidden} and back, {kind}", make, gradients=kind == "ordinary")
 
 
+FEEDS = "x", "weight0", "bias0", "weight1", "bias1"
+
+
 def _feed_forward(i: Inputs) -> list[np.ndarray]:
-    hidden = truth.gelu(truth.linear(i["x"], i["weight0"], i["bias0"]))
-    return [truth.linear(hidden, i["weight1"], i["bias1"])]
+    return [truth.feed_forward(*(i[name] for name in FEEDS))]
 
 
 def _feed_forward_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:
-    weights = i["weight0"], i["bias0"], i["weight1"], i["bias1"]
-    names = "x", "weight0", "bias0", "weight1", "bias1"
-    return dict(zip(names, truth.feed_forward_backward(dys[0], i["x"], *weights), strict=True))
+    return dict(zip(FEEDS, truth.feed_forward_backward(dys[0], *(i[name] for name in FEEDS)), strict=True))
 
 
 FEED_FORWARD = Operation(
@@ -364,9 +364,8 @@ def _attention_case(
     return Case(name, make, gradients=kind == "ordinary" and not first)
 
 
-def _spans(i: Inputs) -> list[tuple[slice, slice]]:
-    starts = [i[name].starts_cpu.tolist() for name in ("queries", "keys")]
-    return [(slice(*q), slice(*k)) for q, k in zip(*map(itertools.pairwise, starts), strict=True)]
+def _spans(i: Inputs) -> truth.Spans:
+    return truth.spans_of(i["queries"], i["keys"])
 
 
 def _attention_backward(i: Inputs, dys: list[np.ndarray]) -> dict[str, np.ndarray]:

@@ -6,9 +6,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from ._triton import ROWS, refuse_gradients, tl, triton
-from .registry import implementation
+from . import truth
+from ._numpy import reference
+from ._triton import ROWS, tl, triton
+from .registry import implementation, refuse_gradients
 
+reference(
+    "embed",
+    lambda ids, positions, word, position, *norm: truth.layer_norm(word[ids] + position[positions], *norm),
+)
 implementation("embed", "torch", gradients=True, about="the default: two lookups, an addition, a LayerNorm")(
     ops.embed
 )

@@ -21,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import Error
 from ..layout import Layout
+from ._numpy import as_array
 from .cases import ALL, Case, Inputs, Operation
 from .registry import Implementation
 
@@ -114,7 +115,7 @@ class _Question:
     def _round(self, seed: int, gradients: bool) -> float:
         inputs, fences = self._inputs(seed)
         kept = {name: x.clone() for name, x in inputs.items() if isinstance(x, Tensor)}
-        exact = {name: _exact(x) for name, x in inputs.items()}
+        exact = {name: as_array(x) for name, x in inputs.items()}
         truths = self.operation.forward(exact)
         weights = [_like(truth, seed) for truth in truths]  # of the outputs, in a loss: sum of w · y
         # a compiled graph makes its memory itself, where nothing can fence it
@@ -203,7 +204,7 @@ class _Question:
                 raise _Wrong(f"{name} has NaN or inf: {where}")
             allowed = self.allowed(truth, p)
             _refuse_blindness(self.case.name, truth, allowed, inputs)
-            errors = errors_of(_exact(y), truth)
+            errors = errors_of(as_array(y), truth)
             for kind, error, most in zip(("in norm", "at worst"), errors, allowed, strict=True):
                 if error > most:
                     raise _Wrong(
@@ -216,7 +217,7 @@ class _Question:
     def allowed(self, truth: np.ndarray, plain: Tensor) -> Errors:
         """Give the errors that may be: k times plain PyTorch's, or a rounding of the output."""
         rounding = torch.finfo(self.dtype).eps
-        of_plain = errors_of(_exact(plain), truth)
+        of_plain = errors_of(as_array(plain), truth)
         return Errors(max(self.k * of_plain.norm, rounding), max(LARGEST * self.k * of_plain.largest, rounding))
 
 
@@ -233,18 +234,11 @@ def _refuse_blindness(case: str, truth: np.ndarray, allowed: Errors, inputs: Inp
         return
     wrong = {"zeros": np.zeros_like(truth)}
     for name, x in inputs.items():
-        if isinstance(x, Tensor) and x.shape == truth.shape and not np.array_equal(_exact(x), truth):
-            wrong[f"its input {name}"] = _exact(x)
+        if isinstance(x, Tensor) and x.shape == truth.shape and not np.array_equal(as_array(x), truth):
+            wrong[f"its input {name}"] = as_array(x)
     for what, y in wrong.items():
         if errors_of(y, truth).norm <= 2 * allowed.norm and not np.allclose(y, truth, rtol=1e-2):
             raise GateError(f"{case}: {what} would pass, within {allowed.norm:.1e}: the case checks nothing")
-
-
-def _exact(x: Any) -> Any:
-    """Give a tensor as NumPy has it: numbers in float64."""
-    if not isinstance(x, Tensor):
-        return x
-    return x.detach().cpu().double().numpy() if x.is_floating_point() else x.cpu().numpy()
 
 
 def _like(truth: np.ndarray, seed: int) -> np.ndarray:

@@ -8,10 +8,16 @@ from torch import Tensor, nn
 
 from .. import int8, ops, packed
 from ..ops import Product
+from . import truth
+from ._numpy import reference_product
 from ._triton import INTERPRETED, tl, triton
 from .registry import implementation
 
 TILE = 128 if INTERPRETED else 64  # rows and columns of the result that one Triton program computes
+
+reference_product("qkv", lambda x, layers: tuple(truth.linear(x, *layer) for layer in layers))
+reference_product("linear", lambda x, layers: truth.linear(x, *layers[0]))
+reference_product("linear_gelu", lambda x, layers: truth.gelu(truth.linear(x, *layers[0])))
 
 PACKED = ("onednn", "cpu")
 for _name in ("qkv", "linear", "linear_gelu"):

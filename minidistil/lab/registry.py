@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from ..errors import InputError
 from ..ops import Ops
@@ -34,6 +35,7 @@ OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
 PAGES = ("embed", "products", "add_norm", "attention", "whole")  # where what comes with the package is
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
+REFERENCE = "reference"  # the name of what each page begins with
 T = TypeVar("T")
 
 
@@ -163,6 +165,12 @@ def find(op: str, name: str) -> Implementation:
     if (lacking := named[name].lacks) is not None:
         raise InputError(f"{op} {name} cannot run here: {lacking}")
     return named[name]
+
+
+def refuse_gradients(title: str, *inputs: Tensor) -> None:
+    """Raise InputError where a gradient would be lost: the answer of what has none knows nothing of its inputs."""
+    if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
+        raise InputError(f"{title} has no gradients: call it under torch.inference_mode()")
 
 
 FASTEST = {  # by device and operation; what is not named is PyTorch's own

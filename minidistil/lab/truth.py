@@ -8,6 +8,7 @@ Letters in shapes: T tokens, D, K and N widths, H heads, d width of a head, L an
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -15,11 +16,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import reference
+from ..layout import Layout
 from ..reference import Array, erf, softmax
 from ..reference import attention as one_sequence
 from ..reference import gelu as gelu
 
 Spans = Sequence[tuple[slice, slice]]  # of each sequence: its queries, its keys
+
+
+def spans_of(queries: Layout, keys: Layout) -> Spans:
+    """Say where each sequence's queries and keys stand."""
+    starts = queries.starts_cpu.tolist(), keys.starts_cpu.tolist()
+    return [(slice(*q), slice(*k)) for q, k in zip(*map(itertools.pairwise, starts), strict=True)]
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
@@ -85,6 +93,11 @@ def attention_backward(dy: Array, q: Array, k: Array, v: Array, spans: Spans) ->
         dk[of_k] = (by_scores.swapaxes(1, 2) @ qh).swapaxes(0, 1)
         dv[of_k] = (shares.swapaxes(1, 2) @ dyh).swapaxes(0, 1)
     return gradients
+
+
+def feed_forward(x: Array, weight0: Array, bias0: Array, weight1: Array, bias1: Array) -> Array:
+    """Widen, bend, narrow: (T, D) -> (T, F) -> (T, D)."""
+    return linear(gelu(linear(x, weight0, bias0)), weight1, bias1)
 
 
 def feed_forward_backward(
