@@ -79,7 +79,7 @@ Layer: TypeAlias = nn.Linear | Linear8
 class State(NamedTuple):
     """One product's weights, or three side by side: query, key and value share what is quantized for them."""
 
-    weight: Tensor  # (N, K) int8; on a CPU with fast 8-bit products as oneDNN lays it out, for `_onednn` only
+    weight: Tensor  # (N, K) int8; on a CPU with fast 8-bit products as oneDNN lays it out, for `by_onednn` only
     scale: Tensor  # (N,)
     zeros: Tensor  # (N,): where oneDNN lets a scale's zero lie elsewhere, ours lies at 0
     bias: Tensor  # (N,)
@@ -131,7 +131,7 @@ def _at_once(x: Tensor) -> int:
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
     out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
     rows = _at_once(x)
-    multiply = _onednn if state.onednn else _int_mm
+    multiply = by_onednn if state.onednn else by_int_mm
     for some, place in zip(x.split(rows), out.split(rows), strict=True):
         whole, scale = quantize(some)
         y = multiply(whole, state)  # (rows, N) float32
@@ -141,15 +141,15 @@ def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
     return out.to(x.dtype)
 
 
-def _onednn(whole: Tensor, state: State) -> Tensor:
+def by_onednn(whole: Tensor, state: State) -> Tensor:
     """(q_x q_Wᵀ) · s_W: int8 (T, K) -> float32 (T, N). oneDNN could scale by x too, but by one number for all."""
     return torch.ops.onednn.qlinear_pointwise(
         whole, 1.0, 0, state.weight, state.scale, state.zeros, None, 1.0, 0, torch.float32, "none", [], "none"
     )
 
 
-def _int_mm(whole: Tensor, state: State) -> Tensor:
-    """Multiply as `_onednn` does, on any device. CUDA's product takes 17 rows or more."""
+def by_int_mm(whole: Tensor, state: State) -> Tensor:
+    """Multiply as `by_onednn` does, on any device. CUDA's product takes 17 rows or more."""
     missing = max(0, 17 - len(whole)) if whole.is_cuda else 0
     product = torch._int_mm(F.pad(whole, (0, 0, 0, missing)), state.weight.t())
     return product[: len(whole)] * state.scale

@@ -109,7 +109,7 @@ def of_transformers(precision: str, attention: str, compiled: bool = False) -> C
 
     def load(folder: Path, threads: int) -> Run:
         torch.set_num_threads(threads)
-        model = _transformers(folder, precision, attention)
+        model = load_transformers(folder, precision, attention)
         call = torch.compile(model, dynamic=True) if compiled else model
 
         def run(sequences: Sequences) -> np.ndarray:
@@ -122,7 +122,8 @@ def of_transformers(precision: str, attention: str, compiled: bool = False) -> C
     return load
 
 
-def _transformers(folder: Path, precision: str, attention: str) -> Any:
+def load_transformers(folder: Path, precision: str, attention: str) -> Any:
+    """Load transformers' classifier, with one of its forms of attention."""
     transformers = require("transformers", extra="peers")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
@@ -159,7 +160,7 @@ def _onnx(folder: Path, precision: str) -> str:
     require("onnx", extra="peers")
     optimizer = require("onnxruntime.transformers.optimizer", extra="peers")
     quantization = require("onnxruntime.quantization", extra="peers")
-    model = _transformers(folder, "float32", "eager")
+    model = load_transformers(folder, "float32", "eager")
     if not fused.exists():
         ids = torch.ones(2, 16, dtype=torch.int64)
         sizes = {0: "n", 1: "L"}
@@ -195,7 +196,7 @@ def openvino(precision: str) -> Callable[[Path, int], Run]:
         path = folder / "openvino.xml"
         if not path.exists():
             ids = torch.ones(2, 16, dtype=torch.int64)
-            model = _transformers(folder, "float32", "sdpa")
+            model = load_transformers(folder, "float32", "sdpa")
             inputs = {"input_ids": ids, "attention_mask": ids}
             converted = runtime.convert_model(model, example_input=inputs)
             runtime.save_model(converted, path, compress_to_fp16=False)

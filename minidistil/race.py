@@ -206,7 +206,7 @@ def _case(
         median = medians[name]
         share = executed(worker.contender, config, sequences) / median / report["ceilings"][precision]
         own = medians.get(f"minidistil {precision}", math.nan)
-        spread = _spread(seconds[name])
+        spread = spread_of(seconds[name])
         rows[name] = {"seconds": median, "spread": spread, "tokens a second": tokens / median}
         rows[name] |= {"share": share, "memory": memory[name], "ours over": median / own}
         print(
@@ -216,7 +216,7 @@ def _case(
         )
 
 
-def _spread(runs: list[float]) -> float:
+def spread_of(runs: list[float]) -> float:
     """Give the interquartile range."""
     if len(runs) < 2:
         return 0.0
@@ -312,11 +312,11 @@ def _kernels(precision: str, inputs: int, outputs: int) -> list[Callable[[], Any
         layer = int8.Linear8(weight, torch.rand(outputs, 1), torch.zeros(outputs))
         state = int8.prepare(layer)
         kernels: list[Callable[[], Any]] = [lambda: torch._int_mm(whole, weight.t())]
-        return kernels + ([lambda: int8._onednn(whole, state)] if state.onednn else [])
+        return kernels + ([lambda: int8.by_onednn(whole, state)] if state.onednn else [])
     dtype = getattr(torch, precision)
     x, lin = torch.randn(ROWS, inputs, dtype=dtype), torch.nn.Linear(inputs, outputs, dtype=dtype)
     kernels = [lambda: lin(x)]
     if packed.works(x.device, dtype):
         laid_out = packed.pack(lin)
-        kernels.append(lambda: packed._product(x, laid_out, "none"))
+        kernels.append(lambda: packed.linear(x, laid_out))
     return kernels

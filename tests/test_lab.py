@@ -343,7 +343,7 @@ def test_the_truth_and_its_gradients_are_float64s(op, seed):
         inputs = case.make(torch.Generator().manual_seed(seed))
         exact = {name: _numpy.as_array(x) for name, x in inputs.items()}
         truths = operation.forward(exact)
-        weights = [gate._like(one, seed) for one in truths]
+        weights = [gate.weights_like(one, seed) for one in truths]
         names = [n for n, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
         leaves = {name: inputs[name].requires_grad_() for name in names}
         outputs = operation.run(operation.plain, {**inputs, **leaves})

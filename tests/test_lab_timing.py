@@ -54,11 +54,11 @@ def counted(op, inputs):
 
 
 def test_a_norm_reads_two_and_writes_one():
-    assert counted("add_norm", inputs_of(cases._add_norm_case(5, 24))) == (8 * (3 * 5 * 24 + 2 * 24), 8 * 5 * 24)
+    assert counted("add_norm", inputs_of(cases.add_norm_case(5, 24))) == (8 * (3 * 5 * 24 + 2 * 24), 8 * 5 * 24)
 
 
 def test_a_lookup_reads_each_row_once():
-    inputs = inputs_of(cases._embed_case(5, 24))
+    inputs = inputs_of(cases.embed_case(5, 24))
     inputs["ids"] = torch.tensor([3, 3, 3, 7, 8])
     inputs["positions"] = torch.tensor([0, 1, 0, 1, 2])
     read, written, weights, ids = (3 + 3) * 24, 5 * 24, 2 * 24, 2 * 5
@@ -67,13 +67,13 @@ def test_a_lookup_reads_each_row_once():
 
 @pytest.mark.parametrize(("op", "parts"), [("linear", 1), ("linear_gelu", 1), ("qkv", 3)])
 def test_a_product_reads_its_input_once_and_every_weight(op, parts):
-    inputs = inputs_of(cases._product_case(5, 24, 48, parts=parts))
+    inputs = inputs_of(cases.product_case(5, 24, 48, parts=parts))
     moved = 5 * 24 + parts * (24 * 48 + 48 + 5 * 48)
     assert counted(op, inputs) == (8 * moved, parts * 2 * 5 * 24 * 48)
 
 
 def test_attention_is_counted_by_sequence():
-    inputs = inputs_of(cases._attention_case("", [2, 5], heads=2, width=12))
+    inputs = inputs_of(cases.attention_case("", [2, 5], heads=2, width=12))
     assert counted("attention", inputs) == (8 * 4 * 7 * 24, 4 * 24 * (2 * 2 + 5 * 5))
     inputs |= {"queries": Layout.from_lengths([2, 5]).first}
     inputs["q"] = inputs["queries"].pick(inputs["q"])
@@ -81,12 +81,12 @@ def test_attention_is_counted_by_sequence():
 
 
 def test_a_feed_forward_does_not_move_what_lies_between():
-    inputs = inputs_of(cases._feed_forward_case(5, 24, 48))
+    inputs = inputs_of(cases.feed_forward_case(5, 24, 48))
     assert counted("feed_forward", inputs) == (8 * (2 * 5 * 24 + 2 * 24 * 48 + 24 + 48), 2 * 2 * 5 * 24 * 48)
 
 
 def test_a_block_is_its_products_and_its_attention():
-    inputs = inputs_of(cases._block_case("", [2, 5], width=24, heads=2, hidden=48))
+    inputs = inputs_of(cases.block_case("", [2, 5], width=24, heads=2, hidden=48))
     weights, products = 4 * 24 * 24 + 2 * 24 * 48, 2 * 7 * (4 * 24 * 24 + 2 * 24 * 48)
     vectors = 4 * 24 + 48 + 24 + 4 * 24  # biases, and the weights of two norms
     attention = 4 * 24 * (2 * 2 + 5 * 5)

@@ -20,12 +20,12 @@ from ..bench import least_seconds, product_operations, read_pairs, write_base
 from ..checkpoint import from_pretrained
 from ..errors import InputError
 from ..layout import Batch
-from ..peers import Sequences, _transformers, by_count, by_tokens, padded
+from ..peers import Sequences, by_count, by_tokens, load_transformers, padded
 from ..pipelines.base import check_count
-from ..race import _spread
+from ..race import spread_of
 from ..tokenizer import Tokenizer
 from .registry import DTYPES, fast
-from .timing import _device, _machine, seconds_of, take_turns
+from .timing import device_here, machine_here, seconds_of, take_turns
 
 TOKENS = (2048, 4096, 16384)  # of a batch of ours
 TEXTS = (16, 32, 64, 128, 256)  # of a batch of theirs
@@ -53,7 +53,7 @@ def bulk(
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
     check_count("texts", texts)
     premises, hypotheses = read_pairs(pairs, texts)
-    device = _device()
+    device = device_here()
     with TemporaryDirectory() as folder:
         if base:
             write_base(model, folder)
@@ -62,7 +62,7 @@ def bulk(
         ours = from_pretrained(
             where, task="text-classification", dtype=dtype, device=device, ops=fast(device, dtype)
         )
-        theirs = _transformers(where, dtype, "sdpa").to(device)
+        theirs = load_transformers(where, dtype, "sdpa").to(device)
     in_order, lengths = sorted(ids, key=len), [len(sequence) for sequence in ids]
 
     def mine(sequences: Sequences, size: int) -> Callable[[], Tensor]:
@@ -87,13 +87,13 @@ def bulk(
     }
     answers = [run() for run in runs.values()]  # which also warms all up
     taken = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds)
-    report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **_machine()}
+    report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine_here()}
     report |= {"texts": len(ids), "tokens": sum(lengths), "product rate": product_rate(device, dtype)}
     first = statistics.median(taken[0])
     report["share of the product rate"] = product_operations(ours.config, lengths) / first / report["product rate"]
     report["largest difference"] = float((answers[0] - answers[3]).abs().max())
     report["rows"] = [
-        {"name": name, "seconds": (median := statistics.median(some)), "spread": _spread(some)}
+        {"name": name, "seconds": (median := statistics.median(some)), "spread": spread_of(some)}
         | {"tokens a second": sum(lengths) / median, "ratio": median / first}
         for name, some in zip(runs, taken, strict=True)
     ]

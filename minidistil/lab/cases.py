@@ -102,7 +102,8 @@ def numbers(kind: str, shape: tuple[int, ...], draw: torch.Generator) -> Tensor:
     return x * {"ordinary": 1.0, "large": 300.0, "small": 3e-6, "denormal": 1e-39}[kind]
 
 
-def _norm_weights(width: int, draw: torch.Generator) -> Inputs:
+def norm_weights(width: int, draw: torch.Generator) -> Inputs:
+    """Draw what scales and shifts after a normalisation: two of (D,)."""
     weight = 1 + 0.3 * torch.randn(width, generator=draw, dtype=torch.float64)
     return {"weight": weight, "bias": 0.3 * torch.randn(width, generator=draw, dtype=torch.float64)}
 
@@ -110,11 +111,13 @@ def _norm_weights(width: int, draw: torch.Generator) -> Inputs:
 # LayerNorm(x + residual)
 
 
-def _add_norm_case(rows: int, width: int, kind: str = "ordinary") -> Case:
+def add_norm_case(rows: int, width: int, kind: str = "ordinary") -> Case:
+    """Ask for a sum of two (T, D), normalised, of numbers of a kind."""
+
     def make(draw: torch.Generator) -> Inputs:
         x = numbers(kind, (rows, width), draw)
         residual = numbers("ordinary" if kind == "large mean" else kind, (rows, width), draw)
-        return {"x": x, "residual": residual, **_norm_weights(width, draw), "eps": EPS}
+        return {"x": x, "residual": residual, **norm_weights(width, draw), "eps": EPS}
 
     return Case(f"{rows} x {width}, {kind}", make, gradients=kind in ("ordinary", "large mean"))
 
@@ -130,11 +133,11 @@ ADD_NORM = Operation(
     forward=lambda i: [truth.layer_norm(i["x"] + i["residual"], i["weight"], i["bias"], i["eps"])],
     backward=_add_norm_backward,
     cases=[
-        *(_add_norm_case(rows, width) for rows, width in ((1, 768), (2, 3), (127, 96), (128, 768), (129, 257))),
-        *(_add_norm_case(rows, 768) for rows in (511, 512)),
-        *(_add_norm_case(33, 768, kind) for kind in HOSTILE),
-        _apart(_add_norm_case(33, 96), "x", "residual"),
-        _add_norm_case(0, 768),
+        *(add_norm_case(rows, width) for rows, width in ((1, 768), (2, 3), (127, 96), (128, 768), (129, 257))),
+        *(add_norm_case(rows, 768) for rows in (511, 512)),
+        *(add_norm_case(33, 768, kind) for kind in HOSTILE),
+        _apart(add_norm_case(33, 96), "x", "residual"),
+        add_norm_case(0, 768),
     ],
     k=2,
     why="one sum over a row, in any order: the order alone can double an error, low-precision statistics do more",
@@ -144,14 +147,16 @@ ADD_NORM = Operation(
 # word[ids] + position[positions], normalised
 
 
-def _embed_case(tokens: int, width: int, kind: str = "ordinary") -> Case:
+def embed_case(tokens: int, width: int, kind: str = "ordinary") -> Case:
+    """Ask for tokens (T,), the first and the last word of the table among them."""
+
     def make(draw: torch.Generator) -> Inputs:
         words, places = 211, 64
         ids = torch.randint(words, (tokens,), generator=draw)
         ids[:1], ids[-1:] = 0, words - 1
         positions = torch.arange(tokens) % places
         tables = {"word": numbers(kind, (words, width), draw), "position": numbers(kind, (places, width), draw)}
-        return {"ids": ids, "positions": positions, **tables, **_norm_weights(width, draw), "eps": EPS}
+        return {"ids": ids, "positions": positions, **tables, **norm_weights(width, draw), "eps": EPS}
 
     return Case(f"{tokens} x {width}, {kind}", make, gradients=kind == "ordinary")
 
@@ -170,9 +175,9 @@ EMBED = Operation(
     forward=lambda i: [truth.layer_norm(i["word"][i["ids"]] + i["position"][i["positions"]], *_norm_of(i))],
     backward=_embed_backward,
     cases=[
-        *(_embed_case(tokens, width) for tokens, width in ((1, 768), (127, 96), (129, 257), (512, 768))),
-        *(_embed_case(33, 768, kind) for kind in HOSTILE),
-        _embed_case(0, 768),
+        *(embed_case(tokens, width) for tokens, width in ((1, 768), (127, 96), (129, 257), (512, 768))),
+        *(embed_case(33, 768, kind) for kind in HOSTILE),
+        embed_case(0, 768),
     ],
     k=2,
     why=ADD_NORM.why,
@@ -186,7 +191,9 @@ def _norm_of(i: Inputs) -> tuple[Any, ...]:
 # Products
 
 
-def _product_case(rows: int, inputs: int, outputs: int, kind: str = "ordinary", parts: int = 1) -> Case:
+def product_case(rows: int, inputs: int, outputs: int, kind: str = "ordinary", parts: int = 1) -> Case:
+    """Ask for the product of x (T, K) with so many weights (N, K)."""
+
     def make(draw: torch.Generator) -> Inputs:
         found: Inputs = {"x": numbers(kind, (rows, inputs), draw)}
         for part in range(parts):
@@ -246,10 +253,10 @@ SUMS = (
 
 def _product_cases(parts: int = 1) -> list[Case]:
     return [
-        *(_product_case(*shape, parts=parts) for shape in PRODUCT_CASES),
-        *(_product_case(33, 96, 64, kind, parts) for kind in ("large mean", "large")),
-        _apart(_product_case(33, 96, 64, parts=parts), "x"),
-        _product_case(0, 96, 64, parts=parts),
+        *(product_case(*shape, parts=parts) for shape in PRODUCT_CASES),
+        *(product_case(33, 96, 64, kind, parts) for kind in ("large mean", "large")),
+        _apart(product_case(33, 96, 64, parts=parts), "x"),
+        product_case(0, 96, 64, parts=parts),
     ]
 
 
@@ -306,10 +313,12 @@ LINEAR_GELU = Operation(
 # The feed-forward: two products, GELU between them
 
 
-def _feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary") -> Case:
+def feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary") -> Case:
+    """Ask for (T, D) through a hidden width, and back."""
+
     def make(draw: torch.Generator) -> Inputs:
         wide, narrow = (
-            _product_case(rows, *sizes, kind).make(draw) for sizes in ((width, hidden), (hidden, width))
+            product_case(rows, *sizes, kind).make(draw) for sizes in ((width, hidden), (hidden, width))
         )
         return wide | {"weight1": narrow["weight0"], "bias1": narrow["bias0"]}
 
@@ -333,11 +342,11 @@ FEED_FORWARD = Operation(
     _feed_forward,
     _feed_forward_backward,
     [
-        *(_feed_forward_case(*shape) for shape in ((1, 96, 384), (2, 33, 100), (127, 96, 384), (129, 100, 257))),
-        *(_feed_forward_case(rows, 96, 384) for rows in (511, 512, 513)),
-        *(_feed_forward_case(33, 96, 384, kind) for kind in ("large mean", "large")),
-        _apart(_feed_forward_case(33, 96, 384), "x"),
-        _feed_forward_case(0, 96, 384),
+        *(feed_forward_case(*shape) for shape in ((1, 96, 384), (2, 33, 100), (127, 96, 384), (129, 100, 257))),
+        *(feed_forward_case(rows, 96, 384) for rows in (511, 512, 513)),
+        *(feed_forward_case(33, 96, 384, kind) for kind in ("large mean", "large")),
+        _apart(feed_forward_case(33, 96, 384), "x"),
+        feed_forward_case(0, 96, 384),
     ],
     4,
     f"two sums, the second over the first one's roundings: {SUMS}",
@@ -348,9 +357,11 @@ FEED_FORWARD = Operation(
 # Attention
 
 
-def _attention_case(
+def attention_case(
     name: str, lengths: list[int], heads: int = 2, width: int = 64, first: bool = False, kind: str = "ordinary"
 ) -> Case:
+    """Ask for sequences of these lengths; `first`: only their first tokens ask."""
+
     def make(draw: torch.Generator) -> Inputs:
         keys = Layout.from_lengths(lengths)
         queries = keys.first if first and keys.first else keys
@@ -380,17 +391,17 @@ ATTENTION = Operation(
     forward=lambda i: [truth.attention(i["q"], i["k"], i["v"], _spans(i))],
     backward=_attention_backward,
     cases=[
-        _attention_case("ragged", RAGGED),
-        _attention_case("ragged, heads of 32", RAGGED[::-1], heads=3, width=32),
-        _attention_case("equal lengths", [64] * 4),
-        *(_attention_case(f"one sequence of {length}", [length]) for length in (1, 127, 128, 511, 512)),
-        _attention_case("a thousand sequences", [1 + i % 5 for i in range(1000)], heads=1, width=32),
-        _attention_case("first tokens ask", RAGGED, first=True),
-        _apart(_attention_case("ragged", [5, 64, 33]), "q", "k", "v"),
-        _attention_case("an empty sequence amid others", [3, 0, 5]),
-        _attention_case("sharp: one key takes all", [65, 130], kind="sharp"),
-        _attention_case("flat: denormal queries", [65, 130], kind="flat"),
-        _attention_case("keys with a large mean", [65, 130], kind="large mean"),
+        attention_case("ragged", RAGGED),
+        attention_case("ragged, heads of 32", RAGGED[::-1], heads=3, width=32),
+        attention_case("equal lengths", [64] * 4),
+        *(attention_case(f"one sequence of {length}", [length]) for length in (1, 127, 128, 511, 512)),
+        attention_case("a thousand sequences", [1 + i % 5 for i in range(1000)], heads=1, width=32),
+        attention_case("first tokens ask", RAGGED, first=True),
+        _apart(attention_case("ragged", [5, 64, 33]), "q", "k", "v"),
+        attention_case("an empty sequence amid others", [3, 0, 5]),
+        attention_case("sharp: one key takes all", [65, 130], kind="sharp"),
+        attention_case("flat: denormal queries", [65, 130], kind="flat"),
+        attention_case("keys with a large mean", [65, 130], kind="large mean"),
     ],
     k=3,
     why="shares may be rounded to the dtype before the product with v, or not; blocks are summed in any order",
@@ -400,15 +411,17 @@ ATTENTION = Operation(
 # A block: all of these, but for the embeddings
 
 
-def _block_case(
+def block_case(
     name: str, lengths: list[int], width: int = 64, heads: int = 2, hidden: int = 128, first: bool = False
 ) -> Case:
+    """Ask for sequences of these lengths; `first`: only their first tokens ask."""
+
     def make(draw: torch.Generator) -> Inputs:
         layout = Layout.from_lengths(lengths)
         found: Inputs = {"x": numbers("ordinary", (sum(lengths), width), draw)}
         for part, shape in truth.block_layers(width, hidden).items():
             weight = torch.randn(shape, generator=draw, dtype=torch.float64) / shape[-1] ** 0.5
-            layer = _norm_weights(width, draw) if len(shape) == 1 else {"weight": weight, "bias": weight[:, 0]}
+            layer = norm_weights(width, draw) if len(shape) == 1 else {"weight": weight, "bias": weight[:, 0]}
             found |= {f"{part}.{kind}": value.clone() for kind, value in layer.items()}
         queries = layout.first if first and layout.first else layout
         return found | {"queries": queries, "keys": layout, "heads": heads}
@@ -440,13 +453,13 @@ BLOCK = Operation(
     forward=lambda i: [truth.block(i["x"], i, _spans(i), i["heads"])],
     backward=lambda i, dys: truth.block_backward(dys[0], i["x"], i, _spans(i), i["heads"]),
     cases=[
-        _block_case("ragged", [1, 2, 64, 17]),
-        _block_case("ragged, heads of 32 and 768 wide", [33, 5], width=768, heads=24, hidden=96),
-        _block_case("one token", [1]),
-        _block_case("equal lengths", [64] * 3),
-        _block_case("first tokens ask", [1, 2, 64, 17], first=True),
-        _block_case("an empty sequence amid others", [3, 0, 5]),
-        _apart(_block_case("ragged", [5, 33]), "x"),
+        block_case("ragged", [1, 2, 64, 17]),
+        block_case("ragged, heads of 32 and 768 wide", [33, 5], width=768, heads=24, hidden=96),
+        block_case("one token", [1]),
+        block_case("equal lengths", [64] * 3),
+        block_case("first tokens ask", [1, 2, 64, 17], first=True),
+        block_case("an empty sequence amid others", [3, 0, 5]),
+        _apart(block_case("ragged", [5, 33]), "x"),
     ],
     k=4,
     why="six operations one after the other, each of which may err as it may alone",

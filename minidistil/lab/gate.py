@@ -79,22 +79,22 @@ def check(one: Implementation) -> Verdict:
         for case in operation.cases:
             if "compiler" in one.needs:
                 torch.compiler.reset()  # of so many shapes it has enough, and would compile no more
-            question = _Question(one, operation, case, getattr(torch, dtype), one.device)
+            question = Question(one, operation, case, getattr(torch, dtype), one.device)
             for gradients in (False, True) if one.gradients and case.gradients else (False,):
                 verdict.checks += 1
                 try:
                     part = question.ask(gradients)
                     verdict.worst = max(verdict.worst, part)
-                except _Wrong as wrong:
+                except Wrong as wrong:
                     verdict.findings.append(Finding(case.name, dtype, str(wrong), gradients))
     return verdict
 
 
-class _Wrong(Exception):  # noqa: N818
+class Wrong(Exception):  # noqa: N818
     """Why an answer is not right."""
 
 
-class _Question:
+class Question:
     """One case in one dtype, for one implementation."""
 
     def __init__(self, one: Implementation, operation: Operation, case: Case, dtype: torch.dtype, device: str):
@@ -106,38 +106,38 @@ class _Question:
         """Ask with each seed's numbers, and again after many calls; give the worst part of what is allowed."""
         parts = [self._round(seed, gradients) for seed in SEEDS]
         if not gradients:
-            value, inputs = self.one.value, self._inputs(len(SEEDS))[0]
+            value, inputs = self.one.value, self.inputs(len(SEEDS))[0]
             for _ in range(WARM):
                 self._call(value, inputs)
             parts.append(self._round(len(SEEDS) + 1, gradients))
         return max(parts)
 
     def _round(self, seed: int, gradients: bool) -> float:
-        inputs, fences = self._inputs(seed)
+        inputs, fences = self.inputs(seed)
         kept = {name: x.clone() for name, x in inputs.items() if isinstance(x, Tensor)}
         exact = {name: as_array(x) for name, x in inputs.items()}
         truths = self.operation.forward(exact)
-        weights = [_like(truth, seed) for truth in truths]  # of the outputs, in a loss: sum of w · y
+        weights = [weights_like(truth, seed) for truth in truths]  # of the outputs, in a loss: sum of w · y
         # a compiled graph makes its memory itself, where nothing can fence it
         with contextlib.nullcontext() if "compiler" in self.one.needs else _Fences(fences):
             found = self._answers(self.one.value, inputs, weights if gradients else None)
-        _look_at(fences)
+        look_at(fences)
         for name, before in kept.items():
             if not _same(before, inputs[name].detach()):
-                raise _Wrong(f"it writes into its inputs: {name}")
+                raise Wrong(f"it writes into its inputs: {name}")
         if gradients:
             of_truth = self.operation.backward(exact, weights)
             expected = {f"the gradient by {name}": of_truth[name] for name in self._differentiable(inputs)}
         else:
             expected = {f"output {i}" if len(truths) > 1 else "the output": t for i, t in enumerate(truths)}
-        self._compare_shapes(expected, found)
+        self.compare_shapes(expected, found)
         plain = self._answers(self.plain, inputs, weights if gradients else None)
-        part = self._judge(expected, found, plain, inputs)
+        part = self.judge(expected, found, plain, inputs)
         if not gradients and not all(map(_same, found, self._call(self.one.value, inputs))):
-            raise _Wrong("the same question gets another answer the second time")
+            raise Wrong("the same question gets another answer the second time")
         return part
 
-    def _inputs(self, seed: int) -> tuple[Inputs, list[tuple[str, Tensor, int]]]:
+    def inputs(self, seed: int) -> tuple[Inputs, list[tuple[str, Tensor, int]]]:
         """Draw the inputs, each tensor amid a fence of NaN."""
         draw = torch.Generator().manual_seed(seed)
         inputs, fences = self.case.make(draw), []
@@ -165,12 +165,12 @@ class _Question:
         outputs = self._call(value, {**inputs, **leaves}, grad=True)
         for output in outputs:
             if not output.requires_grad:
-                raise _Wrong("it claims gradients, and its output has none")
+                raise Wrong("it claims gradients, and its output has none")
         on = [torch.from_numpy(w).to(output) for w, output in zip(weights, outputs, strict=True)]
         try:
             return list(torch.autograd.grad(outputs, [leaves[name] for name in names], on, materialize_grads=True))
         except Exception as error:
-            raise _Wrong(f"its backward raises {type(error).__name__}: {error}") from error
+            raise Wrong(f"its backward raises {type(error).__name__}: {error}") from error
 
     def _call(self, value: Any, inputs: Inputs, grad: bool = False) -> tuple[Tensor, ...]:
         try:
@@ -179,35 +179,37 @@ class _Question:
                 if self.device != "cpu":
                     torch.cuda.synchronize()
         except Exception as error:
-            raise _Wrong(f"it raises {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+            raise Wrong(f"it raises {type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
         for output in found:
             if not isinstance(output, Tensor):
-                raise _Wrong(f"it gives {type(output).__name__} in place of a tensor")
+                raise Wrong(f"it gives {type(output).__name__} in place of a tensor")
         return found
 
-    def _compare_shapes(self, expected: dict[str, np.ndarray], found: list[Tensor]) -> None:
+    def compare_shapes(self, expected: dict[str, np.ndarray], found: list[Tensor]) -> None:
+        """Raise where an answer is not of the form that it should have."""
         if len(found) != len(expected):
-            raise _Wrong(f"it gives {len(found)} outputs in place of {len(expected)}")
+            raise Wrong(f"it gives {len(found)} outputs in place of {len(expected)}")
         for (name, truth), y in zip(expected.items(), found, strict=True):
             if (tuple(y.shape), y.dtype) != (truth.shape, self.dtype):
-                raise _Wrong(f"{name} is {y.dtype} of {tuple(y.shape)}: expected {self.dtype} of {truth.shape}")
+                raise Wrong(f"{name} is {y.dtype} of {tuple(y.shape)}: expected {self.dtype} of {truth.shape}")
 
-    def _judge(
+    def judge(
         self, expected: dict[str, np.ndarray], found: list[Tensor], plain: list[Tensor], inputs: Inputs
     ) -> float:
+        """Raise where an answer errs more than it may; give the worst error in norm, over what is allowed."""
         worst = 0.0
         for (name, truth), y, p in zip(expected.items(), found, plain, strict=True):
             if not truth.size:
                 continue
             if not y.isfinite().all():
                 where = "from memory that it did not write or should not read, or from its arithmetic"
-                raise _Wrong(f"{name} has NaN or inf: {where}")
+                raise Wrong(f"{name} has NaN or inf: {where}")
             allowed = self.allowed(truth, p)
             _refuse_blindness(self.case.name, truth, allowed, inputs)
             errors = errors_of(as_array(y), truth)
             for kind, error, most in zip(("in norm", "at worst"), errors, allowed, strict=True):
                 if error > most:
-                    raise _Wrong(
+                    raise Wrong(
                         f"{name} errs by {error:.1e} {kind}, at most {most:.1e} "
                         f"({self.k:g} times plain PyTorch's, or a rounding)"
                     )
@@ -241,7 +243,8 @@ def _refuse_blindness(case: str, truth: np.ndarray, allowed: Errors, inputs: Inp
             raise GateError(f"{case}: {what} would pass, within {allowed.norm:.1e}: the case checks nothing")
 
 
-def _like(truth: np.ndarray, seed: int) -> np.ndarray:
+def weights_like(truth: np.ndarray, seed: int) -> np.ndarray:
+    """Draw how much each element of an output counts in a loss."""
     return np.random.default_rng(seed).standard_normal(truth.shape)
 
 
@@ -282,11 +285,11 @@ class _Fences(TorchDispatchMode):
         return inner
 
 
-def _look_at(fences: list[tuple[str, Tensor, int]]) -> None:
+def look_at(fences: list[tuple[str, Tensor, int]]) -> None:
     """Raise where a fence is not what it was."""
     for name, flat, size in fences:
         if not (flat[:FENCE].isnan().all() and flat[FENCE + size :].isnan().all()):
-            raise _Wrong(f"it writes past an end of {name}")
+            raise Wrong(f"it writes past an end of {name}")
 
 
 def show(verdict: Verdict) -> Iterator[str]:

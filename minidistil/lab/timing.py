@@ -34,7 +34,7 @@ from ..layout import Batch, Layout
 from ..ops import Ops, Product
 from ..peers import by_tokens
 from ..pipelines.base import check_count
-from ..race import _spread, check_picture
+from ..race import check_picture, spread_of
 from ..tokenizer import Tokenizer
 from . import cases, gate
 from ._numpy import as_array
@@ -78,7 +78,7 @@ def bench(
         check_picture(plot)
     found = implementations(op) if names is None else [find(op, name) for name in names]
     reasons = {one.name: why_not(one, dtype) for one in found}
-    report = {"op": op, "dtype": dtype, **_machine(), "ceilings": ceilings(dtype), "rejected": {}, "cases": {}}
+    report = {"op": op, "dtype": dtype, **machine_here(), "ceilings": ceilings(dtype), "rejected": {}, "cases": {}}
     report["left out"] = {name: reason for name, reason in reasons.items() if reason is not None}
     print(*_head(report), sep="\n", flush=True)
     ones = [one for one in found if reasons[one.name] is None]
@@ -107,19 +107,21 @@ def why_not(one: Implementation, dtype: str) -> str | None:
         return "it is the truth, in NumPy, whose threads would be in the others' way"
     if one.device == "cpu" and "triton" in one.needs:
         return "interpreted: its time says nothing"
-    if one.device != _device():
+    if one.device != device_here():
         return "it is for CPUs, and the others are timed on the CUDA device"
     return None if dtype in one.dtypes else f"it does not claim {dtype}"
 
 
-def _device() -> str:
+def device_here() -> str:
+    """Give where things are timed: on the CUDA device, if there is one."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _machine() -> dict[str, Any]:
-    name = torch.cuda.get_device_name() if _device() == "cuda" else machine_name()
+def machine_here() -> dict[str, Any]:
+    """Give what a report says of this machine."""
+    name = torch.cuda.get_device_name() if device_here() == "cuda" else machine_name()
     threads = torch.get_num_threads()
-    return {"device": _device(), "machine": name, "threads": threads, "torch": torch.__version__}
+    return {"device": device_here(), "machine": name, "threads": threads, "torch": torch.__version__}
 
 
 def _wrong(one: Implementation) -> str | None:
@@ -139,17 +141,17 @@ def timed_cases(op: str) -> list[Case]:
     for lengths in (*TEXTS, EQUAL) if op in ("attention", "block") else TEXTS:
         title, tokens = _title(lengths), sum(lengths)
         if op == "attention":
-            found.append(cases._attention_case(title, lengths, HEADS, WIDTH // HEADS))
+            found.append(cases.attention_case(title, lengths, HEADS, WIDTH // HEADS))
         elif op == "feed_forward":
-            found.append(dataclasses.replace(cases._feed_forward_case(tokens, WIDTH, HIDDEN), name=title))
+            found.append(dataclasses.replace(cases.feed_forward_case(tokens, WIDTH, HIDDEN), name=title))
         elif op == "block":
-            found.append(cases._block_case(title, lengths, WIDTH, HEADS, HIDDEN))
+            found.append(cases.block_case(title, lengths, WIDTH, HEADS, HIDDEN))
         elif op == "embed":
             found.append(Case(title, _embed(lengths)))
         elif op == "add_norm":
-            found.append(dataclasses.replace(cases._add_norm_case(tokens, WIDTH), name=title))
+            found.append(dataclasses.replace(cases.add_norm_case(tokens, WIDTH), name=title))
         for inputs, outputs, parts in SHAPES.get(op, ()):
-            case = cases._product_case(tokens, inputs, outputs, parts=parts)
+            case = cases.product_case(tokens, inputs, outputs, parts=parts)
             found.append(dataclasses.replace(case, name=f"{title}; {inputs} to {parts * outputs}"))
     return found
 
@@ -168,7 +170,7 @@ def _embed(lengths: list[int]) -> Callable[[torch.Generator], Inputs]:
         positions = Layout.from_lengths(lengths).positions  # (T,)
         ids = torch.randint(WORDS, positions.shape, generator=draw)  # (T,)
         word, position = (cases.numbers("ordinary", (rows, WIDTH), draw) for rows in (WORDS, PLACES))
-        weights = cases._norm_weights(WIDTH, draw)
+        weights = cases.norm_weights(WIDTH, draw)
         return {
             "ids": ids,
             "positions": positions,
@@ -208,7 +210,7 @@ def operations_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
 @torch.inference_mode()
 def ceilings(dtype: str) -> dict[str, float]:
     """Measure the best rate of a copy, in bytes read and written a second, and of a product, in operations."""
-    device = _device()
+    device = device_here()
     x = torch.zeros(COPIED[device] // 4, device=device)
     out = torch.empty_like(x)
     rows = torch.randn(ROWS, WIDTH).to(device, getattr(torch, dtype))  # (T, K)
@@ -280,8 +282,8 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
     """Time all on the same inputs, then check them; what is wrong goes into the report as rejected."""
     op, device = report["op"], report["device"]
     dtype = getattr(torch, report["dtype"])
-    questions = {one.name: gate._Question(one, ALL[op], case, dtype, device) for one in ones}
-    inputs, fences = next(iter(questions.values()))._inputs(SEED)
+    questions = {one.name: gate.Question(one, ALL[op], case, dtype, device) for one in ones}
+    inputs, fences = next(iter(questions.values())).inputs(SEED)
     outputs = ALL[op].run(ALL[op].plain, inputs)
     calls = {}
     for one in ones:
@@ -289,7 +291,7 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
             call = _ask(ALL[op].call, one.value, inputs)
             _ask(call)  # to warm up, and to choose kernels for these shapes
             calls[one.name] = call
-        except gate._Wrong as wrong:
+        except gate.Wrong as wrong:
             report["rejected"][one.name] = f"not timed: {case.name}: {wrong}"
     moved, done = bytes_of(op, inputs, outputs), operations_of(op, inputs, outputs)
     by_memory, by_products = moved / report["ceilings"]["copy rate"], done / report["ceilings"]["product rate"]
@@ -300,7 +302,7 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
         timers = [_timer(call, cache, changed, flushed) for call in calls.values()]
         for name, runs in zip(calls, take_turns(timers, seconds), strict=True):
             median = statistics.median(runs)
-            rows[name][cache] = {"seconds": median, "spread": _spread(runs), "share": bound / median}
+            rows[name][cache] = {"seconds": median, "spread": spread_of(runs), "share": bound / median}
             rows[name][cache]["runs"] = len(runs)
     for name, reason in recheck(questions, inputs, fences, calls).items():
         report["rejected"][name] = f"time withdrawn: {case.name}, fresh numbers: {reason}"
@@ -326,7 +328,7 @@ def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor
 
 
 def recheck(
-    questions: dict[str, gate._Question], inputs: Inputs, fences: Any, calls: dict[str, Callable[[], Any]]
+    questions: dict[str, gate.Question], inputs: Inputs, fences: Any, calls: dict[str, Callable[[], Any]]
 ) -> dict[str, str]:
     """Ask what was timed on fresh numbers, in the timed ones' memory, as the gate would: what is wrong, by name.
 
@@ -345,10 +347,10 @@ def recheck(
     for name, call in calls.items():
         try:
             found, question = list(as_tuple(_ask(call))), questions[name]
-            question._compare_shapes(expected, found)
-            question._judge(expected, found, plains[question.one.precision], inputs)
-            gate._look_at(fences)
-        except gate._Wrong as error:
+            question.compare_shapes(expected, found)
+            question.judge(expected, found, plains[question.one.precision], inputs)
+            gate.look_at(fences)
+        except gate.Wrong as error:
             wrong[name] = str(error)
     return wrong
 
@@ -358,7 +360,7 @@ def _ask(call: Callable[..., Any], *given: Any) -> Any:
         return call(*given)
     except Exception as error:
         said = " ".join(str(error).split())[:200]
-        raise gate._Wrong(f"it raises {type(error).__name__}: {said}") from error
+        raise gate.Wrong(f"it raises {type(error).__name__}: {said}") from error
 
 
 # What people see
@@ -466,7 +468,7 @@ def bench_model(
     pairs = [example.pair or "" for example in found] if any(example.pair for example in found) else None
     ids = Tokenizer.from_pretrained(model).encode([example.text for example in found], pairs).ids
     batches = [Batch.from_lists(some).to(one.device) for some in by_tokens(ids)]
-    report = {"op": op, "name": name, "model": model, "dtype": dtype, **_machine()}
+    report = {"op": op, "name": name, "model": model, "dtype": dtype, **machine_here()}
     report |= {"examples": len(ids), "tokens": sum(map(len, ids)), "batches": len(batches)}
 
     @torch.inference_mode()
@@ -494,7 +496,11 @@ def bench_model(
     taken = take_turns([*wholes, part(plain), part(one.value)], seconds)
     whole, whole_with_it, inner, inner_with_it = map(statistics.median, taken)
     share, speed = inner / whole, inner / inner_with_it
-    report |= {"seconds": [whole, whole_with_it], "spread": [_spread(runs) for runs in taken[:2]], "share": share}
+    report |= {
+        "seconds": [whole, whole_with_it],
+        "spread": [spread_of(runs) for runs in taken[:2]],
+        "share": share,
+    }
     report |= {"speed of the operation": speed, "speed allowed": 1 / (1 - share + share / speed)}
     report |= {"speed": whole / whole_with_it, "largest change": float((after - before).abs().max())}
     print(*show_model(report), sep="\n", flush=True)
