@@ -36,6 +36,7 @@ from .tokenizer import Tokenizer
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
 ROWS = 2048  # of the products that the ceiling is measured with
 COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange", "int8": "tab:green"}
+MARKERS = "os^vDX*P"
 PICTURES = (".svg", ".png", ".pdf")
 PAUSE = 0.25  # seconds between turns: some runtimes' threads spin on for a while, in everyone's way
 
@@ -266,25 +267,32 @@ def draw(report: dict[str, Any], path: str) -> None:
     figures = require("matplotlib.figure", extra="plot")
     one = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
     many = {case: rows for case, rows in report["cases"].items() if case not in one}
-    figure = figures.Figure(figsize=(5.5 * (len(many) + 1), 5), layout="constrained")
-    *bars, lines = figure.subplots(1, len(many) + 1)
-    for axes, (case, rows) in zip(bars, many.items(), strict=True):
+    height = math.ceil((len(many) + 1) / 2)
+    figure = figures.Figure(figsize=(12, 4 * height), layout="constrained")
+    grid = figure.subplots(height, 2, squeeze=False).flatten()
+    lines = grid[len(many)]
+    for axes in grid[len(many) + 1 :]:  # the legend's place
+        axes.remove()
+    for axes, (case, rows) in zip(grid, many.items(), strict=False):
         names = sorted(rows, key=lambda name: rows[name]["tokens a second"])
         colours = [COLOURS[name.split()[-1]] for name in names]
         drawn = axes.barh(names, [rows[name]["tokens a second"] for name in names], color=colours)
         axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
-        axes.margins(x=0.15)
+        axes.margins(x=0.25)
+        axes.locator_params(axis="x", nbins=5)
         axes.set(title=case, xlabel="real tokens a second")
         for label in axes.get_yticklabels():
             label.set_fontweight("bold" if label.get_text().startswith("minidistil") else "normal")
+    markers: dict[str, str] = {}  # of each runtime, in every precision
     for name in report["load"] if one else ():
-        ours, precision = name.startswith("minidistil"), name.split()[-1]
+        runtime, precision = name.rsplit(" ", 1)
+        ours, marker = runtime == "minidistil", markers.setdefault(runtime, MARKERS[len(markers)])
         lengths = [int(case.split()[-2]) for case in one]
         milliseconds = [rows[name]["seconds"] * 1e3 for rows in one.values()]
-        style = {"linewidth": 2.5 if ours else 0.8, "linestyle": "-" if ours else "--"}
-        lines.loglog(lengths, milliseconds, color=COLOURS[precision], label=name, **style)
+        style = {"linewidth": 2.5 if ours else 0.8, "linestyle": "-" if ours else "--", "marker": marker}
+        lines.loglog(lengths, milliseconds, color=COLOURS[precision], label=name, markersize=4, **style)
     lines.set(title="one text", xlabel="tokens", ylabel="milliseconds")
-    lines.legend(fontsize="x-small")
+    lines.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.05, 1)).set_in_layout(False)
     figure.suptitle(f"{report['machine']}; torch {report['torch']}")
     write_files(Path(path).parent, {Path(path).name: figure.savefig})
 

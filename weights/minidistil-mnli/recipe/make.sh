@@ -26,24 +26,16 @@ python "$here/embed.py" "$MPNET" "$DATA/classify" "$train" --output vectors.pt
 classify() {  # OUTPUT, pairs of inference, then the sets to leave out
     python "$here/hypotheses.py" "$DATA/classify" vectors.pt --output "$1.jsonl.gz" --without "${@:3}"
     tune inference "$1.jsonl.gz" "$2" --output "$1" --epochs 1 --max-length 256
-}
-average() {
     python "$here/average.py" "$1-averaged" inference=0.15 inference-43=0.15 "$1=0.7"
 }
 classify all soft.jsonl.gz
-average all
 
 # a set's figure is from a run that saw nothing of it
 gunzip -c soft.jsonl.gz | awk 'NR % 8 == 0' | gzip > part.jsonl.gz
 classify without-trec part.jsonl.gz trec
-average without-trec
 classify without-sst2 part.jsonl.gz sst2
-average without-sst2
 classify without-yelp-banking77 part.jsonl.gz yelp banking77
 classify without-imdb part.jsonl.gz imdb
-for left in yelp-banking77 imdb; do  # measured before the second run of inference
-    python "$here/average.py" without-$left-averaged inference=0.3 without-$left=0.7
-done
 
 ln -s "$DATA"/classify/*.jsonl.gz .
 zero_shot() {  # MODEL, FILE, TEMPLATE
