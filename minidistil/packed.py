@@ -24,7 +24,7 @@ from .errors import InputError
 from .ops import Ops, Product
 
 FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product badly, and half its speed is lost
-TOKEN_STEP, COUNT_STEP = 64, 32  # what `filler` makes a batch's numbers of tokens and sequences multiples of
+TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, the most that it takes, and M_TRIM_THRESHOLD, of malloc.h
 
 
@@ -90,15 +90,16 @@ def filler(lengths: Sequence[int]) -> list[int]:
     """Give the lengths of sequences to add to a large batch, so that its products have one of few numbers of rows.
 
     oneDNN makes a kernel for each number of rows that it meets, which can take longer than the product, and keeps
-    the kernel, about half a megabyte. Over many texts a few dozen numbers do, at 2 % more tokens. Small batches
+    the kernel, about half a megabyte. Over many texts a few dozen numbers do, at 1 % more tokens. Small batches
     stay as they are, since for them one more sequence would cost more.
     """
     tokens, count = sum(lengths), len(lengths)
-    if tokens <= FEW or (tokens % TOKEN_STEP, count % COUNT_STEP) == (0, 0):
+    step = 1 << max(0, count.bit_length() - 4)  # eight numbers of sequences to a doubling
+    if tokens <= FEW or (tokens % TOKEN_STEP, count % step) == (0, 0):
         return []
-    more = -count % COUNT_STEP or COUNT_STEP
+    more = -count % step or step
     while (added := more + -(tokens + more) % TOKEN_STEP) > more * max(lengths):
-        more += COUNT_STEP  # so that none is longer than those that somebody asked for
+        more += step  # so that none is longer than those that somebody asked for
     each, left = divmod(added, more)
     return [each + (i < left) for i in range(more)]
 

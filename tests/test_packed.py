@@ -108,8 +108,9 @@ def test_large_batches_are_filled_up_to_few_sizes(lengths):
     assert all(1 <= length <= max(lengths) for length in fill)
     whole = lengths + fill
     if sum(lengths) > packed.FEW:
-        assert (sum(whole) % packed.TOKEN_STEP, len(whole) % packed.COUNT_STEP) == (0, 0)
-        assert sum(fill) < packed.TOKEN_STEP + packed.COUNT_STEP * (1 if max(lengths) > packed.TOKEN_STEP else 3)
+        assert sum(whole) % packed.TOKEN_STEP == 0
+        assert len(whole).bit_length() - (len(whole) & -len(whole)).bit_length() < 5
+        assert sum(fill) < 2 * packed.TOKEN_STEP + len(lengths) / 4
     else:
         assert not fill
 
