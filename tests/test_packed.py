@@ -14,6 +14,7 @@ from twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
 import minidistil
 from minidistil import Batch, InputError, Ops, Tokenizer, packed, pipeline
+from minidistil.pipelines.base import _groups
 
 pytestmark = pytest.mark.skipif(
     not packed.works(torch.device("cpu"), torch.float32), reason="this torch has no oneDNN, which packs"
@@ -113,6 +114,23 @@ def test_large_batches_are_filled_up_to_few_sizes(lengths):
         assert sum(fill) < 2 * packed.TOKEN_STEP + len(lengths) / 4
     else:
         assert not fill
+
+
+@given(
+    st.lists(st.integers(1, 512), max_size=300), st.sampled_from([None, 1, 7]), st.sampled_from([64, 600, 2048])
+)
+def test_batches_share_their_tokens_evenly(lengths, batch_size, most):
+    groups = list(_groups(lengths, batch_size, most))
+    in_order = [lengths[i] for group in groups for i in group]
+    assert sorted(i for group in groups for i in group) == [*range(len(lengths))]
+    assert in_order == sorted(lengths)
+    sizes = [sum(lengths[i] for i in group) for group in groups]
+    assert all(size <= most or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
+    assert batch_size is None or all(len(group) <= batch_size for group in groups)
+    count = -(-sum(lengths) // most)
+    if count and batch_size is None and sum(lengths) / count + max(lengths) <= most:
+        assert len(groups) == count
+        assert max(sizes) - min(sizes) < 2 * max(lengths)
 
 
 def test_a_stream_runs_in_few_sizes_and_answers_as_one_text_does(monkeypatch):
