@@ -24,7 +24,7 @@ from .errors import InputError
 from .ops import Ops, Product
 
 FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product badly, and half its speed is lost
-TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of
+TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of, at most
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, the most that it takes, and M_TRIM_THRESHOLD, of malloc.h
 
 
@@ -94,14 +94,19 @@ def filler(lengths: Sequence[int]) -> list[int]:
     stay as they are, since for them one more sequence would cost more.
     """
     tokens, count = sum(lengths), len(lengths)
-    step = 1 << max(0, count.bit_length() - 4)  # eight numbers of sequences to a doubling
-    if tokens <= FEW or (tokens % TOKEN_STEP, count % step) == (0, 0):
+    token_step, step = min(TOKEN_STEP, _eighth(tokens)), _eighth(count)
+    if tokens <= FEW or (tokens % token_step, count % step) == (0, 0):
         return []
     more = -count % step or step
-    while (added := more + -(tokens + more) % TOKEN_STEP) > more * max(lengths):
+    while (added := more + -(tokens + more) % token_step) > more * max(lengths):
         more += step  # so that none is longer than those that somebody asked for
     each, left = divmod(added, more)
     return [each + (i < left) for i in range(more)]
+
+
+def _eighth(number: int) -> int:
+    """Give the step with which there are eight numbers to a doubling."""
+    return 1 << max(0, number.bit_length() - 4)
 
 
 def filled(sequences: Sequence[Sequence[int]]) -> list[Sequence[int]]:

@@ -267,11 +267,11 @@ def draw(report: dict[str, Any], path: str) -> None:
     figures = require("matplotlib.figure", extra="plot")
     one = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
     many = {case: rows for case, rows in report["cases"].items() if case not in one}
-    height = math.ceil((len(many) + 1) / 2)
+    height = math.ceil(len(many) / 2) + 1
     figure = figures.Figure(figsize=(12, 4 * height), layout="constrained")
     grid = figure.subplots(height, 2, squeeze=False).flatten()
-    lines = grid[len(many)]
-    for axes in grid[len(many) + 1 :]:  # the legend's place
+    *spare, lines, place_of_legend = grid[len(many) :]
+    for axes in (*spare, place_of_legend):
         axes.remove()
     for axes, (case, rows) in zip(grid, many.items(), strict=False):
         names = sorted(rows, key=lambda name: rows[name]["tokens a second"])
@@ -286,7 +286,7 @@ def draw(report: dict[str, Any], path: str) -> None:
     markers: dict[str, str] = {}  # of each runtime, in every precision
     for name in report["load"] if one else ():
         runtime, precision = name.rsplit(" ", 1)
-        ours, marker = runtime == "minidistil", markers.setdefault(runtime, MARKERS[len(markers)])
+        ours, marker = runtime == "minidistil", markers.setdefault(runtime, MARKERS[len(markers) % len(MARKERS)])
         lengths = [int(case.split()[-2]) for case in one]
         milliseconds = [rows[name]["seconds"] * 1e3 for rows in one.values()]
         style = {"linewidth": 2.5 if ours else 0.8, "linestyle": "-" if ours else "--", "marker": marker}

@@ -21,6 +21,7 @@ from places import OURS, ROOT
 
 from minidistil import Batch, InputError, Layout, Product, from_pretrained, int8, ops
 from minidistil.cli import main
+from minidistil.config import DistilBertConfig
 from minidistil.lab import (
     Implementation,
     _numpy,
@@ -34,6 +35,7 @@ from minidistil.lab import (
     registry,
     timing,
 )
+from minidistil.model import DistilBertForSequenceClassification
 
 EPS = 1e-12
 pytestmark = pytest.mark.usefixtures("one_thread")  # torch's threads and NumPy's would wait for each other
@@ -382,6 +384,21 @@ def test_each_page_begins_with_the_reference_which_a_model_takes(op):
         torch.testing.assert_close(model.with_ops(**{op: first.value})(batch), model(batch), atol=1e-5, rtol=0)
     assert (first.name, first.lacks) == ("reference", None)
     assert timing.why_not(first, "float32").startswith("it is the truth, in NumPy")
+
+
+def test_the_reference_of_a_block_knows_relu():
+    config = DistilBertConfig(dim=32, hidden_dim=64, n_heads=4, n_layers=2, activation="relu")
+    model, batch = DistilBertForSequenceClassification(config).eval(), Batch.from_lists([[3, 7, 9], [5]])
+    with torch.inference_mode():
+        found = model.with_ops(block=find("block", "reference").value)(batch)
+        torch.testing.assert_close(found, model(batch), atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("op", ["qkv", "linear", "block"])
+def test_the_reference_does_not_read_8_bits(op):
+    model = from_pretrained(OURS, dtype="int8").with_ops(feed_forward=None)
+    with pytest.raises(InputError, match="in 8 bits, which the reference does not read: load another dtype"):
+        model.with_ops(**{op: find(op, "reference").value})
 
 
 def test_what_the_reference_does_not_do_is_refused():

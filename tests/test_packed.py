@@ -109,8 +109,8 @@ def test_large_batches_are_filled_up_to_few_sizes(lengths):
     assert all(1 <= length <= max(lengths) for length in fill)
     whole = lengths + fill
     if sum(lengths) > packed.FEW:
-        assert sum(whole) % packed.TOKEN_STEP == 0
-        assert len(whole).bit_length() - (len(whole) & -len(whole)).bit_length() < 5
+        for number, most in ((sum(whole), packed.TOKEN_STEP), (len(whole), 1 << 30)):
+            assert number % min(most, 1 << max(0, number.bit_length() - 5)) == 0
         assert sum(fill) < 2 * packed.TOKEN_STEP + len(lengths) / 4
     else:
         assert not fill

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import InputError
 from ..ops import Product
 from .registry import REFERENCE, implementation, refuse_gradients
 
@@ -25,9 +26,10 @@ def reference(op: str, run: Callable[..., Any]) -> None:
     """Register a function of what the operation takes, tensors as arrays, as its reference."""
 
     def operation(*given: Any, **options: Any) -> Any:
-        refuse_gradients(f"{op} {REFERENCE}", *(x for x in given if isinstance(x, Tensor)))
-        like = next(x for x in given if isinstance(x, Tensor) and x.is_floating_point())
-        return _rounded(run(*map(as_array, given), **options), like)
+        tensors = [x for x in (*given, *options.values()) if isinstance(x, Tensor)]
+        refuse_gradients(f"{op} {REFERENCE}", *tensors)
+        arrays = {name: as_array(x) for name, x in options.items()}
+        return _rounded(run(*map(as_array, given), **arrays), next(x for x in tensors if x.is_floating_point()))
 
     implementation(op, REFERENCE, about=ABOUT)(operation)
 
@@ -42,8 +44,19 @@ def reference_product(op: str, run: Callable[..., Any], prepare: Callable[..., A
     implementation(op, REFERENCE, about=ABOUT)(Product(prepare or _layers, product))
 
 
+def weights_of(layer: nn.Module) -> tuple[Any, Any]:
+    """Give a copy of a layer's weight and bias, as arrays. `InputError` for a layer in 8 bits."""
+    weight, bias = layer.weight, layer.bias
+    assert isinstance(weight, Tensor)
+    if not weight.is_floating_point():
+        raise InputError(
+            f"this layer is stored in 8 bits, which the {REFERENCE} does not read: load another dtype"
+        )
+    return as_array(weight).copy(), as_array(bias).copy()
+
+
 def _layers(*lins: nn.Linear) -> list[tuple[Any, Any]]:
-    return [(as_array(lin.weight), as_array(lin.bias)) for lin in lins]
+    return [weights_of(lin) for lin in lins]
 
 
 def _rounded(found: Any, like: Tensor) -> Any:

@@ -426,7 +426,7 @@ def block_case(
         queries = layout.first if first and layout.first else layout
         return found | {"queries": queries, "keys": layout, "heads": heads}
 
-    return Case(name, make, gradients=not first)
+    return Case(name, make, gradients=not first and sum(lengths) > 0)
 
 
 def _block_of(i: Inputs) -> Block:
@@ -456,6 +456,7 @@ BLOCK = Operation(
         block_case("ragged", [1, 2, 64, 17]),
         block_case("ragged, heads of 32 and 768 wide", [33, 5], width=768, heads=24, hidden=96),
         block_case("one token", [1]),
+        block_case("no sequences", []),
         block_case("equal lengths", [64] * 3),
         block_case("first tokens ask", [1, 2, 64, 17], first=True),
         block_case("an empty sequence amid others", [3, 0, 5]),

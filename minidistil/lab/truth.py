@@ -116,12 +116,12 @@ def block_layers(width: int, hidden: int) -> dict[str, tuple[int, ...]]:
     return {**products, **norms, "ffn.lin1": (hidden, width), "ffn.lin2": (width, hidden)}
 
 
-def block(x: Array, weights: Mapping[str, Array], spans: Spans, n_heads: int) -> Array:
+def block(x: Array, weights: Mapping[str, Array], spans: Spans, n_heads: int, activation: str = "gelu") -> Array:
     """One block, of each sequence alone, for the tokens that ask: (T, D) -> (Tq, D)."""
-    out = np.zeros((spans[-1][0].stop, x.shape[1]))
+    out = np.zeros((spans[-1][0].stop if spans else 0, x.shape[1]))
     for of_q, of_k in spans:
         if x[of_k].size:
-            out[of_q] = reference.block(weights, "", x[of_k], n_heads, "gelu")[: len(out[of_q])]
+            out[of_q] = reference.block(weights, "", x[of_k], n_heads, activation)[: len(out[of_q])]
     return out
 
 

@@ -18,12 +18,10 @@ from ..model import Block
 from ..ops import Ops, Product
 from ..reference import Array
 from . import truth
-from ._numpy import as_array, reference_product
+from ._numpy import reference_product, weights_of
 from .cases import WHOLE, in_turn
 from .products import PACKED
 from .registry import implementation
-
-KINDS = ("weight", "bias")
 
 reference_product("feed_forward", lambda x, layers: truth.feed_forward(x, *layers[0], *layers[1]))
 implementation("feed_forward", "torch", gradients=True, about="two of PyTorch's products, GELU between them")(
@@ -52,16 +50,16 @@ implementation(
 )(int8.PRODUCTS["feed_forward"])
 
 
-def _weights(block: Block) -> tuple[dict[str, Array], int]:
-    lin1 = block.ffn.lin1
-    layers = {name: block.get_submodule(name) for name in truth.block_layers(lin1.in_features, lin1.out_features)}
-    found = {f"{name}.{kind}": as_array(getattr(layer, kind)) for name, layer in layers.items() for kind in KINDS}
-    return found, block.attention.n_heads
+def _weights(block: Block) -> tuple[dict[str, Array], int, str]:
+    found = {}
+    for name in truth.block_layers(*block.ffn.lin2.weight.shape):
+        found[f"{name}.weight"], found[f"{name}.bias"] = weights_of(block.get_submodule(name))
+    return found, block.attention.n_heads, block.ffn.activation
 
 
-def _reference(x: Array, state: tuple[dict[str, Array], int], layout: Layout, queries: Layout) -> Array:
-    weights, n_heads = state
-    return truth.block(x, weights, truth.spans_of(queries, layout), n_heads)
+def _reference(x: Array, state: tuple[dict[str, Array], int, str], layout: Layout, queries: Layout) -> Array:
+    weights, n_heads, activation = state
+    return truth.block(x, weights, truth.spans_of(queries, layout), n_heads, activation)
 
 
 reference_product("block", _reference, _weights)

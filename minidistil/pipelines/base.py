@@ -20,7 +20,7 @@ from ..tokenizer import Tokenizer
 
 WINDOW = 1024  # how many inputs are sorted by length together, at most
 FIRST_WINDOW = 32  # and at first
-TOKENS = 2048  # how many tokens a batch has at most, if it has more than one sequence
+TOKENS = 2048  # how many tokens a batch has at most, if it has more than one sequence, before it is filled
 CUDA_TOKENS = 4096  # and on CUDA; a CPU's allocator gives larger results back, and asks for fresh pages each time
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # the last without effect: nothing is padded
 
@@ -207,7 +207,8 @@ def ranked(scores: Sequence[float]) -> list[int]:
 def _groups(lengths: list[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
     """Plan batches: which sequences go together, shortest first, with so many tokens at most.
 
-    All get about the same share of the tokens: a small batch at the end would be slow, and of a size of its own.
+    They share the tokens evenly, as far as lengths let them: a small one at the end would be slow, and of a size
+    of its own.
     """
     share = sum(lengths) / max(1, -(-sum(lengths) // most))
     group: list[int] = []
