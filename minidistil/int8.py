@@ -120,7 +120,8 @@ def feed_forward(x: Tensor, states: tuple[State, State]) -> Tensor:
     of the time off.
     """
     wide, narrow = states
-    return torch.cat([linear(linear_gelu(some, wide), narrow) for some in x.split(_at_once(x))])
+    parts = [linear(linear_gelu(some, wide), narrow) for some in x.split(_at_once(x))]
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _at_once(x: Tensor) -> int:
@@ -129,16 +130,22 @@ def _at_once(x: Tensor) -> int:
 
 
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
-    out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
     rows = _at_once(x)
-    multiply = by_onednn if state.onednn else by_int_mm
+    if len(x) <= rows:
+        return _of_rows(x, state, gelu).to(x.dtype)
+    out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
     for some, place in zip(x.split(rows), out.split(rows), strict=True):
-        whole, scale = quantize(some)
-        y = multiply(whole, state)  # (rows, N) float32
-        torch.addcmul(state.bias, y, scale, out=y if gelu else place)
-        if gelu:
-            torch.ops.aten.gelu.out(y, out=place)
+        _of_rows(some, state, gelu, place)
     return out.to(x.dtype)
+
+
+def _of_rows(x: Tensor, state: State, gelu: bool, place: Tensor | None = None) -> Tensor:
+    multiply = by_onednn if state.onednn else by_int_mm
+    whole, scale = quantize(x)
+    y = multiply(whole, state)  # (rows, N) float32
+    place = y if place is None else place
+    torch.addcmul(state.bias, y, scale, out=y if gelu else place)
+    return torch.ops.aten.gelu.out(y, out=place) if gelu else place
 
 
 def by_onednn(whole: Tensor, state: State) -> Tensor:
