@@ -90,21 +90,25 @@ def filler(lengths: Sequence[int]) -> list[int]:
     """Give the lengths of sequences to add to a large batch, so that its products have one of few numbers of rows.
 
     oneDNN makes a kernel for each number of rows that it meets, which can take longer than the product, and keeps
-    the kernel, about half a megabyte. Over many texts a few dozen numbers do, at 2 % more tokens. Small batches
-    stay as they are, since for them one more sequence would cost more.
+    it, half a megabyte. A few dozen numbers do, at 2 % more tokens; a small batch, which would lose more, stays.
     """
     tokens, count = sum(lengths), len(lengths)
-    token_step, step = min(TOKEN_STEP, _eighth(tokens)), _eighth(count)
+    token_step, step = min(TOKEN_STEP, eighth(tokens)), eighth(count)
     if tokens <= FEW or (tokens % token_step, count % step) == (0, 0):
         return []
     more = -count % step or step
     while (added := more + -(tokens + more) % token_step) > more * max(lengths):
         more += step  # so that none is longer than those that somebody asked for
-    each, left = divmod(added, more)
-    return [each + (i < left) for i in range(more)]
+    return evenly(added, more)
 
 
-def _eighth(number: int) -> int:
+def evenly(total: int, count: int) -> list[int]:
+    """Share a total among so many, whole numbers that differ by 1 at most."""
+    each, left = divmod(total, count)
+    return [each + (i < left) for i in range(count)]
+
+
+def eighth(number: int) -> int:
     """Give the step with which there are eight numbers to a doubling."""
     return 1 << max(0, number.bit_length() - 4)
 

@@ -56,7 +56,7 @@ def by_count(sequences: Sequences, count: int | None = None) -> Iterator[Sequenc
 
 
 def by_tokens(sequences: Sequences, most: int | None = None) -> Iterator[Sequences]:
-    """Cut sequences into batches of so many tokens, as our pipelines do, in the order that they have."""
+    """Cut sequences into batches of so many tokens at most, in the order that they have."""
     most = TOKENS if most is None else most
     begin, tokens = 0, 0
     for i, sequence in enumerate(sequences):

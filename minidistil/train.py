@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import __version__
+from . import __version__, packed
 from .card import Meter, machine, write_card
 from .checkpoint import load, parse_device, parse_dtype
 from .config import DistilBertConfig, is_int, read_json
@@ -661,7 +661,7 @@ def _missing(tokens: int) -> int:
 
     There are eight sizes to a doubling, and at most an eighth is filled in.
     """
-    return -tokens % max(FILL, 2 ** (tokens.bit_length() - 4))
+    return -tokens % max(FILL, packed.eighth(tokens))
 
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> list[array[int]]:

@@ -19,16 +19,8 @@ TO_PIPELINES += ["files", "repair", "weights", "checkpoint", "tokenizer"]
 TO_PIPELINES += [f"pipelines.{name}" for name in ("base", "classification", "fill_mask", "token_classification")]
 TO_PIPELINES += ["pipelines.question_answering", "pipelines.embedding", "pipelines"]
 LAB = ["lab.registry", "lab.truth", "lab._numpy", "lab.cases", "lab.gate", "lab._triton", "lab.embed"]
-LAB += [
-    "lab.products",
-    "lab.add_norm",
-    "lab.attention",
-    "lab.whole",
-    "lab.budget",
-    "lab.timing",
-    "lab.bulk",
-    "lab",
-]
+LAB += ["lab.products", "lab.add_norm", "lab.attention", "lab.whole", "lab.budget", "lab.timing", "lab.bulk"]
+LAB += ["lab"]
 ORDER = [
     *TO_PIPELINES,
     "data",

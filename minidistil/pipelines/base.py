@@ -205,11 +205,7 @@ def ranked(scores: Sequence[float]) -> list[int]:
 
 
 def _groups(lengths: list[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
-    """Plan batches: which sequences go together, shortest first, with so many tokens at most.
-
-    They share the tokens evenly, as far as lengths let them: a small one at the end would be slow, and of a size
-    of its own.
-    """
+    """Plan batches, shortest first: of so many tokens at most, and of about as many each, lest one is small."""
     share = sum(lengths) / max(1, -(-sum(lengths) // most))
     group: list[int] = []
     tokens, planned = 0, 0.0
