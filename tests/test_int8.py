@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -17,6 +20,9 @@ import minidistil
 from minidistil import Batch, CheckpointError, InputError, Ops, int8, ops
 
 BATCH = Batch.from_lists([[1, 2, 3], [4], [5, 6]])
+ONEDNN = pytest.mark.skipif(
+    not int8.prepare(torch.nn.Linear(1, 1)).onednn, reason="no fast 8-bit products of oneDNN here"
+)
 
 
 def numbers(rows: int, columns: int, seed: int) -> torch.Tensor:
@@ -72,6 +78,27 @@ def test_a_product_is_that_of_the_rounded_numbers_exactly(rows):
         assert torch.allclose(int8.linear(x, other).double(), exact, rtol=1e-5, atol=1e-5)
         gelu = torch.nn.functional.gelu(exact)
         assert torch.allclose(int8.linear_gelu(x, state).double(), gelu, rtol=1e-5, atol=1e-5)
+
+
+@ONEDNN
+def test_signed_and_unsigned_numbers_have_one_product(monkeypatch):
+    state, (whole, _) = int8.prepare(torch.nn.Linear(64, 48)), int8.quantize(numbers(9, 64, 4))
+    found = []
+    for amx in (False, True):
+        monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda amx=amx: amx)
+        found.append(int8.by_onednn(whole, state))
+    assert torch.equal(*found)
+
+
+@ONEDNN
+def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
+    code = "import torch; from minidistil import int8; x, lin = torch.randn(3, 64), torch.nn.Linear(64, 48)\n"
+    code += "with torch.inference_mode(): int8.linear(x, int8.prepare(lin))"
+    told = {**os.environ, "ONEDNN_VERBOSE": "1"}
+    said = subprocess.run([sys.executable, "-c", code], env=told, check=True, capture_output=True, text=True).stdout
+    products = [line for line in said.splitlines() if ",exec,cpu,matmul," in line]
+    assert products
+    assert not any(",ref" in line for line in products)
 
 
 @pytest.mark.parametrize("rows", [0, 1, int8.ROWS, 2 * int8.ROWS + 3])
