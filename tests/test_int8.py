@@ -95,7 +95,9 @@ def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
     code = "import torch; from minidistil import int8; x, lin = torch.randn(3, 64), torch.nn.Linear(64, 48)\n"
     code += "with torch.inference_mode(): int8.linear(x, int8.prepare(lin))"
     told = {**os.environ, "ONEDNN_VERBOSE": "1"}
-    said = subprocess.run([sys.executable, "-c", code], env=told, check=True, capture_output=True, text=True).stdout
+    said = subprocess.run(
+        [sys.executable, "-c", code], env=told, check=True, capture_output=True, text=True
+    ).stdout
     products = [line for line in said.splitlines() if ",exec,cpu,matmul," in line]
     assert products
     assert not any(",ref" in line for line in products)
