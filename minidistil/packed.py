@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from .errors import InputError
 from .ops import Ops, Product
 
-FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product badly, and half its speed is lost
+FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product on AMX badly: half its speed is lost
 TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of, at most
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, the most that it takes, and M_TRIM_THRESHOLD, of malloc.h
 
@@ -33,7 +33,7 @@ class Packed(NamedTuple):
 
     weight: Tensor  # opaque: only oneDNN reads it
     bias: Tensor  # (N,)
-    narrows: bool  # whether the output is narrower than the input
+    cut: bool  # whether a middling number of rows must be cut into parts
 
 
 def works(device: torch.device, dtype: torch.dtype) -> bool:
@@ -53,12 +53,14 @@ def pack(*lins: nn.Linear) -> Packed:
             f"packed products work in float32 and, where the processor has it, bfloat16, on a CPU: not in "
             f"{weight.dtype} on {weight.device} here"
         )
-    return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, len(weight) < weight.shape[1])
+    amx = weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
+    narrows = len(weight) < weight.shape[1]
+    return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, cut=amx and narrows)
 
 
 def linear(x: Tensor, state: Packed) -> Tensor:
     """x Wᵀ + b: (T, K) -> (T, N)."""
-    if state.narrows and FEW < len(x) <= MANY and x.dtype == torch.bfloat16:
+    if state.cut and FEW < len(x) <= MANY:
         return torch.cat([_product(rows, state, "none") for rows in x.split(FEW)])
     return _product(x, state, "none")
 

@@ -48,12 +48,14 @@ def test_every_head_stands_on_a_packed_encoder(name):
 
 
 @pytest.mark.skipif(not packed.works(torch.device("cpu"), torch.bfloat16), reason="no bfloat16 products here")
-def test_bfloat16_errs_no_more_than_plain_bfloat16():
+@pytest.mark.parametrize("amx", [True, False])
+def test_bfloat16_errs_no_more_than_plain_bfloat16(amx, monkeypatch):
     plain, exact = twins("plain", torch.bfloat16)[0], twins("plain", torch.float64)[0]
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
     fast = plain.with_ops(**packed.PRODUCTS)
     errors = []
     for form in FORMS:
-        for length in LENGTHS:  # those of 512 are cut into parts where a product narrows
+        for length in LENGTHS:  # those of 512 are cut into parts where a product narrows, on AMX
             batch = Batch.from_padded(*inputs(form, length, 1000))
             with torch.inference_mode():
                 truth = exact(batch)
