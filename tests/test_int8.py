@@ -65,7 +65,14 @@ def test_quantizing_what_was_quantized_gives_the_same_bits(rows, columns, seed):
     assert torch.equal(same, scale)
 
 
+@pytest.fixture(params=["AMX", "no AMX"])
+def processor(request, monkeypatch):
+    """How 8 bits are multiplied with AMX, and without; each works everywhere."""
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: request.param == "AMX")
+
+
 @pytest.mark.parametrize("rows", [0, 1, 17, 300, 1000])
+@pytest.mark.usefixtures("processor")
 def test_a_product_is_that_of_the_rounded_numbers_exactly(rows):
     x, lin = numbers(rows + 1, 64, 1)[1:], torch.nn.Linear(64, 48)
     state = int8.prepare(lin)
@@ -104,6 +111,7 @@ def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
 
 
 @pytest.mark.parametrize("rows", [0, 1, int8.ROWS, 2 * int8.ROWS + 3])
+@pytest.mark.usefixtures("processor")
 def test_a_feed_forward_is_its_two_products_one_after_the_other(rows):
     x, lins = numbers(rows + 1, 16, 3)[1:], (torch.nn.Linear(16, 64), torch.nn.Linear(64, 16))
     first, second = map(int8.prepare, lins)
