@@ -99,7 +99,7 @@ def test_signed_and_unsigned_numbers_have_one_product(monkeypatch):
 
 @ONEDNN
 def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
-    code = "import torch; from minidistil import int8; x, lin = torch.randn(3, 64), torch.nn.Linear(64, 48)\n"
+    code = "import torch; from minidistil import int8; x, lin = torch.randn(16, 768), torch.nn.Linear(768, 768)\n"
     code += "with torch.inference_mode(): int8.linear(x, int8.prepare(lin))"
     told = {**os.environ, "ONEDNN_VERBOSE": "1"}
     said = subprocess.run(
