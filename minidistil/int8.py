@@ -151,8 +151,8 @@ def _of_rows(x: Tensor, state: State, gelu: bool, place: Tensor | None = None) -
 def by_onednn(whole: Tensor, state: State) -> Tensor:
     """(q_x q_Wᵀ) · s_W: int8 (T, K) -> float32 (T, N). oneDNN could scale by x too, but by one number for all.
 
-    AMX multiplies signed by signed numbers. AVX-512 multiplies unsigned by signed ones only, and without it oneDNN
-    falls back to a loop a thousand times as slow: so 0 moves to 128 there, which is exact too.
+    AMX multiplies signed by signed numbers. AVX-512 multiplies unsigned by signed ones only, and has oneDNN take
+    signed ones through a loop a thousand times as slow: so 0 moves to 128 there, which is exact too.
     """
     zero = 0 if torch.cpu._is_amx_tile_supported() else 128
     if zero:

@@ -54,8 +54,7 @@ def pack(*lins: nn.Linear) -> Packed:
             f"{weight.dtype} on {weight.device} here"
         )
     amx = weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    narrows = len(weight) < weight.shape[1]
-    return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, cut=amx and narrows)
+    return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, amx and len(weight) < weight.shape[1])
 
 
 def linear(x: Tensor, state: Packed) -> Tensor:
