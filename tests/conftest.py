@@ -5,18 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 import torch
-from errors import RAISED
+from errors import RAISED, unraised
 
 import minidistil
+
+WHOLE = pytest.StashKey[bool]()  # whether the whole suite runs
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ; no test asserts a time
 hypothesis.settings.load_profile("no deadline")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
+if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: one thread, in what it starts too
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, as torch.compile does
 
@@ -30,14 +36,36 @@ minidistil.Error.__init__ = _record  # type: ignore[method-assign]
 
 
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Put what judges the whole suite last, and leave it out where only a part runs."""
+    """Note whether the whole suite runs, or only a part of it."""
     files = {item.path for item in items}
-    whole = files >= set(Path(__file__).parent.glob("test_*.py")) and not session.config.option.keyword
-    for item in [item for item in items if item.get_closest_marker("after_all_others")]:
-        items.remove(item)
-        items.append(item)
-        if not whole:
-            item.add_marker(pytest.mark.skip(reason="only the whole suite can tell"))
+    option = session.config.option
+    every_test = not option.keyword and option.markexpr == "not slow" and not option.collectonly
+    session.config.stash[WHOLE] = every_test and files >= set(Path(__file__).parent.glob("test_*.py"))
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fail where the whole suite passed, and some error of the package was never raised."""
+    config = session.config
+    if hasattr(config, "workeroutput"):  # one of several processes, of pytest-xdist: the first of them judges
+        config.workeroutput["errors"] = (config.stash[WHOLE], sorted(RAISED))
+    elif exitstatus == pytest.ExitCode.OK and config.stash.get(WHOLE, False) and unraised(RAISED):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Take over what another process saw."""
+    whole, raised = getattr(node, "workeroutput", {}).get("errors", (False, []))
+    node.config.stash[WHOLE] = whole
+    RAISED.update(map(tuple, raised))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Name the errors that were never raised."""
+    if config.stash.get(WHOLE, False) and (never := unraised(RAISED)):
+        terminalreporter.section("errors that no test raised", red=True)
+        for message in never:
+            terminalreporter.line(f"{message.module}: {message.text}")
 
 
 @pytest.fixture(autouse=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from places import ROOT
@@ -50,6 +50,11 @@ def messages() -> Iterator[Message]:
         for call in sorted((node for node in raised if isinstance(node, ast.Call)), key=lambda node: node.lineno):
             if isinstance(call.func, ast.Name) and call.func.id in KINDS:
                 yield Message(module.replace("/", "."), call.func.id, words(call.args[0]))
+
+
+def unraised(raised: Iterable[tuple[str, str]]) -> list[Message]:
+    """Those that none of these, kind and text, can have come from."""
+    return [message for message in messages() if not any(message.fits(*error) for error in raised)]
 
 
 def words(node: ast.expr) -> str:

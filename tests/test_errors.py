@@ -6,7 +6,7 @@ import pickle
 
 import pytest
 import torch
-from errors import RAISED, messages, page
+from errors import messages, page, unraised
 from places import ROOT
 
 import minidistil
@@ -62,7 +62,9 @@ def test_what_is_refused_says_why(call, message, tmp_path):
         call(tmp_path)
 
 
-@pytest.mark.after_all_others
-def test_every_error_was_raised_by_a_test():
-    never = [message for message in messages() if not any(message.fits(*raised) for raised in RAISED)]
-    assert not never, "\n".join(f"{message.module}: {message.text}" for message in never)
+def test_an_error_that_was_not_raised_is_found():
+    """The whole suite fails where there is one; see conftest.py."""
+    every = list(messages())
+    raised = [(message.kind, message.text.replace("…", "some value")) for message in every]
+    assert unraised(raised) == []
+    assert unraised(raised[1:]) == every[:1]
