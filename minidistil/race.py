@@ -30,7 +30,7 @@ from .config import DistilBertConfig
 from .errors import Error, InputError, MissingDependency, require
 from .files import write_files
 from .layout import Batch
-from .peers import CONTENDERS, Contender, by_count
+from .peers import CONTENDERS, Contender, by_count, by_tokens
 from .tokenizer import Tokenizer
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
@@ -77,7 +77,7 @@ def race(
         print(f"ceilings: products of this model's shapes, GFLOP/s: {rates}; {report['copy rate'] / 1e9:.0f} GB/s")
         workers = _start(where, only, report)
         try:
-            _errors(workers, from_pretrained(where, dtype="float64"), ids[:32], report)
+            _errors(workers, from_pretrained(where, dtype="float64"), sorted(ids, key=len), report)
             for case, sequences in _cases(ids).items():
                 _case(case, sequences, workers, repeats, config, report)
         finally:
@@ -170,7 +170,7 @@ def _cases(ids: list[list[int]]) -> dict[str, list[list[int]]]:
 def _errors(workers: list[Worker], exact: Any, sequences: list[list[int]], report: dict[str, Any]) -> None:
     """Measure everyone's logits against float64: the RMS error, over the RMS of the logits."""
     with torch.inference_mode():
-        truth = exact(Batch.from_lists(sequences)).numpy()
+        truth = np.concatenate([exact(Batch.from_lists(some)).numpy() for some in by_tokens(sequences)])
     report["error"] = {}
     for worker in workers:
         logits = np.array(worker.ask(case="error", ids=sequences, times=1, logits=True)["logits"])
