@@ -87,6 +87,7 @@ def test_what_pads_runs_more_and_what_prunes_runs_less():
 def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeypatch):
     for name, little in {"PAUSE": 0, "LENGTHS": (8, 64), "ROWS": 64}.items():
         monkeypatch.setattr(race, name, little)
+    monkeypatch.setattr(race.os, "cpu_count", lambda: 1)  # threads, which other tests leave it
     command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--peers", "--texts", "4", "--repeats", "2"]
     assert main([*command, "--only", "minidistil int8,sdpa float32"]) == 0
     out = capsys.readouterr().out
