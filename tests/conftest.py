@@ -10,11 +10,12 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from errors import RAISED, unraised
+from errors import RAISED, Message, unraised
 
 import minidistil
 
 WHOLE = pytest.StashKey[bool]()  # whether the whole suite runs
+NEVER = pytest.StashKey[list[Message]]()  # errors of the package that it never raised
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ; no test asserts a time
 hypothesis.settings.load_profile("no deadline")
@@ -46,9 +47,11 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     """Fail where the whole suite passed, and some error of the package was never raised."""
     config = session.config
+    whole = config.stash.get(WHOLE, False)
     if hasattr(config, "workeroutput"):  # one of several processes, of pytest-xdist: the first of them judges
-        config.workeroutput["errors"] = (config.stash[WHOLE], sorted(RAISED))
-    elif exitstatus == pytest.ExitCode.OK and config.stash.get(WHOLE, False) and unraised(RAISED):
+        config.workeroutput["errors"] = (whole, sorted(RAISED))
+    elif exitstatus == pytest.ExitCode.OK and whole and (never := unraised(RAISED)):
+        config.stash[NEVER] = never
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
@@ -62,7 +65,7 @@ def pytest_testnodedown(node: Any) -> None:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Name the errors that were never raised."""
-    if config.stash.get(WHOLE, False) and (never := unraised(RAISED)):
+    if never := config.stash.get(NEVER, []):
         terminalreporter.section("errors that no test raised", red=True)
         for message in never:
             terminalreporter.line(f"{message.module}: {message.text}")
