@@ -25,6 +25,12 @@ DEV = {
 }
 
 
+def test_nothing_else_lies_among_the_weights():
+    """All of it is in the wheel: what another runtime made of a checkpoint must not be left there."""
+    kinds = {path.suffix for path in OURS.parent.rglob("*") if path.is_file()}
+    assert kinds - {".pyc"} == {".gz", ".json", ".md", ".py", ".safetensors", ".sh"}
+
+
 @pytest.fixture(scope="module")
 def run():
     return json.loads((OURS / "run.json").read_text(encoding="utf-8"))
