@@ -9,7 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .checkpoint import from_pretrained
+    from .checkpoint.load import from_pretrained
     from .config import DistilBertConfig
     from .errors import CheckpointError, Error, InputError, MissingDependency
     from .layout import Batch, Layout
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .ops import Ops, Product
     from .pipelines import pipeline
     from .tokenizer import Tokenizer
-    from .trace import Trace, trace
+    from .tracing import Trace, trace
 
 __version__ = "0.1.0"
 
@@ -59,10 +59,10 @@ _HOME = {  # public name -> module
     "SpanLogits": "model",
     **dict.fromkeys(["Batch", "Layout"], "layout"),
     **dict.fromkeys(["Ops", "Product"], "ops"),
-    **dict.fromkeys(["Trace", "trace"], "trace"),
+    **dict.fromkeys(["Trace", "trace"], "tracing"),
     "DistilBertConfig": "config",
     "Tokenizer": "tokenizer",
-    "from_pretrained": "checkpoint",
+    "from_pretrained": "checkpoint.load",
     "pipeline": "pipelines",
 }
 

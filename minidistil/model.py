@@ -254,13 +254,13 @@ class Model(nn.Module):
     @classmethod
     def from_pretrained(cls: type[M], name: str | Path, **options: Any) -> M:
         """Load this class from a folder, a Hub id or weights/; see `minidistil.from_pretrained`."""
-        from .checkpoint import load
+        from .checkpoint.load import load
 
         return load(cls, name, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into a folder, as transformers reads them."""
-        from .checkpoint import save
+        from .checkpoint.load import save
 
         save(self, folder)
 

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
+from .checkpoint.files import Files, find_files, write_files, write_json, write_text
 from .config import DistilBertConfig, is_int, read_json
 from .errors import CheckpointError, InputError
-from .files import Files, find_files, write_files, write_json, write_text
 from .layout import Batch
 
 LONGEST_WORD = 1000  # of a WordPiece: the library's time grows with the cube of a word's length

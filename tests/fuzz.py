@@ -65,7 +65,7 @@ def whole(tokenizer: str, weights: str) -> Content:
     import torch
 
     import minidistil
-    from minidistil.files import write_json
+    from minidistil.checkpoint.files import write_json
 
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     words = "the a an good bad film end is not it s zoe cafe worst best and or was be on in"
@@ -129,7 +129,7 @@ def whole(tokenizer: str, weights: str) -> Content:
 def _write_weights(folder: Path, tensors: dict[str, Any], form: str) -> None:
     from safetensors.torch import save_file
 
-    from minidistil.files import write_json
+    from minidistil.checkpoint.files import write_json
 
     if form == "safetensors":
         return

@@ -31,7 +31,7 @@ import torch
 LARGE = (".safetensors", ".bin", ".h5")  # what the Hub keeps elsewhere, and redirects to
 METHODS = multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-PRELOADED = ["pytest", "torch", "minidistil.checkpoint", "minidistil.pipelines", "minidistil.cli"]
+PRELOADED = ["pytest", "torch", "minidistil.checkpoint.load", "minidistil.pipelines", "minidistil.cli.main"]
 PRELOADED += ["httpx", "httpx2", "httpcore", "httpcore2", "truststore", "filelock", "yaml", "tqdm.auto"]
 CONTEXT.set_forkserver_preload(PRELOADED)
 
@@ -292,7 +292,7 @@ def command_on_a_terminal(*arguments: str) -> tuple[int, str, str]:
 
 
 def _command(arguments: Sequence[str], stderr: io.StringIO) -> tuple[int, str, str]:
-    from minidistil.cli import main
+    from minidistil.cli.main import main
 
     with contextlib.redirect_stdout(io.StringIO()) as out, contextlib.redirect_stderr(stderr) as err:
         status = main(list(arguments))

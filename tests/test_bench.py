@@ -10,8 +10,9 @@ from places import OURS, ROOT
 from twins import twins
 
 import minidistil
-from minidistil import Batch, DistilBertConfig, InputError, MissingDependency, bench
-from minidistil.cli import main
+from minidistil import Batch, DistilBertConfig, InputError, MissingDependency
+from minidistil.benchmarks import startup as bench
+from minidistil.cli.main import main
 from minidistil.errors import require
 
 PAIRS = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"

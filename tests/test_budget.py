@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from twins import ours, theirs, twins
 
 from minidistil import Batch, InputError
-from minidistil.lab.budget import Budget, _tensors
+from minidistil.lab.static_shapes import Budget, _tensors
 
 
 def plain(ids):

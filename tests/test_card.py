@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minidistil import CheckpointError, InputError, MissingDependency
-from minidistil import card as card_module
-from minidistil.card import Meter, card, machine, processor, write_card
+from minidistil.training import card as card_module
+from minidistil.training.card import Meter, card, machine, processor, write_card
 
 RUN = {
     "command": "minidistil train owner/base train.jsonl.gz --output OUT --seed 7",
@@ -436,7 +436,7 @@ def test_a_missing_codecarbon_is_named_with_the_extra_that_brings_it(tmp_path, m
 
 
 def test_importing_the_module_imports_no_codecarbon():
-    code = "import sys, minidistil.card; print([m for m in sys.modules if m.startswith(('codecarbon', 'pandas'))])"
+    code = "import sys, minidistil.training.card; print([m for m in sys.modules if m.startswith(('codecarbon', 'pandas'))])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=True).stdout == b"[]\n"
 
 
@@ -444,7 +444,7 @@ NO_NETWORK = """
 import json, socket, sys, time
 def refuse(*_, **__): print("NETWORK", file=sys.stderr)
 socket.socket.connect = socket.getaddrinfo = refuse
-from minidistil.card import Meter
+from minidistil.training.card import Meter
 meter = Meter("FRA", sys.argv[1])
 meter.start()
 time.sleep(0.1)

@@ -15,14 +15,9 @@ from places import OURS, ROOT
 from safetensors.torch import load_file, save_file
 
 import minidistil
-from minidistil import (
-    CheckpointError,
-    DistilBertForSequenceClassification,
-    DistilBertModel,
-    InputError,
-    checkpoint,
-    files,
-)
+from minidistil import CheckpointError, DistilBertForSequenceClassification, DistilBertModel, InputError
+from minidistil.checkpoint import files
+from minidistil.checkpoint import load as checkpoint
 
 TINY = {
     "vocab_size": 60,
@@ -566,7 +561,7 @@ def test_a_view_of_the_other_sign_is_saved_with_its_sign(saved, tmp_path):
 @pytest.mark.parametrize("place", ["minidistil/weights", "weights"])
 def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monkeypatch, place):
     shutil.copytree(saved, tmp_path / place / "tiny")
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "files.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "checkpoint" / "files.py"))
     same_bits(minidistil.from_pretrained("tiny").state_dict(), minidistil.from_pretrained(saved).state_dict())
     with pytest.raises(InputError, match="revision"):
         minidistil.from_pretrained("tiny", revision="main")
@@ -574,7 +569,7 @@ def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monke
 
 def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monkeypatch):
     (tmp_path / "weights" / "tiny").mkdir(parents=True)
-    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "files.py"))
+    monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "checkpoint" / "files.py"))
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
         minidistil.from_pretrained("tiny")
     shutil.copytree(saved, tmp_path / "here" / "tiny")

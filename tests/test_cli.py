@@ -20,7 +20,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minidistil
-from minidistil import cli, stream
+from minidistil.cli import main as cli
+from minidistil.cli import stream
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base
 
@@ -637,7 +638,7 @@ def start(*arguments, **options):
     """The command in a process of its own, which hears Ctrl-C even where the tests' own process does not."""
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
-        "from minidistil.cli import main; sys.exit(main())"
+        "from minidistil.cli.main import main; sys.exit(main())"
     )
     environment = {**os.environ, "PYTHONWARNINGS": "", "OMP_NUM_THREADS": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
@@ -935,7 +936,7 @@ def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, t
     output.unlink()
     slow = "import minidistil.model as m, time, sys; f = m.Transformer.forward\n"
     slow += "m.Transformer.forward = lambda *a, **k: (time.sleep(0.3), f(*a, **k))[1]\n"
-    slow += "from minidistil.cli import main; sys.exit(main(sys.argv[1:]))"
+    slow += "from minidistil.cli.main import main; sys.exit(main(sys.argv[1:]))"
     slowly = [sys.executable, "-c", slow, *many(folder, tmp_path)]
     with subprocess.Popen(slowly, stderr=subprocess.DEVNULL) as process:
         while not written(output):

@@ -13,7 +13,7 @@ from twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
 import minidistil
 from minidistil import Batch
 from minidistil.lab import fast
-from minidistil.lab.budget import Budget
+from minidistil.lab.static_shapes import Budget
 
 pytestmark = pytest.mark.cuda
 

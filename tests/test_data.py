@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minidistil import DistilBertConfig
-from minidistil.data import LABELS, TEXTS, WINDOW, Columns, Labels, Row, plan_batches, read_rows
 from minidistil.errors import InputError, MissingDependency
+from minidistil.training.data import LABELS, TEXTS, WINDOW, Columns, Labels, Row, plan_batches, read_rows
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 NLI = Labels(("entailment", "neutral", "contradiction"), SINGLE)

@@ -10,8 +10,8 @@ from errors import messages, page, unraised
 from places import ROOT
 
 import minidistil
+from minidistil.checkpoint.files import Folder
 from minidistil.errors import require
-from minidistil.files import Folder
 
 
 def test_the_page_of_errors_lists_what_the_package_raises():

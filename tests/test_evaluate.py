@@ -16,10 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from twins import twins
 
-from minidistil import Tokenizer, evaluate, pipeline
-from minidistil.data import Example
+from minidistil import Tokenizer, pipeline
 from minidistil.errors import InputError
 from minidistil.pipelines import ZeroShotClassification
+from minidistil.training import evaluate
+from minidistil.training.data import Example
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

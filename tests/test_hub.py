@@ -25,7 +25,7 @@ from hub_server import (
 )
 
 from minidistil import CheckpointError, DistilBertConfig, DistilBertForSequenceClassification
-from minidistil.checkpoint import TASKS
+from minidistil.checkpoint.load import TASKS
 
 NAME = "typeform/distilbert-base-uncased-mnli"
 VOCABULARY = [

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from twins import FORMS, LENGTHS, inputs, theirs, twins
 
 import minidistil
-from minidistil import Batch, CheckpointError, InputError, Ops, int8, ops
+from minidistil import Batch, CheckpointError, InputError, Ops, ops
+from minidistil.backends import int8
 
 BATCH = Batch.from_lists([[1, 2, 3], [4], [5, 6]])
 ONEDNN = pytest.mark.skipif(

@@ -19,8 +19,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from places import OURS, ROOT
 
-from minidistil import Batch, InputError, Layout, Product, from_pretrained, int8, ops
-from minidistil.cli import main
+from minidistil import Batch, InputError, Layout, Product, from_pretrained, ops
+from minidistil.backends import int8
+from minidistil.cli.main import main
 from minidistil.config import DistilBertConfig
 from minidistil.lab import (
     Implementation,

@@ -10,7 +10,7 @@ import torch
 from places import OURS, ROOT
 
 from minidistil import InputError
-from minidistil.cli import main
+from minidistil.cli.main import main
 from minidistil.lab import bulk
 
 PAIRS = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")

@@ -13,7 +13,8 @@ import torch.nn.functional as F
 from places import OURS, ROOT
 from twins import twins
 
-from minidistil import Batch, InputError, Product, ops, peers
+from minidistil import Batch, InputError, Product, ops
+from minidistil.benchmarks import runtimes as peers
 from minidistil.lab import cases, implementation, implementations, registry, timing
 from minidistil.layout import Layout
 

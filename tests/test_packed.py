@@ -13,7 +13,8 @@ from places import OURS
 from twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
 import minidistil
-from minidistil import Batch, InputError, Ops, Tokenizer, packed, pipeline
+from minidistil import Batch, InputError, Ops, Tokenizer, pipeline
+from minidistil.backends import onednn as packed
 from minidistil.pipelines.base import _groups
 
 pytestmark = pytest.mark.skipif(

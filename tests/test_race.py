@@ -11,9 +11,11 @@ from places import OURS, ROOT
 from twins import twins
 
 import minidistil
-from minidistil import Batch, DistilBertConfig, InputError, MissingDependency, peers, race
-from minidistil.bench import product_operations
-from minidistil.cli import main
+from minidistil import Batch, DistilBertConfig, InputError, MissingDependency
+from minidistil.benchmarks import race
+from minidistil.benchmarks import runtimes as peers
+from minidistil.benchmarks.startup import product_operations
+from minidistil.cli.main import main
 
 PAIRS = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 SEQUENCES = [[1, 2, 3], [4], [5, 6, 7, 8], [9] * 20]

@@ -9,7 +9,7 @@ import shlex
 import pytest
 from places import ROOT
 
-from minidistil.cli import main
+from minidistil.cli.main import main
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

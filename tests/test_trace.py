@@ -66,5 +66,5 @@ def test_only_a_batch_is_traced():
 
 
 def test_the_function_and_the_module_of_one_name_both_work():
-    code = "import minidistil; from minidistil.trace import Trace; assert callable(minidistil.trace)"
+    code = "import minidistil; from minidistil.tracing import Trace; assert callable(minidistil.trace)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -22,10 +22,11 @@ from safetensors.torch import load_file
 from twins import ours, theirs
 
 import minidistil
-from minidistil import InputError, Tokenizer, cli
-from minidistil import train as module
-from minidistil.data import Example, Labels
-from minidistil.train import Processes, Recipe, Trainer, fine_tune, losses, optimizer_for
+from minidistil import InputError, Tokenizer
+from minidistil.cli import main as cli
+from minidistil.training import loop as module
+from minidistil.training.data import Example, Labels
+from minidistil.training.loop import Processes, Recipe, Trainer, fine_tune, losses, optimizer_for
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -449,7 +450,7 @@ def stop_at_once(monkeypatch, *args, **options):
 KILLED = """
 import sys, torch
 torch.set_num_threads(1)
-from minidistil.train import Recipe, fine_tune
+from minidistil.training.loop import Recipe, fine_tune
 base, data, output = sys.argv[1:]
 recipe = Recipe(epochs=10, batch_size=4, learning_rate=1e-3, max_length=16)
 print("ready", flush=True)
@@ -646,7 +647,7 @@ def test_an_unknown_metric_is_named(encoder, texts, tmp_path):
 PARALLEL = """
 import sys, torch
 torch.set_num_threads(1)
-from minidistil.train import Recipe, fine_tune
+from minidistil.training.loop import Recipe, fine_tune
 base, data, output = sys.argv[1:]
 recipe = Recipe(epochs=2, batch_size=5, gradient_accumulation_steps=2, learning_rate=1e-3, dropout=0.0)
 fine_tune(base, data, output, recipe=recipe, eval_data=data, device="cpu")

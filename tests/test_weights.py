@@ -14,8 +14,8 @@ from places import OURS, ROOT, SHARED
 from safetensors.torch import load_file
 
 import minidistil
-from minidistil.data import Labels, read_rows
-from minidistil.evaluate import evaluate, predict
+from minidistil.training.data import Labels, read_rows
+from minidistil.training.evaluate import evaluate, predict
 
 SAMPLE = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 DEV = {

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from .. import ops
-from . import truth
-from ._numpy import reference
-from ._triton import ROWS, tl, triton
+from . import reference as truth
+from .numpy_ops import reference
 from .registry import implementation
+from .triton_setup import ROWS, tl, triton
 
 PROGRAMS = 256  # of the backward: each reads many rows, and leaves one row of sums
 

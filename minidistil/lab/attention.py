@@ -13,10 +13,10 @@ from .. import ops
 from ..errors import InputError
 from ..layout import Layout
 from ..reference import Array
-from . import truth
-from ._numpy import reference
-from ._triton import INTERPRETED, tl, triton
+from . import reference as truth
+from .numpy_ops import reference
 from .registry import REFERENCE, implementation, refuse_gradients
+from .triton_setup import INTERPRETED, tl, triton
 
 BLOCK = 64  # queries, and keys, that Triton's kernel holds at once
 

@@ -16,13 +16,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..bench import least_seconds, product_operations, read_pairs, write_base
-from ..checkpoint import from_pretrained
+from ..benchmarks.race import spread_of
+from ..benchmarks.runtimes import Sequences, by_count, by_tokens, load_transformers, padded
+from ..benchmarks.startup import least_seconds, product_operations, read_pairs, write_base
+from ..checkpoint.load import from_pretrained
 from ..errors import InputError
 from ..layout import Batch
-from ..peers import Sequences, by_count, by_tokens, load_transformers, padded
 from ..pipelines.base import check_count
-from ..race import spread_of
 from ..tokenizer import Tokenizer
 from .registry import DTYPES, fast
 from .timing import device_here, machine_here, seconds_of, take_turns

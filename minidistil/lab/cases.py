@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..layout import Layout
 from ..model import Block
 from ..ops import Ops, Product
-from . import truth
+from . import reference as truth
 
 Inputs: TypeAlias = dict[str, Any]  # tensors by the names of the operation's arguments, and what else it takes
 EPS = 1e-12

@@ -6,10 +6,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
-from . import truth
-from ._numpy import reference
-from ._triton import ROWS, tl, triton
+from . import reference as truth
+from .numpy_ops import reference
 from .registry import implementation, refuse_gradients
+from .triton_setup import ROWS, tl, triton
 
 reference(
     "embed",

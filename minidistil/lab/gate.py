@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..errors import Error
 from ..layout import Layout
-from ._numpy import as_array
 from .cases import ALL, Case, Inputs, Operation
+from .numpy_ops import as_array
 from .registry import Implementation
 
 FENCE = 64  # elements before and after a tensor that nobody may touch

@@ -32,7 +32,7 @@ from ..errors import InputError
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
-PAGES = ("embed", "products", "add_norm", "attention", "whole")  # where what comes with the package is
+PAGES = ("embed", "linear", "add_norm", "attention", "block")  # where what comes with the package is
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
 REFERENCE = "reference"  # the name of what each page begins with
@@ -46,7 +46,7 @@ def _lacks_cuda() -> str | None:
 def _lacks_triton() -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install 'minidistil[triton]'"
-    return None  # without a GPU its interpreter runs, see `_triton.py`
+    return None  # without a GPU its interpreter runs, see `triton_setup.py`
 
 
 def _lacks_varlen() -> str | None:

@@ -23,22 +23,22 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .. import packed
-from ..bench import machine_name, turns
-from ..checkpoint import from_pretrained
-from ..data import Labels, read_rows
+from ..backends import onednn as packed
+from ..benchmarks.race import check_picture, spread_of
+from ..benchmarks.runtimes import by_tokens
+from ..benchmarks.startup import machine_name, turns
+from ..checkpoint.files import write_files
+from ..checkpoint.load import from_pretrained
 from ..errors import InputError, require
-from ..evaluate import METRICS, measure
-from ..files import write_files
 from ..layout import Batch, Layout
 from ..ops import Ops, Product
-from ..peers import by_tokens
 from ..pipelines.base import check_count
-from ..race import check_picture, spread_of
 from ..tokenizer import Tokenizer
+from ..training.data import Labels, read_rows
+from ..training.evaluate import METRICS, measure
 from . import cases, gate
-from ._numpy import as_array
 from .cases import ALL, Case, Inputs, as_tuple
+from .numpy_ops import as_array
 from .registry import DTYPES, REFERENCE, Implementation, find, implementations
 
 WIDTH, HIDDEN, HEADS, WORDS, PLACES = 768, 3072, 12, 30522, 512  # of DistilBERT base

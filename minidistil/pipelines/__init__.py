@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from ..checkpoint import from_pretrained, parse_device
+from ..checkpoint.files import find_files
+from ..checkpoint.load import from_pretrained, parse_device
 from ..errors import InputError
-from ..files import find_files
 from ..model import Model
 from ..tokenizer import Tokenizer
 from .base import Pipeline

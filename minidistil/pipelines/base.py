@@ -10,10 +10,10 @@ from typing import Any, TypeAlias, TypeVar
 import torch
 from torch import Tensor
 
-from .. import packed
+from ..backends import onednn as packed
+from ..checkpoint.files import Files
 from ..config import is_int
 from ..errors import CheckpointError, InputError
-from ..files import Files
 from ..layout import Batch
 from ..model import Model
 from ..tokenizer import Tokenizer

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from tokenizers import normalizers
 from torch import Tensor
 
+from ..checkpoint.files import Files
 from ..config import read_json
 from ..errors import CheckpointError, InputError
-from ..files import Files
 from ..layout import Batch, enter, first_tokens
 from ..model import DistilBertModel, Model
 from ..tokenizer import NO_LIMIT, Encoded, Tokenizer, check_text

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import minidistil
-from minidistil.card import write_card
-from minidistil.data import Labels, read_rows
-from minidistil.evaluate import evaluate
+from minidistil.training.card import write_card
+from minidistil.training.data import Labels, read_rows
+from minidistil.training.evaluate import evaluate
 
 DEV = {
     "mnli_dev_matched": "MultiNLI 1.0 dev, matched",

@@ -10,15 +10,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from . import int8
-from . import model as models
-from .config import CHOICES, DistilBertConfig, is_int, read_json
-from .errors import CheckpointError, InputError
+from .. import model as models
+from ..backends import int8
+from ..config import CHOICES, DistilBertConfig, is_int, read_json
+from ..errors import CheckpointError, InputError
+from ..model import Model, draw
+from ..ops import Ops
 from .files import Files, find_files, write_files, write_json
-from .model import Model, draw
-from .ops import Ops
-from .repair import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
-from .weights import INT8, Stored, find_weights
+from .names import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
+from .tensors import INT8, Stored, find_weights
 
 M = TypeVar("M", bound=Model)
 

@@ -20,8 +20,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from .data import ending, read_json, read_lines, read_table
-from .errors import InputError
+from ..errors import InputError
+from ..training.data import ending, read_json, read_lines, read_table
 
 NUMBER = "row"  # the column of an output table that says which text a row is about, counted from 1
 Record = dict[str, Any]

@@ -12,15 +12,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .. import int8, packed
+from ..backends import int8
+from ..backends import onednn as packed
 from ..layout import Layout
 from ..model import Block
 from ..ops import Ops, Product
 from ..reference import Array
-from . import truth
-from ._numpy import reference_product, weights_of
+from . import reference as truth
 from .cases import WHOLE, in_turn
-from .products import PACKED
+from .linear import PACKED
+from .numpy_ops import reference_product, weights_of
 from .registry import implementation
 
 reference_product("feed_forward", lambda x, layers: truth.feed_forward(x, *layers[0], *layers[1]))

@@ -20,8 +20,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .errors import InputError
-from .ops import Ops, Product
+from ..errors import InputError
+from ..ops import Ops, Product
 
 FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product on AMX badly: half its speed is lost
 TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of, at most

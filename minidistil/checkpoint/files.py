@@ -12,7 +12,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from .errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError
 
 
 class Files:
@@ -57,7 +57,7 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
 
 def _shipped(name: str) -> Iterable[Path]:
     """Where a checkpoint that comes with the project may lie: inside the wheel, or beside an editable package."""
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     return (
         root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
     )

@@ -3,7 +3,7 @@
 A `Contender` is a name, a precision, and a way to load: folder and threads → a function from token ids of n
 sequences to logits (n, C). Every one gets the same ids, so tokenizing is nobody's; each pads, packs and plans
 as it likes. A worker holds one of them in a process of its own, so that no runtime's threads, memory or settings
-touch another's: `python -m minidistil.peers NAME PRECISION FOLDER`, then a line of JSON for each thing to run.
+touch another's: `python -m minidistil.benchmarks.runtimes NAME PRECISION FOLDER`, then a line of JSON for each thing to run.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import torch
 
-from . import packed
-from .checkpoint import from_pretrained
-from .errors import InputError, require
-from .layout import Batch
-from .pipelines.base import TOKENS
+from ..backends import onednn as packed
+from ..checkpoint.load import from_pretrained
+from ..errors import InputError, require
+from ..layout import Batch
+from ..pipelines.base import TOKENS
 
 Sequences: TypeAlias = Sequence[Sequence[int]]
 Run: TypeAlias = Callable[[Sequences], np.ndarray]

@@ -24,8 +24,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .errors import InputError
-from .ops import Ops, Product
+from ..errors import InputError
+from ..ops import Ops, Product
 
 LEVELS = 127  # -128 is left out: then -x is as exact as x
 SMALLEST = 1e-30  # a scale for rows of zeros

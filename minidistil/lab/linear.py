@@ -6,12 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import int8, ops, packed
+from .. import ops
+from ..backends import int8
+from ..backends import onednn as packed
 from ..ops import Product
-from . import truth
-from ._numpy import reference_product
-from ._triton import INTERPRETED, tl, triton
+from . import reference as truth
+from .numpy_ops import reference_product
 from .registry import implementation
+from .triton_setup import INTERPRETED, tl, triton
 
 TILE = 128 if INTERPRETED else 64  # rows and columns of the result that one Triton program computes
 

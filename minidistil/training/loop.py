@@ -33,19 +33,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import __version__, packed
+from .. import __version__
+from ..backends import onednn as packed
+from ..checkpoint.files import find_files, write_files, write_json, write_text
+from ..checkpoint.load import load, parse_device, parse_dtype
+from ..config import DistilBertConfig, is_int, read_json
+from ..errors import InputError
+from ..layout import Batch, Layout
+from ..model import DistilBertForSequenceClassification
+from ..ops import attention
+from ..pipelines.base import check_count
+from ..tokenizer import Tokenizer
 from .card import Meter, machine, write_card
-from .checkpoint import load, parse_device, parse_dtype
-from .config import DistilBertConfig, is_int, read_json
 from .data import Columns, Example, Labels, Row, plan_batches, read_rows
-from .errors import InputError
 from .evaluate import METRICS, evaluate, score
-from .files import find_files, write_files, write_json, write_text
-from .layout import Batch, Layout
-from .model import DistilBertForSequenceClassification
-from .ops import attention
-from .pipelines.base import check_count
-from .tokenizer import Tokenizer
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps that is left, after the warm-up
     "linear": lambda left: left,

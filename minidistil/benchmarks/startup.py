@@ -20,15 +20,15 @@ from typing import Any, NamedTuple
 
 import torch
 
-from .card import processor
-from .checkpoint import from_pretrained
-from .config import DistilBertConfig
-from .data import UNLABELLED, Labels, read_rows
-from .errors import InputError, require
-from .model import DistilBertForSequenceClassification
-from .peers import peak_memory
-from .tokenizer import Tokenizer
-from .train import Processes, Recipe, Trainer, prepare
+from ..checkpoint.load import from_pretrained
+from ..config import DistilBertConfig
+from ..errors import InputError, require
+from ..model import DistilBertForSequenceClassification
+from ..tokenizer import Tokenizer
+from ..training.card import processor
+from ..training.data import UNLABELLED, Labels, read_rows
+from ..training.loop import Processes, Recipe, Trainer, prepare
+from .runtimes import peak_memory
 
 TEXT = "The new phone has a great camera, but its battery is empty by noon."
 CALL = f"(model=sys.argv[1], task='zero-shot-classification')({TEXT!r}, 'technology, sports, politics')"
@@ -237,7 +237,7 @@ def bench_training(
             write_base(model, folder)
         else:
             _write_with_head(model, data, folder)
-        code = "import sys; from minidistil import bench; bench.{}(*sys.argv[1:])"
+        code = "import sys; from minidistil.benchmarks import startup; startup.{}(*sys.argv[1:])"
         given = [folder, data, str(steps), str(batch_size), dtype]
         commands = [[sys.executable, "-c", code.format(name), *given] for name in TRAINERS]
         results = _take_turns([lambda c=command: _training(c) for command in commands], repeats)  # type: ignore[misc]

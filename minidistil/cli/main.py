@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from . import __version__
-from .errors import Error, InputError  # all else is imported when needed: --help takes no torch
+from .. import __version__
+from ..errors import Error, InputError  # all else is imported when needed: --help takes no torch
 
 if TYPE_CHECKING:
     from .stream import Sink, Source
@@ -442,8 +442,8 @@ def _check_output(path: Path, source: str) -> None:
 
 
 def _pipeline(task: str, options: argparse.Namespace) -> Any:
-    from .packed import keep_memory
-    from .pipelines import pipeline
+    from ..backends.onednn import keep_memory
+    from ..pipelines import pipeline
 
     keep_memory()
     return pipeline(task, options.model, **_given(options, "revision", "device", "dtype"))
@@ -477,7 +477,7 @@ def _width(text: str) -> int:
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
-    from .tokenizer import check_text
+    from ..tokenizer import check_text
 
     text = record.get(key)
     if text is None:
@@ -527,7 +527,7 @@ def _examples(options: argparse.Namespace) -> Iterator[str | dict[str, str]]:
 
 def train(options: argparse.Namespace) -> None:
     """Run the verb `train`: progress on stderr, and at the end what was measured on stdout."""
-    from .train import Recipe, fine_tune
+    from ..training.loop import Recipe, fine_tune
 
     names = [name.replace("-", "_") for name, _, _ in RECIPE]
     call = _given(options, "eval_data", "problem_type", "revision", "device", "eval_steps", "save_steps")
@@ -550,8 +550,8 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run the verb `eval`."""
-    from .data import Labels, read_rows
-    from .evaluate import evaluate, evaluate_zero_shot
+    from ..training.data import Labels, read_rows
+    from ..training.evaluate import evaluate, evaluate_zero_shot
 
     rows = read_rows(options.data, _columns(options))
     if options.template is not None and not options.zero_shot:
@@ -579,20 +579,20 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _print_table(found: dict[str, Any]) -> None:
-    from .evaluate import table
+    from ..training.evaluate import table
 
     print(table(found))
 
 
 def _columns(options: argparse.Namespace) -> Any:
-    from .data import Columns
+    from ..training.data import Columns
 
     return Columns(options.text_column, options.pair_column, options.label_column)
 
 
 def run_bench(options: argparse.Namespace) -> None:
     """Run the verb `bench`: a report for people, and one line of JSON at its end."""
-    from .bench import bench, bench_training
+    from ..benchmarks.startup import bench, bench_training
 
     if (options.pairs is None) == (options.train is None):
         raise InputError("give either --pairs, to measure answers, or --train, to measure training")
@@ -602,7 +602,7 @@ def run_bench(options: argparse.Namespace) -> None:
     if of_peers and not options.peers:
         raise InputError(f"--{next(iter(of_peers))} goes with --peers")
     if options.peers:
-        from .race import race
+        from ..benchmarks.race import race
 
         found = race(options.model, options.pairs, **_given(options, "base", "repeats"), **of_peers)
     elif options.train is None:
@@ -614,7 +614,7 @@ def run_bench(options: argparse.Namespace) -> None:
 
 def lab_list(options: argparse.Namespace) -> None:
     """Run the verb `lab list`."""
-    from .lab import implementations
+    from ..lab import implementations
 
     found = implementations(options.op)
     if options.json:
@@ -631,8 +631,8 @@ def lab_list(options: argparse.Namespace) -> None:
 
 def lab_check(options: argparse.Namespace) -> int:
     """Run the verb `lab check`."""
-    from .lab import find, implementations, load
-    from .lab.gate import check, show
+    from ..lab import find, implementations, load
+    from ..lab.gate import check, show
 
     if options.what is not None and options.what.endswith(".py"):
         found = load(options.what)
@@ -655,7 +655,7 @@ def lab_check(options: argparse.Namespace) -> int:
 
 def lab_bulk(options: argparse.Namespace) -> None:
     """Run the verb `lab bulk`: a report for people, and with --json one line of JSON at its end."""
-    from .lab.bulk import bulk
+    from ..lab.bulk import bulk
 
     report = bulk(options.model, options.pairs, **_given(options, "base", "dtype", "texts", "seconds"))
     if options.json:
@@ -664,8 +664,8 @@ def lab_bulk(options: argparse.Namespace) -> None:
 
 def lab_bench(options: argparse.Namespace) -> None:
     """Run the verb `lab bench`: a report for people, and with --json one line of JSON at its end."""
-    from .lab import load
-    from .lab.timing import bench, bench_model
+    from ..lab import load
+    from ..lab.timing import bench, bench_model
 
     op, names = options.what, None if options.name is None else [options.name]
     if op.endswith(".py"):

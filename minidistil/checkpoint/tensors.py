@@ -16,8 +16,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from .config import read_json
-from .errors import CheckpointError
+from ..config import read_json
+from ..errors import CheckpointError
 from .files import Files
 
 FORMS = (  # as transformers looks for them

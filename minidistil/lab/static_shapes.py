@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from .. import packed
+from ..backends import onednn as packed
 from ..config import is_int
 from ..errors import InputError
 from ..layout import Batch, enter

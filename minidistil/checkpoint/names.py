@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from .errors import CheckpointError
+from ..errors import CheckpointError
 
 
 class Rule(NamedTuple):

@@ -13,12 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..errors import InputError
+from ..model import Model
+from ..pipelines.base import check_count
+from ..pipelines.classification import TextClassification, ZeroShotClassification
+from ..tokenizer import Tokenizer
 from .data import Example, Labels
-from .errors import InputError
-from .model import Model
-from .pipelines.base import check_count
-from .pipelines.classification import TextClassification, ZeroShotClassification
-from .tokenizer import Tokenizer
 
 CLASSES = ("accuracy", "f1_micro", "f1_macro", "f1_weighted", "loss")
 METRICS = {  # by which one checkpoint may be better than another; the first is the usual one

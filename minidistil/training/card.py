@@ -17,8 +17,8 @@ from typing import Any
 
 import torch
 
-from .errors import InputError, require
-from .files import write_files
+from ..checkpoint.files import write_files
+from ..errors import InputError, require
 
 UNMEASURED = "not measured"
 UNSTATED = "not stated"

@@ -23,15 +23,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from . import int8, packed
-from .bench import copy_rate, least_seconds, machine_name, product_operations, read_pairs, turns, write_base
-from .checkpoint import from_pretrained
-from .config import DistilBertConfig
-from .errors import Error, InputError, MissingDependency, require
-from .files import write_files
-from .layout import Batch
-from .peers import CONTENDERS, Contender, by_count, by_tokens
-from .tokenizer import Tokenizer
+from ..backends import int8
+from ..backends import onednn as packed
+from ..checkpoint.files import write_files
+from ..checkpoint.load import from_pretrained
+from ..config import DistilBertConfig
+from ..errors import Error, InputError, MissingDependency, require
+from ..layout import Batch
+from ..tokenizer import Tokenizer
+from .runtimes import CONTENDERS, Contender, by_count, by_tokens
+from .startup import copy_rate, least_seconds, machine_name, product_operations, read_pairs, turns, write_base
 
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
 ROWS = 2048  # of the products that the ceiling is measured with
@@ -94,7 +95,14 @@ class Worker:
 
     def __init__(self, contender: Contender, folder: Path):
         self.contender = contender
-        command = [sys.executable, "-m", "minidistil.peers", contender.name, contender.precision, str(folder)]
+        command = [
+            sys.executable,
+            "-m",
+            "minidistil.benchmarks.runtimes",
+            contender.name,
+            contender.precision,
+            str(folder),
+        ]
         environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(

@@ -1,0 +1,1 @@
+"""Benchmarks against transformers and the inference runtimes."""

@@ -1,0 +1,1 @@
+"""Fine-tuning: labeled data, the recipe, the loop, metrics and the model card."""
