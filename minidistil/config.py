@@ -6,8 +6,9 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 
+from .checks import is_int
 from .errors import CheckpointError
 
 LIMIT = 2**28  # of every size: more could not be counted in bytes
@@ -82,9 +83,7 @@ class DistilBertConfig:
         for key in ("vocab_size", "max_position_embeddings", "n_layers", "n_heads", "dim", "hidden_dim"):
             value = getattr(self, key)
             if not is_int(value) or not 1 <= value < LIMIT:
-                raise CheckpointError(
-                    f"{key} is {value!r}: expected a whole number of at least 1 and below {LIMIT}"
-                )
+                raise CheckpointError(f"{key} is {value!r}: expected an integer of at least 1 and below {LIMIT}")
         if self.dim % self.n_heads:
             raise CheckpointError(f"n_heads is {self.n_heads}: it must divide dim, which is {self.dim}")
         pad = self.pad_token_id
@@ -204,11 +203,6 @@ def read_json(path: str | Path) -> dict[str, Any]:
     return values
 
 
-def is_int(value: object) -> TypeGuard[int]:
-    """Whether a value is a whole number; True and False are none."""
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
 def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
@@ -257,7 +251,7 @@ def _label_id(index: Any, labels: object) -> int:
     """Ids are stored as numbers or as strings of digits."""
     if is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
         return int(index)
-    raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected a whole number")
+    raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected an integer")
 
 
 def _says_nothing(labels: dict[int, str]) -> bool:

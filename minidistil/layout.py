@@ -128,7 +128,7 @@ class Batch:
         except (TypeError, ValueError, RuntimeError) as error:
             raise InputError(f"expected a list of token ids for each sequence: {error}") from error
         if tensor.dtype != torch.int64:
-            raise InputError(f"token ids are {tensor.dtype}: expected whole numbers")
+            raise InputError(f"token ids are {tensor.dtype}: expected integers")
         layout = Layout.from_lengths([len(sequence) for sequence in ids], width)
         return cls._checked(tensor, layout, truncated, pad_id)
 
@@ -141,7 +141,7 @@ class Batch:
         """
         if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
             raise InputError(
-                f"input_ids is {_describe(input_ids)}: expected whole numbers of shape (sequences, length)"
+                f"input_ids is {_describe(input_ids)}: expected integers of shape (sequences, length)"
             )
         mask = torch.ones_like(input_ids) if attention_mask is None else attention_mask
         if not isinstance(mask, Tensor):

@@ -11,7 +11,8 @@ import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
 from .checkpoint.files import Files, find_files, write_files, write_json, write_text
-from .config import DistilBertConfig, is_int, read_json
+from .checks import check_text, is_int
+from .config import DistilBertConfig, read_json
 from .errors import CheckpointError, InputError
 from .layout import Batch
 
@@ -167,7 +168,7 @@ class Tokenizer:
         """Give how many tokens a sequence may have; there must be room for some text, and for a stride."""
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value is not None and (not is_int(value) or value < 0):
-                raise InputError(f"{name} is {value!r}: expected a whole number")
+                raise InputError(f"{name} is {value!r}: expected an integer")
         limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(paired)
         if limit <= special:
@@ -210,16 +211,6 @@ def _let_pass(error: BaseException) -> None:
 def _is_text(token: str) -> bool:
     """Whether a string holds no lone surrogate."""
     return token.encode(errors="ignore").decode() == token
-
-
-def check_text(text: object, what: str, expected: str = "a string") -> None:
-    """Refuse what is not text, by its name `what`."""
-    if not isinstance(text, str):
-        raise InputError(f"{what} is {type(text).__name__}: expected {expected}")
-    try:
-        text.encode()
-    except UnicodeEncodeError as error:
-        raise InputError(f"{what}: character {error.start} is a lone surrogate, which is not text") from error
 
 
 def _listed(texts: object, what: str) -> list[Any]:

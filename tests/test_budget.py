@@ -47,9 +47,9 @@ def test_what_does_not_fit_is_refused(lengths):
 @pytest.mark.parametrize(
     ("size", "message"),
     [
-        ({"tokens": 0, "sequences": 8}, "tokens is 0: expected a whole number of at least 1"),
-        ({"tokens": 9, "sequences": 0}, "sequences is 0: expected a whole number of at least 1"),
-        ({"tokens": 9, "sequences": 2, "longest": 1}, "longest is 1: expected a whole number of at least 2"),
+        ({"tokens": 0, "sequences": 8}, "tokens is 0: expected an integer of at least 1"),
+        ({"tokens": 9, "sequences": 0}, "sequences is 0: expected an integer of at least 1"),
+        ({"tokens": 9, "sequences": 2, "longest": 1}, "longest is 1: expected an integer of at least 2"),
     ],
 )
 def test_a_size_that_no_batch_has_is_refused(size, message):

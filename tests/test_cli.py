@@ -443,7 +443,7 @@ BROKEN = {
         change_weights(lambda t: t.update({"classifier.bias": torch.ones(5)})),
         "of another shape: classifier.bias [5] (expected [3])",
     ),
-    "whole numbers": (
+    "integers": (
         change_weights(lambda t: t.update({"classifier.bias": torch.ones(3, dtype=torch.int64)})),
         "classifier.bias (I64)",
     ),

@@ -343,7 +343,7 @@ def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path):
 
 
 def test_an_id_of_thousands_of_digits_is_refused():
-    with pytest.raises(CheckpointError, match="expected a whole number"):
+    with pytest.raises(CheckpointError, match="expected an integer"):
         read(label2id={"a": "9" * 5000})
 
 

@@ -721,7 +721,7 @@ REFUSED = [
             (
                 "an id that is a word",
                 {"label2id": {"a": "first"}},
-                "the label map .*'first': expected a whole number",
+                "the label map .*'first': expected an integer",
             ),
             (
                 "two labels with one id",
@@ -738,7 +738,7 @@ REFUSED = [
             ("gelu_new", {"activation": "gelu_new"}, "activation is 'gelu_new': minidistil has gelu, relu"),
             ("int8", {"dtype": "int8"}, "dtype is 'int8': minidistil has float32"),
             ("5 heads", {"n_heads": 5}, "n_heads is 5: it must divide dim, which is 32"),
-            ("a word for a size", {"dim": "32"}, "dim is '32': expected a whole number"),
+            ("a word for a size", {"dim": "32"}, "dim is '32': expected an integer"),
         )
     ),
     case("an old BERT without model_type", BERT, config(model_type=...), error="model_type"),

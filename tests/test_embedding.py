@@ -612,7 +612,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
         ),
         (NORMALIZE, lambda n: {**n, "module_output_name": "else"}, "module_output_name is 'else'"),
         (NORMALIZE, lambda n: 3, "expected a JSON object"),
-        (READING, lambda r: {"max_seq_length": 0}, "max_seq_length is 0: expected a whole number"),
+        (READING, lambda r: {"max_seq_length": 0}, "max_seq_length is 0: expected an integer"),
         (READING, lambda r: {"max_seq_length": "9"}, "max_seq_length is '9'"),
         (READING, lambda r: {"do_lower_case": "true"}, "do_lower_case is 'true': expected true or false"),
         (READING, lambda r: {**r, "transformer_task": "fill-mask"}, "transformer_task is 'fill-mask'"),

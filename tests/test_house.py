@@ -15,7 +15,7 @@ import minidistil
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [
-    *("errors", "config", "layout", "ops", "backends", "backends.onednn", "backends.int8", "model"),
+    *("errors", "checks", "config", "layout", "ops", "backends", "backends.onednn", "backends.int8", "model"),
     *("reference", "tracing", "checkpoint", "checkpoint.files", "checkpoint.names", "checkpoint.tensors"),
     *("checkpoint.load", "tokenizer", "pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding", "pipelines"),

@@ -49,7 +49,7 @@ def test_all_answer_alike_and_are_timed(capsys, dtype, near):
     ("options", "message"),
     [
         ({"dtype": "int4"}, "dtype is 'int4': expected one of float32"),
-        ({"texts": 0}, "texts is 0: expected a whole number"),
+        ({"texts": 0}, "texts is 0: expected an integer"),
         ({"pairs": "nowhere.jsonl"}, r"nowhere\.jsonl: expected lines of JSON with premise and hypothesis"),
     ],
 )

@@ -358,7 +358,7 @@ def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
         bench_model(name="wrong")
     with pytest.raises(InputError, match="add_norm narrow is not timed: it does not claim float32"):
         bench_model(name="narrow")
-    with pytest.raises(InputError, match="examples is 0: expected a whole number of at least 1"):
+    with pytest.raises(InputError, match="examples is 0: expected an integer of at least 1"):
         bench_model(examples=0)
 
 

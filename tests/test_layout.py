@@ -90,9 +90,9 @@ IDS = torch.ones(2, 3, dtype=torch.int64)
 @pytest.mark.parametrize(
     ("ids", "mask", "message"),
     [
-        (IDS.float(), None, r"torch.float32 of shape \(2, 3\): expected whole numbers"),
-        (IDS.bool(), None, "expected whole numbers"),
-        (IDS[0], None, r"expected whole numbers of shape \(sequences, length\)"),
+        (IDS.float(), None, r"torch.float32 of shape \(2, 3\): expected integers"),
+        (IDS.bool(), None, "expected integers"),
+        (IDS[0], None, r"expected integers of shape \(sequences, length\)"),
         (IDS, IDS[:, :2], r"attention_mask is torch.int64 of shape \(2, 2\): expected the shape of input_ids"),
         (IDS, IDS * 2, r"attention_mask\[0, 0\] is 2: expected 1 for a token, 0 for padding"),
         (IDS, IDS * -10000.0, r"is -10000.0: expected 1"),

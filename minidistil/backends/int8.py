@@ -1,12 +1,12 @@
-"""The products again, in whole numbers of 8 bits: a quarter of the memory, and products several times as fast.
+"""The products again, in integers of 8 bits: a quarter of the memory, and products several times as fast.
 
-A number x becomes the whole number q = round(x / scale), from -127 to 127, so that x is about q · scale. Which
+A number x becomes the integer q = round(x / scale), from -127 to 127, so that x is about q · scale. Which
 numbers share a scale decides everything: a scale must reach the largest of them, and the others get what steps
 are left. Here each output of a layer has its own scale for its weights, and each token its own scale for what it
 brings, measured as it comes:
 
     x ≈ q_x · s_x  (a scale for each row)         W ≈ q_W · s_W  (a scale for each row)
-    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         the product in brackets is of whole numbers, and exact
+    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         the product in brackets is of integers, and exact
 
 No token's answer hangs on its neighbours, since no scale is shared between tokens. Attention, GELU, LayerNorm and
 the head's two small layers stay as they are: they are a small part of the work. The table of words, a third of a
@@ -34,7 +34,7 @@ EXACT = 2.0**16  # a scale keeps 16 binary digits, so that q · scale is exact i
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give whole numbers and a scale a row, x ≈ whole · scale: (R, K) -> int8 (R, K), float32 (R, 1)."""
+    """Give integers and a scale a row, x ≈ whole · scale: (R, K) -> int8 (R, K), float32 (R, 1)."""
     scale = x.abs().amax(1, keepdim=True).float().div_(LEVELS).clamp_(min=SMALLEST)
     return torch.div(x, scale).round_().to(torch.int8), scale
 

@@ -104,7 +104,7 @@ def filler(lengths: Sequence[int]) -> list[int]:
 
 
 def evenly(total: int, count: int) -> list[int]:
-    """Share a total among so many, whole numbers that differ by 1 at most."""
+    """Share a total among so many, integers that differ by 1 at most."""
     each, left = divmod(total, count)
     return [each + (i < left) for i in range(count)]
 

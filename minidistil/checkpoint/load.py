@@ -12,7 +12,8 @@ from torch import Tensor
 
 from .. import model as models
 from ..backends import int8
-from ..config import CHOICES, DistilBertConfig, is_int, read_json
+from ..checks import is_int
+from ..config import CHOICES, DistilBertConfig, read_json
 from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
@@ -195,7 +196,7 @@ def _with_new_labels(
             )
         return config
     if not is_int(num_labels) or num_labels < 1:
-        raise InputError(f"num_labels is {num_labels!r}: expected a whole number of at least 1")
+        raise InputError(f"num_labels is {num_labels!r}: expected an integer of at least 1")
     if asks and num_labels != 2:
         raise InputError(f"num_labels is {num_labels}: question answering has 2, start and end")
     if cls in UNLABELLED:

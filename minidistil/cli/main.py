@@ -477,7 +477,7 @@ def _width(text: str) -> int:
 
 
 def _text(record: dict[str, Any], key: str, where: str) -> str:
-    from ..tokenizer import check_text
+    from ..checks import check_text
 
     text = record.get(key)
     if text is None:

@@ -20,9 +20,9 @@ from ..benchmarks.race import spread_of
 from ..benchmarks.runtimes import Sequences, by_count, by_tokens, load_transformers, padded
 from ..benchmarks.startup import least_seconds, product_operations, read_pairs, write_base
 from ..checkpoint.load import from_pretrained
+from ..checks import check_count
 from ..errors import InputError
 from ..layout import Batch
-from ..pipelines.base import check_count
 from ..tokenizer import Tokenizer
 from .registry import DTYPES, fast
 from .timing import device_here, machine_here, seconds_of, take_turns

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..backends import onednn as packed
-from ..config import is_int
+from ..checks import is_int
 from ..errors import InputError
 from ..layout import Batch, enter
 from ..model import DistilBertForSequenceClassification
@@ -47,7 +47,7 @@ class Budget:
             raise InputError(f"model is {type(model).__name__}: expected a DistilBertForSequenceClassification")
         for name, count, least in (("tokens", tokens, 1), ("sequences", sequences, 1), ("longest", longest, 2)):
             if not is_int(count) or count < least:
-                raise InputError(f"{name} is {count!r}: expected a whole number of at least {least}")
+                raise InputError(f"{name} is {count!r}: expected an integer of at least {least}")
         self.model, self.most, self.longest = model, (sequences, tokens), longest
         # so many sequences more hold whatever a batch lacks, and each of all has a token of its own
         self.sequences = sequences + math.ceil(tokens / (longest - 1))

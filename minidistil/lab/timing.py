@@ -29,10 +29,10 @@ from ..benchmarks.runtimes import by_tokens
 from ..benchmarks.startup import machine_name, turns
 from ..checkpoint.files import write_files
 from ..checkpoint.load import from_pretrained
+from ..checks import check_count
 from ..errors import InputError, require
 from ..layout import Batch, Layout
 from ..ops import Ops, Product
-from ..pipelines.base import check_count
 from ..tokenizer import Tokenizer
 from ..training.data import Labels, read_rows
 from ..training.evaluate import METRICS, measure

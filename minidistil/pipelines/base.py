@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..backends import onednn as packed
 from ..checkpoint.files import Files
-from ..config import is_int
+from ..checks import check_count
 from ..errors import CheckpointError, InputError
 from ..layout import Batch
 from ..model import Model
@@ -165,12 +165,6 @@ def check_inputs(name: str, value: object) -> None:
     """Refuse what is neither a text nor many of them."""
     if not isinstance(value, Iterable) or isinstance(value, bytes | dict):
         raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
-
-
-def check_count(name: str, value: object) -> None:
-    """Refuse what is neither None nor a number to count up to."""
-    if value is not None and (not is_int(value) or value < 1):
-        raise InputError(f"{name} is {value!r}: expected a whole number of at least 1, or None")
 
 
 def cut_by(name: str, options: Any, truncation: bool | str | None = None) -> tuple[str, int | None]:

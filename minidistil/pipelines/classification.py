@@ -11,10 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError
 from ..model import DistilBertForSequenceClassification, Model
-from ..tokenizer import Tokenizer, check_text
-from .base import Answer, Ids, Pipeline, check_count, check_inputs, deliver, named_windows, ranked, strategy_of
+from ..tokenizer import Tokenizer
+from .base import Answer, Ids, Pipeline, check_inputs, deliver, named_windows, ranked, strategy_of
 
 CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
 

@@ -16,12 +16,13 @@ from tokenizers import normalizers
 from torch import Tensor
 
 from ..checkpoint.files import Files
+from ..checks import check_count, check_text
 from ..config import read_json
 from ..errors import CheckpointError, InputError
 from ..layout import Batch, enter, first_tokens
 from ..model import DistilBertModel, Model
-from ..tokenizer import NO_LIMIT, Encoded, Tokenizer, check_text
-from .base import Pipeline, check_count, check_inputs, cut_by, deliver, named_windows
+from ..tokenizer import NO_LIMIT, Encoded, Tokenizer
+from .base import Pipeline, check_inputs, cut_by, deliver, named_windows
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ..checks import check_count, check_text
 from ..errors import InputError
 from ..layout import Batch
 from ..model import DistilBertForMaskedLM, Model
-from ..tokenizer import NO_LIMIT, Tokenizer, check_text
-from .base import Answer, Ids, Pipeline, check_count, check_inputs, cut_by, deliver, ranked, windows
+from ..tokenizer import NO_LIMIT, Tokenizer
+from .base import Answer, Ids, Pipeline, check_inputs, cut_by, deliver, ranked, windows
 
 TOP_K = 5
 CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")  # without their spaces, in turn

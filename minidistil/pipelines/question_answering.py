@@ -9,11 +9,12 @@ import tokenizers
 import torch
 from torch import Tensor
 
+from ..checks import check_count, check_text
 from ..errors import InputError
 from ..layout import Batch
 from ..model import DistilBertForQuestionAnswering
-from ..tokenizer import NO_LIMIT, check_text
-from .base import Answer, Pipeline, check_count, deliver, named_windows
+from ..tokenizer import NO_LIMIT
+from .base import Answer, Pipeline, deliver, named_windows
 
 MAX_SEQ_LEN = 384  # tokens of question and context that are read together
 MAX_ANSWER_LEN = 15  # tokens

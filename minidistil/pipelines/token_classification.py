@@ -10,11 +10,12 @@ from typing import Any, NamedTuple, TypeVar
 import tokenizers
 from torch import Tensor
 
+from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError
 from ..layout import Batch
 from ..model import DistilBertForTokenClassification, Model
-from ..tokenizer import Tokenizer, check_text
-from .base import Answer, Pipeline, check_count, check_inputs, deliver, named_windows
+from ..tokenizer import Tokenizer
+from .base import Answer, Pipeline, check_inputs, deliver, named_windows
 
 WORD_SCORES: dict[str, Callable[[list[list[float]]], list[float]]] = {  # those of a word, from its tokens'
     "first": lambda rows: rows[0],

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from ..config import DistilBertConfig, is_int
+from ..checks import check_text, is_int
+from ..config import DistilBertConfig
 from ..errors import InputError, require
-from ..tokenizer import check_text
 
 TEXTS = (  # the columns of texts and their pairs that data sets have; the first that a file has are taken
     ("premise", "hypothesis"),

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
+from ..checks import check_count
 from ..errors import InputError
 from ..model import Model
-from ..pipelines.base import check_count
 from ..pipelines.classification import TextClassification, ZeroShotClassification
 from ..tokenizer import Tokenizer
 from .data import Example, Labels

@@ -37,12 +37,12 @@ from .. import __version__
 from ..backends import onednn as packed
 from ..checkpoint.files import find_files, write_files, write_json, write_text
 from ..checkpoint.load import load, parse_device, parse_dtype
-from ..config import DistilBertConfig, is_int, read_json
+from ..checks import check_count, is_int
+from ..config import DistilBertConfig, read_json
 from ..errors import InputError
 from ..layout import Batch, Layout
 from ..model import DistilBertForSequenceClassification
 from ..ops import attention
-from ..pipelines.base import check_count
 from ..tokenizer import Tokenizer
 from .card import Meter, machine, write_card
 from .data import Columns, Example, Labels, Row, plan_batches, read_rows
@@ -94,7 +94,7 @@ class Recipe:
         for name in ("batch_size", "batch_tokens", "gradient_accumulation_steps", "max_length"):
             value = getattr(self, name)
             if not (is_int(value) and value >= 1) and not (name == "batch_tokens" and value is None):
-                raise InputError(f"{name} is {value!r}: expected a whole number of at least 1")
+                raise InputError(f"{name} is {value!r}: expected an integer of at least 1")
         for name in ("epochs", "learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
@@ -104,7 +104,7 @@ class Recipe:
             if not (name == "dropout" and value is None) and not 0 <= value < end:
                 raise InputError(f"{name} is {value!r}: expected a number of at least 0 and below {end}")
         if not is_int(self.seed) or not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed!r}: expected a whole number of at least 0 and below {2**32}")
+            raise InputError(f"seed is {self.seed!r}: expected an integer of at least 0 and below {2**32}")
         if self.schedule not in SCHEDULES:
             raise InputError(f"schedule is {self.schedule!r}: expected one of {', '.join(SCHEDULES)}")
         if self.dtype not in ("float32", "bfloat16", "float16"):

@@ -1,0 +1,28 @@
+"""Checks of arguments that several modules share."""
+
+from __future__ import annotations
+
+from typing import TypeGuard
+
+from .errors import InputError
+
+
+def is_int(value: object) -> TypeGuard[int]:
+    """Return whether a value is an integer. True and False are not."""
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def check_count(name: str, value: object) -> None:
+    """Raise InputError unless the argument `name` is None or an integer of at least 1."""
+    if value is not None and (not is_int(value) or value < 1):
+        raise InputError(f"{name} is {value!r}: expected an integer of at least 1, or None")
+
+
+def check_text(text: object, name: str, expected: str = "a string") -> None:
+    """Raise InputError unless the argument `name` is a string that can be encoded in UTF-8."""
+    if not isinstance(text, str):
+        raise InputError(f"{name} is {type(text).__name__}: expected {expected}")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise InputError(f"{name}: character {error.start} is a lone surrogate, which is not text") from error
