@@ -10,9 +10,9 @@ from typing import Any
 import hypothesis
 import pytest
 import torch
-from errors import RAISED, Message, unraised
 
 import minidistil
+from support.errors import RAISED, Message, unraised
 
 WHOLE = pytest.StashKey[bool]()  # whether the whole suite runs
 NEVER = pytest.StashKey[list[Message]]()  # errors of the package that it never raised
@@ -41,7 +41,7 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
     files = {item.path for item in items}
     option = session.config.option
     every_test = not option.keyword and option.markexpr == "not slow" and not option.collectonly
-    session.config.stash[WHOLE] = every_test and files >= set(Path(__file__).parent.glob("test_*.py"))
+    session.config.stash[WHOLE] = every_test and files >= set(Path(__file__).parent.rglob("test_*.py"))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

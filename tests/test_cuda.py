@@ -8,12 +8,12 @@ import warnings
 
 import pytest
 import torch
-from twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
 
 import minidistil
 from minidistil import Batch
 from minidistil.lab import fast
 from minidistil.lab.static_shapes import Budget
+from support.twins import CONFIGS, FORMS, LENGTHS, inputs, ours, theirs, twins
 
 pytestmark = pytest.mark.cuda
 

@@ -6,16 +6,18 @@ import pickle
 
 import pytest
 import torch
-from errors import messages, page, unraised
-from places import ROOT
 
 import minidistil
 from minidistil.checkpoint.files import Folder
 from minidistil.errors import require
+from support.errors import messages, page, unraised
+from support.places import ROOT
 
 
 def test_the_page_of_errors_lists_what_the_package_raises():
-    assert (ROOT / "ERRORS.md").read_text(encoding="utf-8") == page(), "python tests/errors.py > ERRORS.md"
+    assert (ROOT / "ERRORS.md").read_text(encoding="utf-8") == page(), (
+        "PYTHONPATH=tests python -m support.errors > ERRORS.md"
+    )
 
 
 def test_every_kind_is_an_error_of_ours_and_a_value_error():

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from twins import CONFIGS, FORMS, LENGTHS, TOKEN_FORMS, inputs, ours, theirs
 
 import minidistil
 from minidistil import Batch, CheckpointError, DistilBertConfig, DistilBertForMaskedLM, InputError, SpanLogits
+from support.twins import CONFIGS, FORMS, LENGTHS, TOKEN_FORMS, inputs, ours, theirs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TOKEN_HEADS = {

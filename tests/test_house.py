@@ -9,9 +9,9 @@ import subprocess
 import sys
 
 import pytest
-from places import ROOT
 
 import minidistil
+from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [

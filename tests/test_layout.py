@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from twins import twins
 
 from minidistil import Batch, InputError, Layout
 from minidistil.layout import enter
+from support.twins import twins
 
 
 def test_the_numbers_of_a_ragged_batch_computed_by_hand():

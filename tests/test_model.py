@@ -8,7 +8,6 @@ import pickle
 import pytest
 import torch
 import transformers
-from twins import CONFIGS, FORMS, LENGTHS, first_difference, inputs, ours, theirs, twins
 
 import minidistil
 from minidistil import (
@@ -20,6 +19,7 @@ from minidistil import (
     Product,
 )
 from minidistil.ops import attention, linear
+from support.twins import CONFIGS, FORMS, LENGTHS, first_difference, inputs, ours, theirs, twins
 
 CASES = [(form, length) for form in FORMS for length in LENGTHS]
 

@@ -7,7 +7,8 @@ import io
 import json
 
 import pytest
-from places import ROOT
+
+from support.places import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 

@@ -7,9 +7,9 @@ import re
 import shlex
 
 import pytest
-from places import ROOT
 
 from minidistil.cli.main import main
+from support.places import ROOT
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

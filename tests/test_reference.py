@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from twins import CONFIGS, FORMS, inputs, twins
 
 from minidistil import reference
+from support.twins import CONFIGS, FORMS, inputs, twins
 
 
 def weights_of(model):

@@ -9,9 +9,9 @@ import tokenizers
 import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from places import OURS
 
 from minidistil import CheckpointError, InputError, Tokenizer
+from support.places import OURS
 
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]

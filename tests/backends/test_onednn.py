@@ -9,13 +9,13 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from places import OURS
-from twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
 import minidistil
 from minidistil import Batch, InputError, Ops, Tokenizer, pipeline
 from minidistil.backends import onednn as packed
 from minidistil.pipelines.base import _groups
+from support.places import OURS
+from support.twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
 pytestmark = pytest.mark.skipif(
     not packed.works(torch.device("cpu"), torch.float32), reason="this torch has no oneDNN, which packs"

@@ -1,6 +1,6 @@
 """The messages that the package can raise, read from its source; and the page that lists them.
 
-After a change of messages: `python tests/errors.py > ERRORS.md`.
+After a change of messages: `PYTHONPATH=tests python -m support.errors > ERRORS.md`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from places import ROOT
+from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 KINDS = ("CheckpointError", "InputError", "MissingDependency")

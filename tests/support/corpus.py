@@ -18,10 +18,10 @@ import torch
 import transformers
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from twins import draw
 
 import minidistil
 from minidistil import CheckpointError
+from support.twins import draw
 
 SIZES = {"vocab_size": 60, "max_position_embeddings": 16, "id2label": {0: "contra", 1: "entail", 2: "neutral"}}
 DISTIL = {"dim": 32, "n_heads": 4, "n_layers": 2, "hidden_dim": 48}

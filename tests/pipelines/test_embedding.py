@@ -14,12 +14,12 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import ROOT
 from tokenizers import processors
 
 import minidistil
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base
+from support.places import ROOT
 
 FEATURES, EMBED = "feature-extraction", "sentence-embedding"
 TOLERANCE = 1e-5

@@ -6,14 +6,14 @@ import json
 
 import pytest
 import torch
-from places import OURS, ROOT
-from twins import twins
 
 import minidistil
 from minidistil import Batch, DistilBertConfig, InputError, MissingDependency
 from minidistil.benchmarks import startup as bench
 from minidistil.cli.main import main
 from minidistil.errors import require
+from support.places import OURS, ROOT
+from support.twins import twins
 
 PAIRS = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 

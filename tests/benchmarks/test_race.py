@@ -7,8 +7,6 @@ import json
 import numpy as np
 import pytest
 import torch
-from places import OURS, ROOT
-from twins import twins
 
 import minidistil
 from minidistil import Batch, DistilBertConfig, InputError, MissingDependency
@@ -16,6 +14,8 @@ from minidistil.benchmarks import race
 from minidistil.benchmarks import runtimes as peers
 from minidistil.benchmarks.startup import product_operations
 from minidistil.cli.main import main
+from support.places import OURS, ROOT
+from support.twins import twins
 
 PAIRS = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 SEQUENCES = [[1, 2, 3], [4], [5, 6, 7, 8], [9] * 20]

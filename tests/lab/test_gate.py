@@ -17,7 +17,6 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import OURS, ROOT
 
 from minidistil import Batch, InputError, Layout, Product, from_pretrained, ops
 from minidistil.backends import int8
@@ -37,6 +36,7 @@ from minidistil.lab import (
     timing,
 )
 from minidistil.model import DistilBertForSequenceClassification
+from support.places import OURS, ROOT
 
 EPS = 1e-12
 pytestmark = pytest.mark.usefixtures("one_thread")  # torch's threads and NumPy's would wait for each other
@@ -547,7 +547,7 @@ def test_a_name_that_is_taken_is_not_overwritten(tmp_path):
 
 
 def test_an_implementation_is_handed_to_a_model():
-    from twins import twins
+    from support.twins import twins
 
     model = twins()[0]
     assert model.with_ops(add_norm=find("add_norm", "steps").value).ops.add_norm is not ops.add_norm
@@ -555,7 +555,7 @@ def test_an_implementation_is_handed_to_a_model():
 
 @pytest.mark.parametrize("dtype", registry.DTYPES)
 def test_the_fastest_operations_give_the_models_answers(dtype):
-    from twins import FORMS, inputs, twins
+    from support.twins import FORMS, inputs, twins
 
     model = twins("plain", getattr(torch, dtype))[0]
     quick = model.with_ops(**vars(fast("cpu", model.dtype)))

@@ -10,12 +10,12 @@ import sys
 import pytest
 import torch
 import transformers
-from places import OURS, ROOT, SHARED
 from safetensors.torch import load_file
 
 import minidistil
 from minidistil.training.data import Labels, read_rows
 from minidistil.training.evaluate import evaluate, predict
+from support.places import OURS, ROOT, SHARED
 
 SAMPLE = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 DEV = {

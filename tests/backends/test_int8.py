@@ -12,13 +12,13 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from places import OURS
 from safetensors.torch import load_file, save_file
-from twins import FORMS, LENGTHS, inputs, theirs, twins
 
 import minidistil
 from minidistil import Batch, CheckpointError, InputError, Ops, ops
 from minidistil.backends import int8
+from support.places import OURS
+from support.twins import FORMS, LENGTHS, inputs, theirs, twins
 
 BATCH = Batch.from_lists([[1, 2, 3], [4], [5, 6]])
 ONEDNN = pytest.mark.skipif(

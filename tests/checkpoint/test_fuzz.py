@@ -7,8 +7,9 @@ import zlib
 from collections import Counter
 from collections.abc import Iterable
 
-import fuzz
 import pytest
+
+from support import fuzz
 
 linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux to measure memory")
 LOADED = {  # how large a share is loaded at least, where it is not a tenth
@@ -29,7 +30,8 @@ def check(cases: Iterable[int]) -> Counter[tuple[str, str]]:
         counts[outcome.target, outcome.kind] += 1
         if outcome.kind not in ("logits", "refused"):
             broken.append(f"{outcome}\n{outcome.details}")
-    assert not broken, f"{len(broken)} cases; python tests/fuzz.py repeats one by its number\n" + "\n".join(broken)
+    repeat = "`python tests/support/fuzz.py NUMBER` repeats one"
+    assert not broken, f"{len(broken)} cases; {repeat}\n" + "\n".join(broken)
     return counts
 
 

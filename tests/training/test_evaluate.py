@@ -14,13 +14,13 @@ import sklearn.metrics
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import twins
 
 from minidistil import Tokenizer, pipeline
 from minidistil.errors import InputError
 from minidistil.pipelines import ZeroShotClassification
 from minidistil.training import evaluate
 from minidistil.training.data import Example
+from support.twins import twins
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

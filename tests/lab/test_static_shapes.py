@@ -6,10 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from twins import ours, theirs, twins
 
 from minidistil import Batch, InputError
 from minidistil.lab.static_shapes import Budget, _tensors
+from support.twins import ours, theirs, twins
 
 
 def plain(ids):

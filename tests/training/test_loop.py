@@ -19,7 +19,6 @@ import transformers
 from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
-from twins import ours, theirs
 
 import minidistil
 from minidistil import InputError, Tokenizer
@@ -27,6 +26,7 @@ from minidistil.cli import main as cli
 from minidistil.training import loop as module
 from minidistil.training.data import Example, Labels
 from minidistil.training.loop import Processes, Recipe, Trainer, fine_tune, losses, optimizer_for
+from support.twins import ours, theirs
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

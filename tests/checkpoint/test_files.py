@@ -6,11 +6,14 @@ import struct
 import subprocess
 import sys
 
-import hub_server
 import pytest
 import safetensors.torch
 import torch
-from hub_server import (
+
+from minidistil import CheckpointError, DistilBertConfig, DistilBertForSequenceClassification
+from minidistil.checkpoint.load import TASKS
+from support import hub_server
+from support.hub_server import (
     Client,
     Repository,
     ask,
@@ -23,9 +26,6 @@ from hub_server import (
     tokenize,
     zero_shot,
 )
-
-from minidistil import CheckpointError, DistilBertConfig, DistilBertForSequenceClassification
-from minidistil.checkpoint.load import TASKS
 
 NAME = "typeform/distilbert-base-uncased-mnli"
 VOCABULARY = [

@@ -11,12 +11,12 @@ import torch
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from places import OURS
-from twins import assert_same
 
 import minidistil
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base, fill_mask
+from support.places import OURS
+from support.twins import assert_same
 
 TASK = "fill-mask"
 POSITIONS = 64

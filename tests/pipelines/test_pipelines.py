@@ -12,12 +12,12 @@ import torch
 import transformers
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from places import OURS, SHARED
-from twins import assert_same
 
 import minidistil
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base
+from support.places import OURS, SHARED
+from support.twins import assert_same
 
 ZERO_SHOT, CLASSIFY = "zero-shot-classification", "text-classification"
 NLI = ("ENTAILMENT", "NEUTRAL", "CONTRADICTION")

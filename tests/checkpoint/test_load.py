@@ -11,13 +11,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from places import OURS, ROOT
 from safetensors.torch import load_file, save_file
 
 import minidistil
 from minidistil import CheckpointError, DistilBertForSequenceClassification, DistilBertModel, InputError
 from minidistil.checkpoint import files
 from minidistil.checkpoint import load as checkpoint
+from support.places import OURS, ROOT
 
 TINY = {
     "vocab_size": 60,

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from places import ROOT
 
 import minidistil
 from minidistil import Batch, InputError
 from minidistil.pipelines import base
+from support.places import ROOT
 
 DATA = ROOT / "tests" / "data"
 spec = importlib.util.spec_from_file_location("make_question_answers", DATA / "make_question_answers.py")

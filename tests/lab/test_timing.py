@@ -10,13 +10,13 @@ import re
 import pytest
 import torch
 import torch.nn.functional as F
-from places import OURS, ROOT
-from twins import twins
 
 from minidistil import Batch, InputError, Product, ops
 from minidistil.benchmarks import runtimes as peers
 from minidistil.lab import cases, implementation, implementations, registry, timing
 from minidistil.layout import Layout
+from support.places import OURS, ROOT
+from support.twins import twins
 
 DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
 SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "PLACES": 16, "ROWS": 8}

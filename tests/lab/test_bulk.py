@@ -7,11 +7,11 @@ import re
 
 import pytest
 import torch
-from places import OURS, ROOT
 
 from minidistil import InputError
 from minidistil.cli.main import main
 from minidistil.lab import bulk
+from support.places import OURS, ROOT
 
 PAIRS = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
 pytestmark = pytest.mark.usefixtures("one_thread")

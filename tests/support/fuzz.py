@@ -1,4 +1,6 @@
-"""Checkpoints that are damaged at random, and a worker that loads them: `python tests/fuzz.py 7` repeats case 7.
+"""Checkpoints that are damaged at random, and a worker that loads them.
+
+`python tests/support/fuzz.py 7` repeats case 7.
 
 Case i is made from the seed i alone. What comes out of it is finite logits, or an error of minidistil's, soon
 and in little memory. Anything else, such as another exception, a crash, or a hang, breaks that.

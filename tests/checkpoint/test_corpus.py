@@ -9,12 +9,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import corpus
 import numpy as np
 import pytest
 import torch
 import transformers
-from corpus import (
+from safetensors.torch import load_file, save_file
+
+import minidistil
+from minidistil import InputError
+from support import corpus
+from support.corpus import (
     Runs,
     add,
     beside,
@@ -48,10 +52,6 @@ from corpus import (
     typeform,
     zipped,
 )
-from safetensors.torch import load_file, save_file
-
-import minidistil
-from minidistil import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")  # these models are too small for two
 ENCODER = "DistilBertModel"

@@ -8,10 +8,10 @@ import sys
 import pytest
 import torch
 import transformers
-from twins import inputs, twins
 
 import minidistil
 from minidistil import Batch, InputError
+from support.twins import inputs, twins
 
 
 @pytest.fixture(scope="module")
