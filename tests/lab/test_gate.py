@@ -24,7 +24,6 @@ from minidistil.cli.main import main
 from minidistil.config import DistilBertConfig
 from minidistil.lab import (
     Implementation,
-    _numpy,
     cases,
     fast,
     find,
@@ -32,6 +31,7 @@ from minidistil.lab import (
     implementation,
     implementations,
     load,
+    numpy_ops,
     registry,
     timing,
 )
@@ -346,7 +346,7 @@ def test_the_truth_and_its_gradients_are_float64s(op, seed):
     operation = cases.ALL[op]
     for case in operation.cases:
         inputs = case.make(torch.Generator().manual_seed(seed))
-        exact = {name: _numpy.as_array(x) for name, x in inputs.items()}
+        exact = {name: numpy_ops.as_array(x) for name, x in inputs.items()}
         truths = operation.forward(exact)
         weights = [gate.weights_like(one, seed) for one in truths]
         names = [n for n, x in inputs.items() if isinstance(x, torch.Tensor) and x.is_floating_point()]
