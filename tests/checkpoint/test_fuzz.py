@@ -9,7 +9,8 @@ from collections.abc import Iterable
 
 import pytest
 
-from support import fuzz
+from support.fuzz.cases import TARGETS, make
+from support.fuzz.worker import GREED, SABOTAGE, Worker, outcomes
 
 linux = pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux to measure memory")
 LOADED = {  # how large a share is loaded at least, where it is not a tenth
@@ -23,14 +24,14 @@ def check(cases: Iterable[int]) -> Counter[tuple[str, str]]:
     """Run cases, none of which may break the promise, and count what came of each target."""
     counts: Counter[tuple[str, str]] = Counter()
     broken = []
-    for outcome in fuzz.outcomes(cases):
-        name, _, content, _ = fuzz.make(outcome.case)
+    for outcome in outcomes(cases):
+        name, _, content, _ = make(outcome.case)
         if outcome.crc:  # made in another process
-            assert outcome.crc == zlib.crc32(content[fuzz.TARGETS[name].file]), outcome
+            assert outcome.crc == zlib.crc32(content[TARGETS[name].file]), outcome
         counts[outcome.target, outcome.kind] += 1
         if outcome.kind not in ("logits", "refused"):
             broken.append(f"{outcome}\n{outcome.details}")
-    repeat = "`python tests/support/fuzz.py NUMBER` repeats one"
+    repeat = "`PYTHONPATH=tests python -m support.fuzz NUMBER` repeats one"
     assert not broken, f"{len(broken)} cases; {repeat}\n" + "\n".join(broken)
     return counts
 
@@ -49,26 +50,26 @@ def test_200_damaged_checkpoints_are_loaded_or_refused() -> None:
 @linux
 def test_2000_damaged_checkpoints_are_loaded_or_refused() -> None:
     counts = check(range(2000))
-    for target in fuzz.TARGETS:
+    for target in TARGETS:
         loaded, refused = counts[target, "logits"], counts[target, "refused"]
-        assert abs(loaded + refused - 2000 / len(fuzz.TARGETS)) < 1, target
+        assert abs(loaded + refused - 2000 / len(TARGETS)) < 1, target
         assert refused >= 0.3 * (loaded + refused), target
         assert loaded >= LOADED.get(target, 0.1) * (loaded + refused), target
 
 
 def test_every_kind_of_damage_has_its_turn_in_200_cases() -> None:
-    seen = {fuzz.make(case)[:2] for case in range(200)}
+    seen = {make(case)[:2] for case in range(200)}
     assert len(seen) > 150
-    everything = {(name, damage) for name, target in fuzz.TARGETS.items() for damage in target.damages}
-    assert everything == seen | {fuzz.make(case)[:2] for case in range(200, 300)}
+    everything = {(name, damage) for name, target in TARGETS.items() for damage in target.damages}
+    assert everything == seen | {make(case)[:2] for case in range(200, 300)}
 
 
 def test_a_case_is_made_from_its_number_alone() -> None:
-    made = [fuzz.make(case) for case in range(60)]
+    made = [make(case) for case in range(60)]
     for case in reversed(range(60)):
-        name, damage, content, before = fuzz.make(case)
+        name, damage, content, before = make(case)
         assert (name, damage, content, before) == made[case]
-        assert content[fuzz.TARGETS[name].file] != before
+        assert content[TARGETS[name].file] != before
     assert len({str(sorted(content.items())) for _, _, content, _ in made}) == 60
 
 
@@ -85,11 +86,11 @@ def test_a_worker_notices_what_breaks_the_promise_and_goes_on() -> None:
         -7: "builtins.BaseException",
         -8: "builtins.ValueError",
     }
-    assert expected.keys() == fuzz.SABOTAGE.keys()
-    with fuzz.Worker() as worker:
+    assert expected.keys() == SABOTAGE.keys()
+    with Worker() as worker:
         assert worker.run(0).kind == "refused"
         for case, kind in expected.items():
             worker.patience = 2.0 if kind == "hang" else 60.0
-            worker.greed = 2**28 if case == -5 else fuzz.GREED
+            worker.greed = 2**28 if case == -5 else GREED
             assert worker.run(case).kind == kind
             assert worker.run(0).kind == "refused"

@@ -1,0 +1,228 @@
+"""A process that loads damaged checkpoints, and its outcomes: logits, an error of minidistil, or a bug."""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import json
+import math
+import mmap
+import os
+import select
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from support.fuzz.cases import TARGETS, make
+from support.fuzz.checkpoints import whole
+from support.fuzz.tables import TEXTS
+from support.places import ROOT
+
+SECONDS = 1.0  # that a case may take
+GROWTH = 2**30  # bytes that its process may grow by
+PATIENCE = 15.0  # seconds after which it is killed
+GREED = 2 * GROWTH  # bytes of growth at which it is killed
+
+
+class Outcome(NamedTuple):
+    """What became of a case."""
+
+    case: int
+    target: str
+    damage: str
+    kind: str  # "logits", "refused", or what breaks the promise
+    message: str = ""
+    seconds: float = 0.0
+    growth: int = 0  # bytes
+    crc: int = 0  # of the damaged file
+    details: str = ""
+
+    def __str__(self) -> str:
+        cost = f"{self.seconds:.2f} s, {self.growth / 2**20:.0f} MiB"
+        return f"case {self.case} ({self.damage} in {self.target}): {self.kind} after {cost}: {self.message}"
+
+
+def answer(folder: Path) -> str:
+    """Use a folder: "logits", "not finite", or "refused: ..." with an error of minidistil's."""
+    import minidistil
+
+    with contextlib.suppress(minidistil.Error):  # where config.json names no class, the pipeline's is enough
+        minidistil.from_pretrained(folder)
+    try:
+        pipe = minidistil.pipeline("text-classification", folder, device="cpu")
+        found = [pipe(TEXTS, top_k=None, function_to_apply=function) for function in (None, "none")]
+    except minidistil.Error as error:
+        return f"refused: {type(error).__name__}: {error}"
+    scores = [label["score"] for rows in found for row in rows for label in row]
+    return "logits" if scores and all(map(math.isfinite, scores)) else "not finite"
+
+
+def _memory(key: str) -> int:
+    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(f"{key}:"))
+
+
+def _panic() -> None:
+    raise BaseException("a panic of Rust's is no Exception")
+
+
+SABOTAGE: dict[int, Callable[[], object]] = {  # what a worker must notice, by numbers that no case has
+    -1: os.abort,
+    -2: lambda: time.sleep(100),
+    -3: lambda: time.sleep(1.1 * SECONDS),
+    -4: lambda: bytearray(b"x") * int(1.1 * GROWTH),
+    -5: lambda: [bytearray(b"x") * 2**20 for _ in range(2**16)],
+    -6: lambda: mmap.mmap(-1, 4 * GROWTH),  # never touched, so no growth
+    -7: _panic,
+    -8: lambda: math.sqrt(-1),
+}
+
+
+def run(case: int) -> Outcome:
+    """Make a case and use its folder, in this process."""
+    sabotage = SABOTAGE.get(case, lambda: None)
+    name, damage, content, _ = make(max(case, 0))
+    folder = Path(tempfile.mkdtemp())  # another one for each, since files of the last may still be mapped
+    try:
+        for filename, part in content.items():
+            (folder / filename).write_bytes(part)
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        before = _memory("VmRSS")
+        start = time.perf_counter()
+        details = ""
+        try:
+            sabotage()
+            said = answer(folder)
+        except BaseException as error:  # a panic of Rust's is no Exception
+            said = f"{type(error).__module__}.{type(error).__qualname__}: {str(error)[:500]}"
+            details = traceback.format_exc()
+        seconds = time.perf_counter() - start
+        growth = _memory("VmHWM") - before
+    finally:
+        shutil.rmtree(folder)
+    kind, _, message = said.partition(": ")
+    kind = "too much memory" if growth > GROWTH else "too slow" if seconds > SECONDS else kind
+    crc = zlib.crc32(content[TARGETS[name].file])
+    return Outcome(case, name, damage, kind, message.replace(str(folder), "FOLDER"), seconds, growth, crc, details)
+
+
+def work() -> None:
+    """Run the cases whose numbers come in, and write what came out, a line each."""
+    import resource
+
+    import torch
+
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a library prints is no outcome
+    faulthandler.enable()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    for target in TARGETS.values():
+        for tokenizer in target.tokenizers:
+            with tempfile.TemporaryDirectory() as name:
+                for filename, part in whole(tokenizer, target.weights).items():
+                    Path(name, filename).write_bytes(part)
+                assert answer(Path(name)) == "logits", (tokenizer, target.weights, answer(Path(name)))
+    print("ready", file=out, flush=True)
+    for line in sys.stdin:
+        print(json.dumps(run(int(line))), file=out, flush=True)
+
+
+class Worker:
+    """A process that runs cases, and is started again where one kills it."""
+
+    def __init__(self) -> None:
+        self.patience, self.greed = PATIENCE, GREED
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> subprocess.Popen[bytes]:
+        if self.process is None:
+            self.place = tempfile.mkdtemp()  # of what a killed process leaves
+            self.errors = tempfile.TemporaryFile()  # noqa: SIM115
+            paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
+            environment = {
+                "PYTHONPATH": os.pathsep.join(paths),
+                "TMPDIR": self.place,
+                "HF_HUB_OFFLINE": "1",
+                "TOKENIZERS_PARALLELISM": "false",
+                "OMP_NUM_THREADS": "1",
+            }
+            command = [sys.executable, "-X", "utf8", "-m", "support.fuzz", "--work"]
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                env={**os.environ, **environment},
+            )
+            said = self._line(self.process, 300.0, 2**40)
+            if said != b"ready\n":
+                raise RuntimeError(f"the worker did not start: {said!r}\n{self.stop()}")
+        return self.process
+
+    def stop(self) -> str:
+        """End the process, and give the last that it wrote."""
+        if self.process is None:
+            return ""
+        process, self.process = self.process, None
+        process.kill()
+        process.communicate()
+        shutil.rmtree(self.place)
+        with self.errors:
+            self.errors.seek(0)
+            return self.errors.read().decode(errors="replace")[-3000:]
+
+    def run(self, case: int) -> Outcome:
+        process = self.start()
+        assert process.stdin is not None
+        process.stdin.write(b"%d\n" % case)
+        process.stdin.flush()
+        said = self._line(process, self.patience, self.greed)
+        if isinstance(said, bytes) and said.endswith(b"\n"):
+            return Outcome(*json.loads(said))
+        if isinstance(said, bytes):
+            code = process.wait()
+            said = f"killed by signal {-code}" if code < 0 else f"exit {code}"
+        return Outcome(case, *make(max(case, 0))[:2], said, details=self.stop())
+
+    @staticmethod
+    def _line(process: subprocess.Popen[bytes], patience: float, greed: int) -> bytes | str:
+        """Read a line; b"" where the process ended, "hang" or "too much memory" where it should be ended."""
+        assert process.stdout is not None
+        memory = Path(f"/proc/{process.pid}/statm")
+        before = int(memory.read_text(encoding="ascii").split()[1])
+        deadline = time.monotonic() + patience
+        while not select.select([process.stdout], [], [], 0.02)[0]:
+            pages = (memory.read_text(encoding="ascii").split() or [0, 0])[1]
+            if (int(pages) - before) * os.sysconf("SC_PAGE_SIZE") > greed:
+                return "too much memory"
+            if time.monotonic() > deadline:
+                return "hang"
+        return process.stdout.readline()
+
+
+def outcomes(cases: Iterable[int]) -> Iterator[Outcome]:
+    """Run cases; one that breaks the promise is run again alone, since a busy machine may be slow."""
+    with Worker() as worker:
+        for case in cases:
+            outcome = worker.run(case)
+            if outcome.kind not in ("logits", "refused"):
+                worker.stop()
+                again = worker.run(case)
+                outcome = outcome if again.kind == outcome.kind else again
+            yield outcome
