@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -24,7 +23,6 @@ from ..errors import InputError
 from ..ops import Ops, Product
 
 FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product on AMX badly: half its speed is lost
-TOKEN_STEP = 64  # what `filler` makes a large batch's number of tokens a multiple of, at most
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, the most that it takes, and M_TRIM_THRESHOLD, of malloc.h
 
 
@@ -85,38 +83,6 @@ def packable(ops: Ops) -> bool:
     """Whether all products are PyTorch's plain ones, so that packed ones may stand in for them."""
     plain = Ops()
     return all(getattr(ops, name) is getattr(plain, name) for name in (*PRODUCTS, "feed_forward", "block"))
-
-
-def filler(lengths: Sequence[int]) -> list[int]:
-    """Give the lengths of sequences to add to a large batch, so that its products have one of few numbers of rows.
-
-    oneDNN makes a kernel for each number of rows that it meets, which can take longer than the product, and keeps
-    it, half a megabyte. A few dozen numbers do, at 2 % more tokens; a small batch, which would lose more, stays.
-    """
-    tokens, count = sum(lengths), len(lengths)
-    token_step, step = min(TOKEN_STEP, eighth(tokens)), eighth(count)
-    if tokens <= FEW or (tokens % token_step, count % step) == (0, 0):
-        return []
-    more = -count % step or step
-    while (added := more + -(tokens + more) % token_step) > more * max(lengths):
-        more += step  # so that none is longer than those that somebody asked for
-    return evenly(added, more)
-
-
-def evenly(total: int, count: int) -> list[int]:
-    """Share a total among so many, integers that differ by 1 at most."""
-    each, left = divmod(total, count)
-    return [each + (i < left) for i in range(count)]
-
-
-def eighth(number: int) -> int:
-    """Give the step with which there are eight numbers to a doubling."""
-    return 1 << max(0, number.bit_length() - 4)
-
-
-def filled(sequences: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-    """Give sequences of token ids with what `filler` adds to them, of token 0, behind them."""
-    return [*sequences, *([0] * length for length in filler([len(sequence) for sequence in sequences]))]
 
 
 def keep_memory() -> None:

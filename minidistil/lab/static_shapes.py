@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from ..backends import onednn as packed
+from ..batching import split_evenly, with_filler
 from ..checks import is_int
 from ..errors import InputError
 from ..layout import Batch, enter
@@ -79,8 +79,7 @@ class Budget:
                 f"{most[0]} of {most[1]} tokens, 1 to {self.longest} each"
             )
         more, left = self.sequences - sizes[0], self.tokens - sizes[1]
-        fillers = [[0] * length for length in packed.evenly(left, more)]
-        batch = Batch.from_lists([*ids, *fillers], width=self.longest)
+        batch = Batch.from_lists(with_filler(ids, split_evenly(left, more)), width=self.longest)
         enter(batch, None, self.model.config)  # which looks at what is lost below
         # what Python code sees is the same for all batches: a graph has no Python in it
         layout = dataclasses.replace(batch.layout, longest=self.longest, equal=False)

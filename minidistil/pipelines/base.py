@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ..backends import onednn as packed
+from ..batching import batch_by_size, filler_lengths, with_filler
 from ..checkpoint.files import Files
 from ..checks import check_count
 from ..errors import CheckpointError, InputError
@@ -95,9 +96,12 @@ class Pipeline:
         found: dict[Ids, Tensor] = {}
         cuda = self.device.type == "cuda"
         most = CUDA_TOKENS if cuda else TOKENS
-        for group in _groups([len(sequence) for sequence in distinct], batch_size, most):
+        lengths = [len(sequence) for sequence in distinct]
+        by_length = sorted(range(len(distinct)), key=lengths.__getitem__)
+        for group in batch_by_size(lengths, by_length, max_tokens=most, max_sequences=batch_size, even=True):
             chosen = [distinct[i] for i in group]
-            batch = Batch.from_lists(chosen if cuda else packed.filled(chosen)).to(self.device)
+            filler = [] if cuda else filler_lengths([lengths[i] for i in group])
+            batch = Batch.from_lists(with_filler(chosen, filler)).to(self.device)
             self._pack()
             with torch.inference_mode():
                 given = (outputs or self.outputs)(batch)[: len(chosen)]
@@ -196,19 +200,3 @@ def strategy_of(truncation: bool | str) -> str:
 def ranked(scores: Sequence[float]) -> list[int]:
     """Give the places of scores from the best down; equal ones keep their order."""
     return sorted(range(len(scores)), key=scores.__getitem__, reverse=True)
-
-
-def _groups(lengths: list[int], batch_size: int | None, most: int) -> Iterator[list[int]]:
-    """Plan batches, shortest first: of so many tokens at most, and of about as many each, lest one is small."""
-    share = sum(lengths) / max(1, -(-sum(lengths) // most))
-    group: list[int] = []
-    tokens, planned = 0, 0.0
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__):
-        if group and (tokens + lengths[i] > most or planned >= share or len(group) == batch_size):
-            yield group
-            group, tokens, planned = [], 0, planned - share
-        group.append(i)
-        tokens += lengths[i]
-        planned += lengths[i]
-    if group:
-        yield group

@@ -1,4 +1,4 @@
-"""Labelled examples from files, and which of them go into which batch."""
+"""Labeled examples from files."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import csv
 import dataclasses
 import gzip
 import json
-import random
 import re
 import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -30,7 +29,6 @@ TEXTS = (  # the columns of texts and their pairs that data sets have; the first
 LABELS = ("label", "labels", "gold_label", "score", "is_duplicate")
 UNLABELLED = (None, -1, "-1", "-")  # what GLUE and SNLI write where there is no label
 SEVERAL = "|"  # between the labels of one cell of a table
-WINDOW = 100  # batches whose examples are sorted by length together
 
 
 class Row(NamedTuple):
@@ -345,38 +343,3 @@ def _named(label: Any, problem_type: str) -> Iterable[Any]:
     if isinstance(label, str) and problem_type == "multi_label_classification":
         return [name.strip() for name in label.split(SEVERAL) if name.strip()]
     return label if isinstance(label, list | dict) else [label]
-
-
-def plan_batches(
-    lengths: Sequence[int], *, rows: int | None = None, tokens: int | None = None, seed: int, epoch: int
-) -> list[list[int]]:
-    """Plan an epoch's batches: every example once, of about equal lengths in a batch, shuffled by seed and epoch.
-
-    rows: examples a batch has; or tokens: how many it has at most, if it has more than one example.
-    """
-    if (rows is None) == (tokens is None):
-        raise InputError("give either rows or tokens, the size of a batch")
-    shuffled = random.Random(f"{seed}, epoch {epoch}")
-    order = list(range(len(lengths)))
-    shuffled.shuffle(order)
-    mean = max(1, sum(lengths) // max(1, len(lengths)))
-    window = WINDOW * (rows or max(1, (tokens or 0) // mean))
-    batches: list[list[int]] = []
-    for start in range(0, len(order), window):
-        near = sorted(order[start : start + window], key=lengths.__getitem__)
-        batches += _cut(near, lengths.__getitem__, rows or len(order), tokens)
-    shuffled.shuffle(batches)
-    return batches
-
-
-def _cut(order: list[int], length: Callable[[int], int], rows: int, tokens: int | None) -> Iterator[list[int]]:
-    batch: list[int] = []
-    total = 0
-    for i in order:
-        if batch and (len(batch) == rows or (tokens is not None and total + length(i) > tokens)):
-            yield batch
-            batch, total = [], 0
-        batch.append(i)
-        total += length(i)
-    if batch:
-        yield batch

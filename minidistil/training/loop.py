@@ -34,7 +34,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import __version__
-from ..backends import onednn as packed
+from ..batching import plan_epoch, training_filler_lengths, with_filler
 from ..checkpoint.files import find_files, write_files, write_json, write_text
 from ..checkpoint.load import load, parse_device, parse_dtype
 from ..checks import check_count, is_int
@@ -45,7 +45,7 @@ from ..model import DistilBertForSequenceClassification
 from ..ops import attention
 from ..tokenizer import Tokenizer
 from .card import Meter, machine, write_card
-from .data import Columns, Example, Labels, Row, plan_batches, read_rows
+from .data import Columns, Example, Labels, Row, read_rows
 from .evaluate import METRICS, evaluate, score
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps that is left, after the warm-up
@@ -53,8 +53,6 @@ SCHEDULES: dict[str, Callable[[float], float]] = {  # of the part of the steps t
     "cosine": lambda left: 0.5 - 0.5 * math.cos(math.pi * left),
     "constant": lambda left: 1.0,
 }
-FILL = 64  # tokens, and more in larger batches: what a batch is filled up to on a CPU in bfloat16
-PART = 32  # tokens of a sequence that fills up
 WRITTEN = [  # into the output folder
     *("checkpoint.pt", "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("README.md", "log.jsonl", "bad-batch.jsonl", "run.json"),
@@ -479,10 +477,10 @@ class Trainer:
 
     def plan(self, epoch: int) -> list[list[list[int]]]:
         """Plan an epoch's steps: each the batches that it accumulates."""
-        size = {"rows": self.recipe.batch_size}
+        size = {"max_sequences": self.recipe.batch_size}
         if self.recipe.batch_tokens is not None:
-            size = {"tokens": self.recipe.batch_tokens}
-        batches = plan_batches(self.lengths, **size, seed=self.recipe.seed, epoch=epoch)
+            size = {"max_tokens": self.recipe.batch_tokens}
+        batches = plan_epoch(self.lengths, **size, seed=self.recipe.seed, epoch=epoch)
         several = self.recipe.gradient_accumulation_steps
         return [batches[i : i + several] for i in range(0, len(batches), several)]
 
@@ -558,9 +556,8 @@ class Trainer:
         """Give the sum of some examples' losses."""
         ids: list[Sequence[int]] = [self.ids[i] for i in chosen]
         if self.fill:  # sequences whose logits nobody reads
-            missing = _missing(sum(map(len, ids)))
-            part = min(PART, self.model.config.max_position_embeddings)
-            ids += [[self.tokenizer.pad_id] * min(part, missing - i) for i in range(0, missing, part)]
+            filler = training_filler_lengths(sum(map(len, ids)), self.model.config.max_position_embeddings)
+            ids = with_filler(ids, filler, self.tokenizer.pad_id)
         batch = Batch.from_lists(ids).to(self.model.device)
         with self.autocast:
             logits = self.module(batch)[: len(chosen)]
@@ -655,14 +652,6 @@ def attention_float32(
     """Attend in float32: on a CPU, attention's gradients in bfloat16 take many times as long."""
     with torch.autocast("cpu", enabled=False):
         return attention(q.float(), k.float(), v.float(), queries, keys, dropout_p)
-
-
-def _missing(tokens: int) -> int:
-    """Give how many tokens fill a batch up, so that few sizes occur: kernels are made for each new one.
-
-    There are eight sizes to a doubling, and at most an eighth is filled in.
-    """
-    return -tokens % max(FILL, packed.eighth(tokens))
 
 
 def _encode(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> list[array[int]]:

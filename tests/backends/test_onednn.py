@@ -7,13 +7,10 @@ import resource
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 import minidistil
 from minidistil import Batch, InputError, Ops, Tokenizer, pipeline
 from minidistil.backends import onednn as packed
-from minidistil.pipelines.base import _groups
 from support.places import OURS
 from support.twins import CONFIGS, FORMS, LENGTHS, inputs, labels, ours, theirs, twins
 
@@ -104,36 +101,6 @@ def test_a_pipeline_leaves_a_model_that_others_have_as_it_is():
     for _ in range(3):
         pipe("One text.")
     assert pipe.model is model
-
-
-@given(st.integers(1, 300).flatmap(lambda most: st.lists(st.integers(1, most), min_size=1, max_size=700)))
-def test_large_batches_are_filled_up_to_few_sizes(lengths):
-    fill = packed.filler(lengths)
-    assert all(1 <= length <= max(lengths) for length in fill)
-    whole = lengths + fill
-    if sum(lengths) > packed.FEW:
-        for number, most in ((sum(whole), packed.TOKEN_STEP), (len(whole), 1 << 30)):
-            assert number % min(most, 1 << max(0, number.bit_length() - 5)) == 0
-        assert sum(fill) < 2 * packed.TOKEN_STEP + len(lengths) / 4
-    else:
-        assert not fill
-
-
-@given(
-    st.lists(st.integers(1, 512), max_size=300), st.sampled_from([None, 1, 7]), st.sampled_from([64, 600, 2048])
-)
-def test_batches_share_their_tokens_evenly(lengths, batch_size, most):
-    groups = list(_groups(lengths, batch_size, most))
-    in_order = [lengths[i] for group in groups for i in group]
-    assert sorted(i for group in groups for i in group) == [*range(len(lengths))]
-    assert in_order == sorted(lengths)
-    sizes = [sum(lengths[i] for i in group) for group in groups]
-    assert all(size <= most or len(group) == 1 for size, group in zip(sizes, groups, strict=True))
-    assert batch_size is None or all(len(group) <= batch_size for group in groups)
-    count = -(-sum(lengths) // most)
-    if count and batch_size is None and sum(lengths) / count + max(lengths) <= most:
-        assert len(groups) == count
-        assert max(sizes) - min(sizes) < 2 * max(lengths)
 
 
 def test_a_stream_runs_in_few_sizes_and_answers_as_one_text_does(monkeypatch):

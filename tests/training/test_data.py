@@ -1,11 +1,10 @@
-"""Rows come out of each kind of file as they were written, labels as a model needs them, batches as planned."""
+"""Rows come out of each kind of file as they were written, labels as a model needs them."""
 
 from __future__ import annotations
 
 import csv
 import gzip
 import io
-import itertools
 import json
 import math
 import random
@@ -17,7 +16,7 @@ from hypothesis import strategies as st
 
 from minidistil import DistilBertConfig
 from minidistil.errors import InputError, MissingDependency
-from minidistil.training.data import LABELS, TEXTS, WINDOW, Columns, Labels, Row, plan_batches, read_rows
+from minidistil.training.data import LABELS, TEXTS, Columns, Labels, Row, read_rows
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 NLI = Labels(("entailment", "neutral", "contradiction"), SINGLE)
@@ -543,80 +542,6 @@ def test_a_list_within_a_list_names_no_label_but_breaks_nothing():
     found = Labels.found_in(labelled([["a"]], ["b", "c"]))
     assert found.problem_type == MULTI
     assert {"b", "c"} < set(found.names)
-
-
-# Batches
-
-lengths = st.lists(st.integers(1, 512), max_size=300)
-seeds = st.integers(-(2**70), 2**70)
-
-
-@properties
-@given(lengths, st.integers(1, 64), seeds, st.integers(0, 99))
-def test_batches_of_rows_hold_each_example_once(lengths, rows, seed, epoch):
-    batches = plan_batches(lengths, rows=rows, seed=seed, epoch=epoch)
-    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
-    assert all(0 < len(batch) <= rows for batch in batches)
-    assert len(batches) == math.ceil(len(lengths) / rows)
-    assert plan_batches(lengths, rows=rows, seed=seed, epoch=epoch) == batches
-
-
-@properties
-@given(lengths, st.integers(1, 5000), seeds, st.integers(0, 99))
-def test_batches_of_tokens_hold_each_example_once(lengths, tokens, seed, epoch):
-    batches = plan_batches(lengths, tokens=tokens, seed=seed, epoch=epoch)
-    assert sorted(itertools.chain(*batches)) == list(range(len(lengths)))
-    assert all(batch for batch in batches)
-    assert all(len(batch) == 1 or sum(lengths[i] for i in batch) <= tokens for batch in batches)
-    assert plan_batches(lengths, tokens=tokens, seed=seed, epoch=epoch) == batches
-
-
-@pytest.mark.parametrize("size", [{"rows": 16}, {"tokens": 1000}])
-def test_another_epoch_and_another_seed_are_another_order(size):
-    rng = random.Random(0)
-    lengths = [rng.randint(3, 128) for _ in range(400)]
-    plans = [plan_batches(lengths, **size, seed=seed, epoch=epoch) for seed in range(4) for epoch in range(4)]
-    assert all(a != b for a, b in itertools.combinations(plans, 2))
-
-
-@pytest.mark.parametrize("size", [{"rows": 8}, {"tokens": 512}])
-def test_a_batch_has_about_equal_lengths_but_batches_come_in_no_order(size):
-    rng = random.Random(0)
-    lengths = [rng.randint(3, 125) for _ in range(5000)]
-    batches = plan_batches(lengths, **size, seed=0, epoch=0)
-    found = [[lengths[i] for i in batch] for batch in batches]
-    real = sum(lengths)
-    padded = sum(max(batch) * len(batch) for batch in found)
-    at_random = sum(max(lengths[i : i + 8]) * 8 for i in range(0, 5000, 8))
-    assert padded < 1.03 * real < at_random
-    assert sum(max(batch) - min(batch) <= 8 for batch in found) > 0.98 * len(found)
-    longest = [max(batch) for batch in found]
-    half = len(longest) // 2
-    assert abs(sum(longest[:half]) / half - sum(longest[half:]) / (len(longest) - half)) < 10
-    assert sum(a <= b for a, b in itertools.pairwise(longest)) < 0.6 * len(longest)
-
-
-def test_examples_meet_others_in_each_epoch_where_they_fill_several_windows():
-    lengths = [5] * (2 * WINDOW * 4)
-    first, second = (
-        {frozenset(batch) for batch in plan_batches(lengths, rows=4, seed=0, epoch=i)} for i in range(2)
-    )
-    assert len(first & second) < 5
-
-
-def test_an_example_that_is_too_long_is_alone():
-    batches = plan_batches([10, 500, 10, 600], tokens=20, seed=0, epoch=0)
-    assert sorted(map(sorted, batches)) == [[0, 2], [1], [3]]
-
-
-def test_no_examples_are_no_batches():
-    assert plan_batches([], rows=4, seed=0, epoch=0) == plan_batches([], tokens=4, seed=0, epoch=0) == []
-
-
-@pytest.mark.parametrize("size", [{}, {"rows": 8, "tokens": 100}])
-def test_a_batch_has_one_size(size):
-    with pytest.raises(InputError, match="give either rows or tokens"):
-        plan_batches([1, 2], **size, seed=0, epoch=0)
 
 
 # The Hub

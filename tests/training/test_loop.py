@@ -16,8 +16,6 @@ import time
 import pytest
 import torch
 import transformers
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 
 import minidistil
@@ -356,14 +354,6 @@ def test_attention_is_computed_in_float32_whatever_autocast_says():
     expected = module.attention(q.float(), k.float(), v.float(), layout, layout)
     assert torch.equal(out, expected)
     assert out.dtype == torch.float32
-
-
-@given(st.integers(1, 100_000))
-def test_little_is_filled_up_and_few_sizes_occur(tokens):
-    filled = tokens + module._missing(tokens)
-    assert 0 <= filled - tokens < max(64, tokens / 8)
-    assert filled % 64 == 0
-    assert filled <= 1024 or filled.bit_length() - (filled & -filled).bit_length() < 4
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
