@@ -1,4 +1,4 @@
-"""Odd checkpoints, made to order: what transformers saved, with its config, names, dtypes and files changed."""
+"""A checkpoint before it is written, what can be changed in it, and how it is loaded."""
 
 from __future__ import annotations
 
@@ -360,7 +360,7 @@ def rounded(dtype: torch.dtype) -> Callable[[Any], Any]:
 
 
 def biased(how: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """BERT's guesser with another bias of the words, made of what is stored as cls.predictions.bias."""
+    """BERT's masked-LM model with another bias of the words, made of what is stored as cls.predictions.bias."""
 
     def change(model: Any) -> Any:
         changed = copy.deepcopy(model)

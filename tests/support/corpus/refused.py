@@ -1,0 +1,557 @@
+"""Checkpoints that are refused, and with which message. The key to the table is in `loaded.py`."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+from minidistil import InputError
+from support.corpus.draft import (
+    WORDS,
+    Runs,
+    add,
+    beside,
+    case,
+    command_in_a_shard,
+    config,
+    cut,
+    drop,
+    forget,
+    form,
+    legacy,
+    lose,
+    move,
+    pickled,
+    place,
+    plain,
+    pointer,
+    rename,
+    replace,
+    safetensors,
+    shards,
+    zipped,
+)
+from support.corpus.names import (
+    BERT,
+    BERT_MASKED_LM,
+    BERT_TOKEN_CLASSIFIER,
+    CLASSIFIER,
+    ENCODER,
+    FIRST_TENSOR,
+    FORMS,
+    HEADS,
+    LABEL_N,
+    LOAD_AS,
+    MASKED_LM,
+    MULTIPLE_CHOICE,
+    NO_LABELS,
+    NOT_CONVERTIBLE,
+    PROJECTOR,
+    QUESTION_ANSWERING,
+    SINUSOIDAL,
+    TOKEN_CLASSIFIER,
+    UNTIED,
+)
+
+
+def quietly(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Make what torch warns of."""
+
+    def make(tensor: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return change(tensor)
+
+    return make
+
+
+REFUSED = [
+    # Files
+    case("no config.json", CLASSIFIER, config(None), error=r"has no config\.json"),
+    *(
+        case(f"config.json is {name}", CLASSIFIER, config(text), error=rf"config\.json.*{said}")
+        for name, text, said in (
+            ("empty", "\n", "not readable JSON"),
+            ("half", '{"dim": 32,', "not readable JSON"),
+            ("a list", "[1]", "expected a JSON object, found list"),
+            ("null", "null", "expected a JSON object, found NoneType"),
+            ("a page of HTML", "<!doctype html>", "not readable JSON"),
+        )
+    ),
+    case("no weights", CLASSIFIER, form(), error=r"has no model\.safetensors or .*pytorch_model\.bin"),
+    *(
+        case(f"{name} alone", CLASSIFIER, form(beside(name)), error=r"has no model\.safetensors or .*_model\.bin")
+        for name in ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "onnx/model.onnx", "model.ckpt.index")
+    ),
+    *(
+        case(f"{name} is a pointer of git's", CLASSIFIER, form(pointer(name)), error=rf"{name}.*git lfs pull")
+        for name in ("model.safetensors", "pytorch_model.bin")
+    ),
+    *(
+        case(
+            f"{name} cut short",
+            CLASSIFIER,
+            form(it, cut("pytorch_model.bin")),
+            error=r"_model\.bin is not a readable",
+        )
+        for name, it in {"pytorch_model.bin": zipped, "pytorch_model.bin of torch 1.5": legacy}.items()
+    ),
+    # .bin with more than tensors in it: nothing may run
+    *(
+        case(f".bin with {name}", CLASSIFIER, form(pickled(content)), error=rf"pytorch_model\.bin.*{said}")
+        for name, content, said in (
+            ("a command", lambda draft, folder: {**draft.tensors, "x": Runs(folder)}, r"posix\.system.*refused"),
+            ("nothing but a command", lambda _, folder: Runs(folder), r"posix\.system.*refused"),
+            ("a whole model", lambda draft, _: draft.model, r"asks for transformers\..*refused: expected tensors"),
+            ("a whole layer", lambda *_: torch.nn.Linear(2, 2), r"asks for torch\.nn\.\S*Linear.*refused"),
+            (
+                "a number of NumPy's",
+                lambda draft, _: {**draft.tensors, "loss": np.float64(1)},
+                r"asks for numpy\.",
+            ),
+            ("a number", lambda draft, _: {**draft.tensors, "epoch": 3}, r"'epoch'.*\bint\b"),
+            ("null", lambda draft, _: {**draft.tensors, "extra": None}, r"'extra'.*NoneType"),
+            ("a trainer's checkpoint", lambda draft, _: {"state_dict": draft.tensors}, r"'state_dict'.*\bdict\b"),
+            ("a list", lambda draft, _: [*draft.tensors.values()], "holds a list: expected a state dict"),
+            ("one tensor", lambda *_: torch.ones(2), "holds a Tensor: expected a state dict"),
+            ("numbers for names", lambda draft, _: dict(enumerate(draft.tensors.values())), "tensors by name"),
+            ("nothing", lambda *_: {}, "has 0 tensors"),
+        )
+    ),
+    case("a pickle in .bin", CLASSIFIER, form(plain(2)), error=r"_model\.bin asks for posix\.system.*refused"),
+    case(
+        "a newer pickle in .bin", CLASSIFIER, form(plain(4)), error=r"_model\.bin is not a readable PyTorch file"
+    ),
+    case(
+        "a command in a shard",
+        CLASSIFIER,
+        form(command_in_a_shard),
+        error=r"-00002\.bin asks for posix\.system.*refused",
+    ),
+    *(
+        case(
+            f"{kind} in {name}",
+            CLASSIFIER,
+            replace("classifier.weight", change),
+            form(FORMS[name]),
+            error=rf"{name}.*expected floating-point weights, found classifier\.weight \({said}\)",
+        )
+        for kind, change, said in (
+            ("8-bit integers", lambda part: part.to(torch.int8), "int8|I8"),
+            ("64-bit integers", lambda part: part.long(), "int64|I64"),
+            ("8-bit floats", lambda part: part.to(torch.float8_e4m3fn), "float8_e4m3fn|F8_E4M3"),
+            ("complex numbers", lambda part: part.to(torch.complex64), "complex64|C64"),
+        )
+        for name in ("pytorch_model.bin", "model.safetensors")
+    ),
+    *(
+        case(
+            f"{kind} in {it.__name__}",
+            CLASSIFIER,
+            replace("classifier.weight", quietly(change)),
+            form(it),
+            error=r"pytorch_model\.bin.*classifier\.weight",
+        )
+        for kind, change in (
+            ("a sparse tensor", lambda part: part.to_sparse()),
+            ("a tensor without values", lambda part: part.to("meta")),
+            ("a ragged tensor", lambda part: torch.nested.nested_tensor([*part])),
+        )
+        for it in (zipped, legacy)
+        if (kind, it) != ("a ragged tensor", legacy)  # torch itself cannot read that
+    ),
+    # Shards
+    *(
+        case(f"{ending}: {name}", CLASSIFIER, form(shards(ending, spoil)), error=said)
+        for ending in ("safetensors", "bin")
+        for name, spoil, said in (
+            (
+                "a shard above",
+                place(lambda old: f"../{old}"),
+                r"index\.json: classifier\.bias is in '\.\./.*beside",
+            ),
+            ("a shard anywhere", place(lambda old: f"/etc/{old}"), r"index\.json: classifier\.bias is in '/etc/"),
+            ("a shard below", place(lambda old: f"a/{old}"), r"index\.json: classifier\.bias is in 'a/"),
+            (
+                "a shard below in Windows",
+                place(lambda old: f"a\\{old}"),
+                r"index\.json: classifier\.bias is in 'a",
+            ),
+            (
+                "a shard of another kind",
+                place(lambda _: "config.json"),
+                r"index\.json: classifier\.bias is in 'config",
+            ),
+            (
+                "a shard is a number",
+                place(lambda _: 1),
+                r"index\.json: classifier\.bias is in 1: expected a \.\w+ file",
+            ),
+            ("a name in no shard", forget, r"index\.json: classifier\.bias is not in \S*-00001-of-00002"),
+            (
+                "a name in another shard",
+                move,
+                r"-00002\S* holds classifier\.bias, which \S*index\.json places in \S*-00001",
+            ),
+            (
+                "a name in no index",
+                lambda index, *_: index["weight_map"].pop("classifier.bias"),
+                r"-00001-of-00002\S* holds classifier\.bias, which \S*index\.json (?!places in None)",
+            ),
+            (
+                "a list",
+                lambda index, *_: index.update(weight_map=["a"]),
+                r"index\.json: weight_map is \['a'\]: expected",
+            ),
+            (
+                "an empty map",
+                lambda index, *_: index.update(weight_map={}),
+                r"index\.json: weight_map is \{\}: expected",
+            ),
+            ("no map", lambda index, *_: index.pop("weight_map"), r"index\.json: weight_map is None: expected"),
+        )
+    ),
+    *(
+        case(
+            f"{ending}: a shard is not there",
+            CLASSIFIER,
+            form(shards(ending), lose("*-00002-of-00002.*")),
+            error=rf"index\.json.*-00002-of-00002\.{ending}|-00002-of-00002\.{ending}.*index\.json",
+        )
+        for ending in ("safetensors", "bin")
+    ),
+    # Names
+    *(
+        case(
+            f"two names for one weight: {cls}",
+            cls,
+            add(**{other: name}),
+            form(it),
+            error=rf"{file}.*{name}.* are both ",
+        )
+        for cls, it, file, name, other in (
+            (CLASSIFIER, safetensors, r"model\.safetensors", "classifier.bias", "module.classifier.bias"),
+            (TOKEN_CLASSIFIER, zipped, r"pytorch_model\.bin", WORDS, WORDS.removeprefix("distilbert.")),
+            (BERT, shards("bin"), r"index\.json", "embeddings.LayerNorm.weight", "embeddings.LayerNorm.gamma"),
+        )
+    ),
+    *(
+        case(
+            f"unknown: {name}",
+            CLASSIFIER,
+            add(**{name: torch.ones(2)}),
+            error=rf"safetensors .*unexpected: {name}$",
+        )
+        for name in (
+            "extra",
+            "2_Dense.linear.weight",
+            "distilbert.pooler.dense.weight",
+            "distilbert.embeddings.token_type_embeddings.weight",
+            "distilbert.transformer.layer.0.adapter.up.weight",
+            "classifier.weight.scale",
+        )
+    ),
+    *(
+        case(f"names of {name}", CLASSIFIER, rename("^", prefix), error=rf"unexpected: {prefix}classifier\.bias")
+        for name, prefix in {"Lightning": "model.", "sentence-transformers": "0.auto_model."}.items()
+    ),
+    case(
+        "a BERT's names in a DistilBERT",
+        ENCODER,
+        rename(r"^transformer", "encoder"),
+        error=r"unexpected: encoder\.layer",
+    ),
+    case(
+        "a tensor of the encoder is missing",
+        CLASSIFIER,
+        drop(r"layer\.1\.ffn\.lin2\.bias"),
+        error=r"missing: distilbert\.transformer\.layer\.1\.ffn\.lin2\.bias$",
+    ),
+    case(
+        "a tensor of the encoder is missing, and a new head",
+        CLASSIFIER,
+        drop(r"layer\.1\.ffn\.lin2\.bias"),
+        new_head=True,
+        error=r"missing: distilbert\.transformer\.layer\.1\.ffn\.lin2\.bias(?!.*new_head)",
+    ),
+    case(
+        "no table of positions",
+        ENCODER,
+        drop("position"),
+        shape=SINUSOIDAL,
+        error=r"missing: \S*position\S*weight$",
+    ),
+    *(
+        case(f"{count} layers in the config of {cls}", cls, config(n_layers=count), error=said)
+        for cls in (ENCODER, CLASSIFIER)
+        for count, said in (
+            (1, r"unexpected: \S*transformer\.layer\.1\.(?!.*new_head)"),
+            (3, r"missing: \S*transformer\.layer\.2\.(?!.*new_head)"),
+            (1000, r"n_layers is 1000, but model\.safetensors has \d+ tensors"),
+        )
+    ),
+    *(
+        case(f"another {key} in the config", CLASSIFIER, config(**{key: value}), error=said)
+        for key, value, said in (
+            ("vocab_size", 61, r"word_embeddings\.weight \[60, 32\] \(expected \[61, 32\]\)"),
+            ("max_position_embeddings", 8, r"position_embeddings\.weight \[16, 32\] \(expected \[8, 32\]\)"),
+            ("hidden_dim", 64, r"ffn\.lin1\.weight \[48, 32\] \(expected \[64, 32\]\)"),
+            ("dim", 64, r"word_embeddings\.weight \[60, 32\] \(expected \[60, 64\]\)"),
+        )
+    ),
+    case(
+        "another vocabulary, and a new head",
+        MASKED_LM,
+        config(vocab_size=61),
+        shape=UNTIED,
+        new_head=True,
+        error=r"word_embeddings\.weight \[60, 32\] \(expected \[61, 32\]\)",
+    ),
+    case(
+        "a guesser without words",
+        MASKED_LM,
+        drop("word_embeddings"),
+        error=r"missing: \S*word_embeddings\.weight, vocab",
+    ),
+    case(
+        "untied, but one table",
+        MASKED_LM,
+        drop(PROJECTOR),
+        shape=UNTIED,
+        error=f"missing: {PROJECTOR}.*new_head=True",
+    ),
+    # Heads
+    *(
+        case(
+            f"an encoder as {cls}",
+            ENCODER,
+            form(it),
+            NO_LABELS,
+            **LOAD_AS[cls],
+            error=rf"missing: {FIRST_TENSOR[cls]}.*new_head=True",
+        )
+        for cls, it in zip(HEADS, (safetensors, zipped, legacy, shards("safetensors"), shards("bin")), strict=True)
+    ),
+    *(
+        case(f"{one} as {other}", one, **LOAD_AS[other], error=rf"missing: {FIRST_TENSOR[other]}.*new_head=True")
+        for one, other in (
+            (TOKEN_CLASSIFIER, CLASSIFIER),
+            (CLASSIFIER, TOKEN_CLASSIFIER),
+            (QUESTION_ANSWERING, TOKEN_CLASSIFIER),
+            (MASKED_LM, CLASSIFIER),
+            (CLASSIFIER, MASKED_LM),
+        )
+    ),
+    case(
+        "a chooser as a classifier",
+        MULTIPLE_CHOICE,
+        **LOAD_AS[CLASSIFIER],
+        error=r"classifier\.weight \[1, 32\] \(expected \[3, 32\]\)",
+    ),
+    case(
+        "another number of labels",
+        CLASSIFIER,
+        config(id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1}),
+        error=r"classifier\.weight \[3, 32\] \(expected \[2, 32\]\)",
+    ),
+    # Keys of config.json
+    *(
+        case(
+            f"{name}, and no task",
+            CLASSIFIER,
+            config(architectures=value),
+            error=rf"in config\.json {said}.*task=",
+        )
+        for name, value, said in (
+            ("no architectures", ..., "is missing"),
+            ("empty architectures", [], "is missing"),
+            ("others", ["MyTagger"], "names MyTagger"),
+            ("TensorFlow's", ["TFDistilBertModel"], "names TFDistilBertModel"),
+        )
+    ),
+    *(
+        case(name, CLASSIFIER, config(**values), error=rf"config\.json: {said}")
+        for name, values, said in (
+            ("a word for architectures", {"architectures": CLASSIFIER}, "architectures is 'DistilBertFor"),
+            ("a RoBERTa", {"model_type": "roberta"}, "model_type is 'roberta'.*'distilbert'"),
+            ("an ALBERT", {"model_type": "albert"}, "model_type is 'albert'.*'distilbert'"),
+            ("null for model_type", {"model_type": None}, "model_type is None.*'distilbert'"),
+            (
+                "maps that contradict",
+                {"label2id": {"contra": 1, "entail": 0, "neutral": 2}},
+                "id2label and label2id contr",
+            ),
+            ("labels with a hole", {"id2label": {"0": "a", "2": "c"}, "label2id": ...}, "id2label is .*from 0 up"),
+            (
+                "an id that is a word",
+                {"label2id": {"a": "first"}},
+                "the label map .*'first': expected an integer",
+            ),
+            (
+                "two labels with one id",
+                {"label2id": {"a": 0, "b": 0, "c": 1}},
+                "label2id is .*two labels have one id",
+            ),
+            ("fewer labels than said", {"num_labels": 4}, "num_labels is 4: expected the number of labels"),
+            ("two widths", {"hidden_size": 64}, "dim is 32 but its other name hidden_size is 64"),
+            (
+                "two dtypes",
+                {"torch_dtype": "float16"},
+                "dtype is 'float32' but its other name torch_dtype is 'float16'",
+            ),
+            ("gelu_new", {"activation": "gelu_new"}, "activation is 'gelu_new': minidistil has gelu, relu"),
+            ("int8", {"dtype": "int8"}, "dtype is 'int8': minidistil has float32"),
+            ("5 heads", {"n_heads": 5}, "n_heads is 5: it must divide dim, which is 32"),
+            ("a word for a size", {"dim": "32"}, "dim is '32': expected an integer"),
+        )
+    ),
+    case("an old BERT without model_type", BERT, config(model_type=...), error="model_type"),
+    case(
+        "an old BERT without model_type, and a task",
+        BERT_MASKED_LM,
+        config(model_type=...),
+        task="fill-mask",
+        error="model_type",
+    ),
+    case(
+        "a finder of three",
+        QUESTION_ANSWERING,
+        config(id2label=LABEL_N),
+        error=r"config\.json: num_labels is 3: question answering has 2",
+    ),
+    case(
+        "a finder out of three",
+        CLASSIFIER,
+        new_head=True,
+        **LOAD_AS[QUESTION_ANSWERING],
+        error=r"num_labels is 3.*num_labels=2",
+    ),
+    # Arguments
+    *(
+        case(name, cls, raises=InputError, error=said, **load)
+        for name, cls, said, load in (
+            (
+                "labels for the old head",
+                CLASSIFIER,
+                "num_labels is 3, but only a new head .*new_head=True",
+                {"num_labels": 3},
+            ),
+            (
+                "a new head for an encoder",
+                ENCODER,
+                "new_head is True, but DistilBertModel has no head",
+                {"new_head": True},
+            ),
+            (
+                "a new head for a task without",
+                MASKED_LM,
+                "new_head is True",
+                {"new_head": True, **LOAD_AS[ENCODER]},
+            ),
+            (
+                "a new finder of three",
+                QUESTION_ANSWERING,
+                "num_labels is 3: .* 2",
+                {"new_head": True, "num_labels": 3},
+            ),
+            ("a new chooser of three", MULTIPLE_CHOICE, "num_labels is 3: ", {"new_head": True, "num_labels": 3}),
+            ("a new guesser of three", MASKED_LM, "num_labels is 3: .*task=", {"new_head": True, "num_labels": 3}),
+            *(
+                (
+                    f"a new head of {count!r}",
+                    CLASSIFIER,
+                    f"num_labels is {count!r}: exp",
+                    {"new_head": True, "num_labels": count},
+                )
+                for count in (0, -1, 2.0, "3", True)
+            ),
+        )
+    ),
+    # BERTs that are no DistilBERT
+    *(
+        case(
+            f"a BERT with {key} {value}",
+            BERT,
+            config(**{key: value}),
+            error=rf"config\.json: {key} is {value!r}.*{said}",
+        )
+        for key, value, said in (
+            ("layer_norm_eps", 1e-5, "1e-12"),
+            ("position_embedding_type", "relative_key", "absolute"),
+            ("is_decoder", True, "False"),
+            ("add_cross_attention", True, "False"),
+            ("hidden_act", "gelu_new", "gelu, relu"),
+        )
+    ),
+    *(
+        case(
+            f"{cls} in {it.__name__}",
+            cls,
+            form(it),
+            error=rf"cannot become a Distil{cls}: {reason}.*new_head=True",
+        )
+        for it in (safetensors, zipped)
+        for cls, reason in NOT_CONVERTIBLE.items()
+    ),
+    *(
+        case(
+            f"{cls} by its task",
+            cls,
+            **LOAD_AS[f"Distil{cls}"],
+            error=rf"cannot become a Distil{cls}: {NOT_CONVERTIBLE[cls]}.*new_head=",
+        )
+        for cls in NOT_CONVERTIBLE
+        if f"Distil{cls}" in LOAD_AS
+    ),
+    *(
+        case(f"{one} as {other}", one, **LOAD_AS[other], error=said)
+        for one, other, said in (
+            ("BertForSequenceClassification", TOKEN_CLASSIFIER, r"missing: classifier\.weight.*new_head=True"),
+            (
+                BERT_TOKEN_CLASSIFIER,
+                CLASSIFIER,
+                "cannot become a DistilBertForSequenceClassification.*new_head=True",
+            ),
+            (BERT, CLASSIFIER, "cannot become a DistilBertForSequenceClassification.*new_head=True"),
+            (BERT, MASKED_LM, r"missing: vocab_transform\.weight.*new_head=True"),
+            (BERT, TOKEN_CLASSIFIER, r"missing: classifier\.weight.*new_head=True"),
+        )
+    ),
+    *(
+        case(
+            f"a pooled classifier of {names} as a tagger",
+            "BertForSequenceClassification",
+            config(architectures=names),
+            **LOAD_AS[TOKEN_CLASSIFIER],
+            error=r"missing: classifier\.weight.*the head of another task: .*classifier\.weight",
+        )
+        for names in (..., ["TFBertForSequenceClassification"], ["BertForManyLabels"])
+    ),
+    case("BERT's two first tasks, and no task", "BertForPreTraining", error=r"names BertForPreTraining.*task="),
+    case(
+        "a BERT with a new head, and no task", "BertForSequenceClassification", new_head=True, error="give task="
+    ),
+    case(
+        "a BERT without segments",
+        BERT,
+        drop("token_type"),
+        error=r"missing: embeddings\.token_type_embeddings\.weight$",
+    ),
+    case(
+        "a BERT's segments of another width",
+        BERT,
+        replace("embeddings.token_type_embeddings.weight", lambda part: part[:, :8].contiguous()),
+        error=r"token_type_embeddings\.weight \[2, 8\] \(expected \[segments, 32\]\)",
+    ),
+    case(
+        "a BERT with heads cut off",
+        BERT,
+        replace("encoder.layer.0.attention.self.query.weight", lambda part: part[:24].contiguous()),
+        config(pruned_heads={"0": [1]}),
+        error=r"attention\.\S+\.weight \[24, 32\] \(expected \[32, 32\]\)",
+    ),
+]
