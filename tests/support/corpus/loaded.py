@@ -64,7 +64,7 @@ from support.corpus.names import (
 #   NAME      what is odd about the checkpoint; the id of its test
 #   CLASS     the transformers class whose weights are saved: ENCODER, CLASSIFIER, MASKED_LM, ... (see names.py)
 #   CHANGE    before the files are written, in order: config() changes config.json (... removes a key), only() and
-#             typeform() replace it; rename(), add(), drop(), replace(), cast() change tensors; form() selects files:
+#             typeform() replace it; rename(), add(), drop(), replace(), cast() change tensors; form() the files:
 #             safetensors, zipped and legacy (.bin), shards(), theirs (shards by transformers), beside() (others)
 #   shape=    values of the transformers config that differ from the tiny default
 #   cls=      load with this class of minidistil, instead of minidistil.from_pretrained
