@@ -21,11 +21,12 @@ ORDER = [
     *("pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding", "pipelines"),
     *("training", "training.data", "training.evaluate", "training.card", "training.loop"),
-    *("benchmarks", "benchmarks.measure", "benchmarks.plots", "benchmarks.runtimes", "benchmarks.startup"),
-    "benchmarks.race",
+    *("benchmarks", "benchmarks.measure", "benchmarks.plots", "benchmarks.workload", "benchmarks.startup"),
+    *("benchmarks.training", "benchmarks.runtimes", "benchmarks.race"),
     *("lab.registry", "lab.reference", "lab.numpy_ops", "lab.cases", "lab.gate", "lab.triton_setup"),
     *("lab.embed", "lab.linear", "lab.add_norm", "lab.attention", "lab.block", "lab.static_shapes"),
-    *("lab.timing", "lab.bulk", "lab", "cli", "cli.stream", "cli.main", "__main__"),
+    *("lab.timing", "lab.bulk", "lab", "cli", "cli.output", "cli.options", "cli.sources"),
+    *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks", "cli.lab", "cli.main", "__main__"),
 ]
 EXCEPTIONS = {("model", "checkpoint.load")}  # from_pretrained and save_pretrained
 BUDGETS = {("layout", "ops", "model"): 860, ("reference",): 115}

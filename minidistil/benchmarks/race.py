@@ -1,13 +1,14 @@
-"""This project and the runtimes that people leave PyTorch for, on one checkpoint and the same texts.
+"""minidistil beside the inference runtimes, on one checkpoint and the same texts.
 
-Each runs in a process of its own, with the same threads and the same token ids, at the settings that its own guide
-recommends (`peers.py`). They take turns in an order that rotates; the median counts, and only ratios taken in one
-run. What each computes is checked: its error is measured against this project in float64, so that one that saves
-work by computing in a smaller dtype than it says is seen.
+Each runtime runs in a process of its own, with the same number of threads and the same token ids, at the settings
+that its guide recommends (`runtimes.py`). They take turns in an order that rotates, and the medians are compared;
+only ratios of one run count. The error of every runtime is measured against this project in float64: it shows
+whether a runtime computes in a smaller dtype than it claims.
 """
 
 from __future__ import annotations
 
+import functools
 import json
 import math
 import os
@@ -16,33 +17,33 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from ..backends import int8
-from ..backends import onednn as packed
-from ..checkpoint.files import write_files
+from ..batching import split_into_batches
 from ..checkpoint.load import from_pretrained
 from ..config import DistilBertConfig
-from ..errors import Error, InputError, MissingDependency, require
+from ..errors import Error, InputError, MissingDependency
 from ..layout import Batch
+from ..pipelines.inference import TOKENS
 from ..tokenizer import Tokenizer
-from .runtimes import CONTENDERS, Contender, by_count, by_tokens
-from .startup import copy_rate, least_seconds, machine_name, product_operations, read_pairs, turns, write_base
+from .measure import copy_rate, interquartile_range, machine, matmul_rate, take_turns
+from .plots import COLORS, MARKERS, check_plot, new_figure, save_figure
+from .runtimes import BATCH_SIZE, RUNTIMES, Runtime, Sequences
+from .workload import matmul_flops, read_pairs, write_base_model
 
-LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # of one text
-ROWS = 2048  # of the products that the ceiling is measured with
-COLOURS = {"float32": "tab:blue", "bfloat16": "tab:orange", "int8": "tab:green"}
-MARKERS = "os^vDX*P"
-PICTURES = (".svg", ".png", ".pdf")
-PAUSE = 0.25  # seconds between turns: some runtimes' threads spin on for a while, in everyone's way
+DTYPES = ("float32", "bfloat16", "int8")
+LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of the single texts
+SINGLE_REPEATS = 8  # calls per measurement of a single text
+WARM_UP = 256  # sequences at most that a warm-up runs
+PAUSE = 0.25  # seconds between measurements: some runtimes' threads spin on after a call and slow down others
 
 
-def race(
+def bench_runtimes(
     model: str,
     pairs: str,
     *,
@@ -52,78 +53,91 @@ def race(
     only: str | None = None,
     plot: str | None = None,
 ) -> dict[str, Any]:
-    """Measure, print a report as it comes, and return it.
+    """Compare every installed runtime, print a report, and return it.
 
-    model, pairs, base: as for `bench`. repeats: turns of each. texts: how many are the bulk. only: those
-    contenders whose name and precision hold one of these, with commas between. plot: a file for a picture of it,
-    of the kind that its name says (extra `plot`).
+    Args:
+        model, pairs, base: as for `bench`.
+        repeats: measurements of each runtime and case.
+        texts: number of pairs in the largest batch.
+        only: parts of names, comma-separated: compare only runtimes whose name or dtype contains one.
+        plot: a file for a plot of the report (extra `plot`); its suffix sets the format.
     """
-    if plot is not None:  # what would be missed at the end is missed now
-        check_picture(plot)
+    check_plot(plot)
     premises, hypotheses = read_pairs(pairs, texts)
-    with tempfile.TemporaryDirectory() as folder:
-        where = Path(folder)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
         if base:
-            write_base(model, folder)
+            write_base_model(model, name)
         else:
             from_pretrained(model, task="text-classification").save_pretrained(folder)
             Tokenizer.from_pretrained(model).save_pretrained(folder)
         ids = Tokenizer.from_pretrained(folder).encode(premises, hypotheses).ids
-        report: dict[str, Any] = {"machine": machine_name(), "torch": torch.__version__, "cases": {}}
-        config = from_pretrained(folder, task="text-classification").config
-        report["ceilings"] = ceilings(config)
+        reference = from_pretrained(folder, dtype="float64")
+        shapes = layer_shapes(reference.config)
+        report: dict[str, Any] = {**machine(), "cases": {}}
+        report["matmul rate"] = {dtype: matmul_rate(shapes, dtype) for dtype in DTYPES}
         report["copy rate"] = copy_rate()
-        rates = ", ".join(f"{name} {rate / 1e9:.0f}" for name, rate in report["ceilings"].items())
+        rates = ", ".join(f"{dtype} {rate / 1e9:.0f}" for dtype, rate in report["matmul rate"].items())
         print(f"{report['machine']}; torch {torch.__version__}")
-        print(f"ceilings: products of this model's shapes, GFLOP/s: {rates}; {report['copy rate'] / 1e9:.0f} GB/s")
-        workers = _start(where, only, report)
+        print(f"measured peak: matmul of this model's shapes, GFLOP/s: {rates}")
+        print(f"measured peak: copy, GB/s: {report['copy rate'] / 1e9:.0f}")
+        processes = _start(folder, only, report)
         try:
-            _errors(workers, from_pretrained(where, dtype="float64"), sorted(ids, key=len), report)
+            _measure_errors(processes, reference, sorted(ids, key=len), report)
             for case, sequences in _cases(ids).items():
-                _case(case, sequences, workers, repeats, config, report)
+                _measure_case(case, sequences, processes, repeats, reference.config, report)
         finally:
-            for worker in workers:
-                worker.close()
-    _summary(report)
+            for process in processes:
+                process.close()
+    _summarize(report)
     if plot is not None:
-        draw(report, plot)
+        plot_runtimes(report, plot)
     return report
 
 
-class Worker:
-    """A contender, in a process of its own."""
+def layer_shapes(config: DistilBertConfig) -> list[tuple[int, int]]:
+    """Return input and output width of a block's matmuls."""
+    dim, hidden = config.dim, config.hidden_dim
+    return [(dim, 3 * dim), (dim, dim), (dim, hidden), (hidden, dim)]
 
-    def __init__(self, contender: Contender, folder: Path):
-        self.contender = contender
-        command = [
-            sys.executable,
-            "-m",
-            "minidistil.benchmarks.runtimes",
-            contender.name,
-            contender.precision,
-            str(folder),
-        ]
+
+class RuntimeProcess:
+    """A process that runs one runtime. Raises MissingDependency if the runtime is not installed."""
+
+    def __init__(self, runtime: Runtime, folder: Path):
+        self.runtime = runtime
+        module = [sys.executable, "-m", "minidistil.benchmarks.runtimes"]
         environment = {**os.environ, "OMP_NUM_THREADS": str(os.cpu_count() or 1)}
         self.log = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self.process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.log, text=True, env=environment
+            [*module, runtime.name, runtime.dtype, str(folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.log,
+            text=True,
+            env=environment,
         )
         try:
-            self.load = self._read()["load"]
+            self.load_seconds = self._read()["load"]
         except Error:
             self.close()
             raise
 
+    @property
+    def name(self) -> str:
+        """The name in reports."""
+        return self.runtime.title
+
     def close(self) -> None:
-        """End it."""
+        """Stop the process."""
         self.process.kill()
         self.process.communicate()
         self.log.close()
 
-    def ask(self, **what: Any) -> dict[str, Any]:
-        """Let it run."""
+    def run(self, **request: Any) -> dict[str, Any]:
+        """Run one measurement; see `runtimes.work`."""
         assert self.process.stdin is not None
-        self.process.stdin.write(json.dumps(what) + "\n")
+        self.process.stdin.write(json.dumps(request) + "\n")
         self.process.stdin.flush()
         return self._read()
 
@@ -133,206 +147,158 @@ class Worker:
         if not line:
             self.process.wait()
             self.log.seek(0)
-            last = (self.log.read().strip().splitlines() or ["it said nothing"])[-1]
+            last = (self.log.read().strip().splitlines() or ["no output"])[-1]
             if "MissingDependency: " in last:
                 raise MissingDependency(f"{self.name}: {last.split('MissingDependency: ')[1]}")
             raise InputError(f"{self.name} stopped: {last}")
         return json.loads(line)
 
-    @property
-    def name(self) -> str:
-        """What the report calls it."""
-        return self.contender.title
 
-
-def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[Worker]:
-    """Load everyone who is installed, one after the other."""
-    wanted = [part.strip().lower() for part in only.split(",")] if only else [""]
-    workers = []
-    for contender in CONTENDERS:
-        if not any(part in contender.title.lower() for part in wanted):
+def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[RuntimeProcess]:
+    """Start the process of every installed runtime, one after the other."""
+    parts = [part.strip().lower() for part in only.split(",")] if only else [""]
+    processes = []
+    for runtime in RUNTIMES:
+        if not any(part in runtime.title.lower() for part in parts):
             continue
         try:
-            workers.append(Worker(contender, folder))
-            print(f"  {workers[-1].name}: loaded in {workers[-1].load:.2f} s", file=sys.stderr, flush=True)
+            processes.append(RuntimeProcess(runtime, folder))
+            seconds = processes[-1].load_seconds
+            print(f"  {runtime.title}: loaded in {seconds:.2f} s", file=sys.stderr, flush=True)
         except MissingDependency as error:
-            print(f"  left out: {error}", file=sys.stderr, flush=True)
-    if not workers:
-        raise InputError(f"nobody is left to race: only is {only!r}")
-    report["load"] = {worker.name: worker.load for worker in workers}
-    return workers
+            print(f"  skipped: {error}", file=sys.stderr, flush=True)
+    if not processes:
+        titles = ", ".join(runtime.title for runtime in RUNTIMES)
+        raise InputError(f"only is {only!r}: no installed runtime has such a name: expected parts of {titles}")
+    report["load"] = {process.name: process.load_seconds for process in processes}
+    return processes
 
 
 def _cases(ids: list[list[int]]) -> dict[str, list[list[int]]]:
-    """Give what is run: one text of each length, then a batch and the bulk, in the file's order and sorted."""
-    flat = [i for sequence in ids for i in sequence]
-    while len(flat) < max(LENGTHS):
-        flat += flat
-    cases = {f"one text of {length} tokens": [flat[:length]] for length in LENGTHS}
+    """Return the cases: one text of each length, then a batch and all texts, in the file's order and sorted."""
+    tokens = [i for sequence in ids for i in sequence]
+    while len(tokens) < max(LENGTHS):
+        tokens += tokens
+    cases = {f"one text of {length} tokens": [tokens[:length]] for length in LENGTHS}
     for count in sorted({min(32, len(ids)), len(ids)}):
         cases[f"{count:,} texts in given order"] = ids[:count]
         cases[f"{count:,} texts sorted by length"] = sorted(ids[:count], key=len)
     return cases
 
 
-def _errors(workers: list[Worker], exact: Any, sequences: list[list[int]], report: dict[str, Any]) -> None:
-    """Measure everyone's logits against float64: the RMS error, over the RMS of the logits."""
+def _measure_errors(
+    processes: Sequence[RuntimeProcess], reference: Any, sequences: list[list[int]], report: dict[str, Any]
+) -> None:
+    """Measure the error of every runtime's logits: the RMS difference from float64 over the RMS of the logits."""
+    batches = split_into_batches(sequences, max_tokens=TOKENS)
     with torch.inference_mode():
-        truth = np.concatenate([exact(Batch.from_lists(some)).numpy() for some in by_tokens(sequences)])
+        expected = np.concatenate([reference(Batch.from_lists(batch)).numpy() for batch in batches])
     report["error"] = {}
-    for worker in workers:
-        logits = np.array(worker.ask(case="error", ids=sequences, times=1, logits=True)["logits"])
-        report["error"][worker.name] = float(np.sqrt(((logits - truth) ** 2).mean() / (truth**2).mean()))
+    for process in processes:
+        logits = np.array(process.run(case="error", ids=sequences, times=1, logits=True)["logits"])
+        error = ((logits - expected) ** 2).mean() / (expected**2).mean()
+        report["error"][process.name] = float(np.sqrt(error))
 
 
-def _case(
+def _measure_case(
     case: str,
     sequences: list[list[int]],
-    workers: list[Worker],
+    processes: Sequence[RuntimeProcess],
     repeats: int,
     config: DistilBertConfig,
     report: dict[str, Any],
 ) -> None:
     tokens = sum(map(len, sequences))
-    times = 8 if len(sequences) == 1 else 1  # a server's texts come one after another
-    for worker in workers:
-        worker.ask(case=case, ids=sequences[:256], times=1)  # to warm up, and to choose kernels for these lengths
-        worker.ask(case=case, ids=sequences, times=0)
-    seconds: dict[str, list[float]] = {worker.name: [] for worker in workers}
-    memory: dict[str, float] = {}
-    for _, i in turns(len(workers), repeats):
-        worker = workers[i]
+    times = SINGLE_REPEATS if len(sequences) == 1 else 1
+    for process in processes:
+        process.run(case=case, ids=sequences[:WARM_UP], times=1)
+        process.run(case=case, ids=sequences, times=0)
+
+    def measure(process: RuntimeProcess) -> dict[str, Any]:
         time.sleep(PAUSE)
-        found = worker.ask(case=case, times=times)
-        seconds[worker.name].append(found["seconds"])
-        memory[worker.name] = found["memory"]
+        return process.run(case=case, times=times)
+
+    results = take_turns([functools.partial(measure, process) for process in processes], repeats)
+    seconds = {p.name: [run["seconds"] for run in runs] for p, runs in zip(processes, results, strict=True)}
+    memory = {p.name: runs[-1]["memory"] for p, runs in zip(processes, results, strict=True)}
     medians = {name: statistics.median(runs) for name, runs in seconds.items()}
     print(f"\n{case}: {tokens:,} tokens")
-    print(f"  {'':<32} {'ms':>9} {'IQR':>7} {'tokens/s':>9} {'ceiling':>7} {'MB':>7} {'error':>8} {'/ ours':>7}")
+    header = f"{'ms':>9} {'IQR':>7} {'tokens/s':>9} {'of peak':>7} {'MB':>7} {'error':>8} {'relative time':>13}"
+    print(f"  {'':<32} {header}")
     rows = report["cases"][case] = {}
-    for worker in sorted(workers, key=lambda worker: medians[worker.name]):
-        name, precision = worker.name, worker.contender.precision
-        median = medians[name]
-        share = executed(worker.contender, config, sequences) / median / report["ceilings"][precision]
-        own = medians.get(f"minidistil {precision}", math.nan)
-        spread = spread_of(seconds[name])
-        rows[name] = {"seconds": median, "spread": spread, "tokens a second": tokens / median}
-        rows[name] |= {"share": share, "memory": memory[name], "ours over": median / own}
+    for process in sorted(processes, key=lambda process: medians[process.name]):
+        name, dtype = process.name, process.runtime.dtype
+        median, spread = medians[name], interquartile_range(seconds[name])
+        share = runtime_flops(process.runtime, config, sequences) / median / report["matmul rate"][dtype]
+        relative = median / medians.get(f"minidistil {dtype}", math.nan)
+        rows[name] = {"seconds": median, "IQR": spread, "tokens/s": tokens / median, "share of matmul rate": share}
+        rows[name] |= {"memory": memory[name], "relative time": relative}
         print(
             f"  {name:<32} {median * 1e3:9.1f} {spread * 1e3:7.1f} {tokens / median:9.0f} {share:7.0%} "
-            f"{memory[name]:7.0f} {report['error'][name]:8.1e} {median / own:7.2f}",
+            f"{memory[name]:7.0f} {report['error'][name]:8.1e} {relative:13.2f}",
             flush=True,
         )
 
 
-def spread_of(runs: list[float]) -> float:
-    """Give the interquartile range."""
-    if len(runs) < 2:
-        return 0.0
-    low, _, high = statistics.quantiles(runs, n=4, method="inclusive")
-    return high - low
-
-
-def executed(contender: Contender, config: DistilBertConfig, sequences: list[list[int]]) -> int:
-    """Count the operations of the products that a contender runs: what it pads, and what it leaves out."""
+def runtime_flops(runtime: Runtime, config: DistilBertConfig, sequences: Sequences) -> int:
+    """Return the operations of the matmuls that a runtime runs, on padding too."""
+    if not runtime.pads:
+        return matmul_flops(config, [len(sequence) for sequence in sequences], prunes=runtime.prunes)
     total = 0
-    for batch in by_count(sequences) if contender.pads else [sequences]:
-        lengths = [len(sequence) for sequence in batch]
-        lengths = [max(lengths)] * len(lengths) if contender.pads else lengths
-        total += product_operations(config, lengths, prunes=contender.prunes)
+    for batch in split_into_batches(sequences, max_sequences=BATCH_SIZE):
+        lengths = [max(map(len, batch))] * len(batch)
+        total += matmul_flops(config, lengths, prunes=runtime.prunes)
     return total
 
 
-def _summary(report: dict[str, Any]) -> None:
-    """Print, for each case and precision, how many times the best peer's speed is ours."""
-    print("\nspeed over the best peer of the same precision (above 1: ours is faster)")
-    report["ratios"] = {}
+def _summarize(report: dict[str, Any]) -> None:
+    """Print minidistil's speed over that of the fastest other runtime, for each case and dtype."""
+    print("\nspeed over the fastest other runtime of the same dtype (above 1: minidistil is faster)")
+    report["speedup"] = {}
     for case, rows in report["cases"].items():
-        found = {}
-        for precision in report["ceilings"]:
-            peers = [
-                row["ours over"]
+        speedups = {}
+        for dtype in report["matmul rate"]:
+            others = [
+                row["relative time"]
                 for name, row in rows.items()
-                if name.endswith(precision) and not name.startswith("minidistil")
+                if name.endswith(dtype) and not name.startswith("minidistil")
             ]
-            if peers and not math.isnan(min(peers)):
-                found[precision] = min(peers)
-        report["ratios"][case] = found
-        if found:
-            print(f"  {case:<34} " + "  ".join(f"{name} {ratio:.2f}" for name, ratio in found.items()))
+            if others and not math.isnan(min(others)):
+                speedups[dtype] = min(others)
+        report["speedup"][case] = speedups
+        if speedups:
+            print(f"  {case:<34} " + "  ".join(f"{name} {speedup:.2f}x" for name, speedup in speedups.items()))
 
 
-def check_picture(path: str) -> None:
-    """Refuse a picture that could not be drawn."""
-    require("matplotlib", extra="plot")
-    if Path(path).suffix not in PICTURES or not Path(path).parent.is_dir():
-        raise InputError(f"plot is {path}: expected a name in {', '.join(PICTURES)}, in a folder that exists")
-
-
-def draw(report: dict[str, Any], path: str) -> None:
-    """Draw a report: everyone's rate for each batch, and the latency of one text over its length."""
-    require("matplotlib", extra="plot").use("agg")
-    figures = require("matplotlib.figure", extra="plot")
-    one = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
-    many = {case: rows for case, rows in report["cases"].items() if case not in one}
-    height = math.ceil(len(many) / 2) + 1
-    figure = figures.Figure(figsize=(12, 4 * height), layout="constrained")
+def plot_runtimes(report: dict[str, Any], path: str) -> None:
+    """Plot a report: the rate of every runtime for each batch, and the latency of one text over its length."""
+    singles = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
+    batches = {case: rows for case, rows in report["cases"].items() if case not in singles}
+    height = math.ceil(len(batches) / 2) + 1
+    figure = new_figure(12, 4 * height)
     grid = figure.subplots(height, 2, squeeze=False).flatten()
-    *spare, lines, place_of_legend = grid[len(many) :]
-    for axes in (*spare, place_of_legend):
+    *unused, latency, legend = grid[len(batches) :]
+    for axes in (*unused, legend):
         axes.remove()
-    for axes, (case, rows) in zip(grid, many.items(), strict=False):
-        names = sorted(rows, key=lambda name: rows[name]["tokens a second"])
-        colours = [COLOURS[name.split()[-1]] for name in names]
-        drawn = axes.barh(names, [rows[name]["tokens a second"] for name in names], color=colours)
-        axes.bar_label(drawn, fmt="{:,.0f}", padding=3)
+    for axes, (case, rows) in zip(grid, batches.items(), strict=False):
+        names = sorted(rows, key=lambda name: rows[name]["tokens/s"])
+        colors = [COLORS[name.split()[-1]] for name in names]
+        bars = axes.barh(names, [rows[name]["tokens/s"] for name in names], color=colors)
+        axes.bar_label(bars, fmt="{:,.0f}", padding=3)
         axes.margins(x=0.25)
         axes.locator_params(axis="x", nbins=5)
-        axes.set(title=case, xlabel="real tokens a second")
+        axes.set(title=case, xlabel="tokens/s, padding not counted")
         for label in axes.get_yticklabels():
             label.set_fontweight("bold" if label.get_text().startswith("minidistil") else "normal")
-    markers: dict[str, str] = {}  # of each runtime, in every precision
-    for name in report["load"] if one else ():
-        runtime, precision = name.rsplit(" ", 1)
+    markers: dict[str, str] = {}  # one per runtime, the same for all its dtypes
+    for name in report["load"] if singles else ():
+        runtime, dtype = name.rsplit(" ", 1)
         ours, marker = runtime == "minidistil", markers.setdefault(runtime, MARKERS[len(markers) % len(MARKERS)])
-        lengths = [int(case.split()[-2]) for case in one]
-        milliseconds = [rows[name]["seconds"] * 1e3 for rows in one.values()]
+        lengths = [int(case.split()[-2]) for case in singles]
+        milliseconds = [rows[name]["seconds"] * 1e3 for rows in singles.values()]
         style = {"linewidth": 2.5 if ours else 0.8, "linestyle": "-" if ours else "--", "marker": marker}
-        lines.loglog(lengths, milliseconds, color=COLOURS[precision], label=name, markersize=4, **style)
-    lines.set(title="one text", xlabel="tokens", ylabel="milliseconds")
-    lines.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.05, 1)).set_in_layout(False)
+        latency.loglog(lengths, milliseconds, color=COLORS[dtype], label=name, markersize=4, **style)
+    latency.set(title="one text", xlabel="tokens", ylabel="milliseconds")
+    latency.legend(fontsize="small", loc="upper left", bbox_to_anchor=(1.05, 1)).set_in_layout(False)
     figure.suptitle(f"{report['machine']}; torch {report['torch']}")
-    write_files(Path(path).parent, {Path(path).name: figure.savefig})
-
-
-@torch.inference_mode()
-def ceilings(config: DistilBertConfig) -> dict[str, float]:
-    """Give the best rate of any product kernel here, in operations a second, over this model's shapes."""
-    shapes = [(config.dim, 3 * config.dim), (config.dim, config.dim)]
-    shapes += [(config.dim, config.hidden_dim), (config.hidden_dim, config.dim)]
-    found = {}
-    for precision in ("float32", "bfloat16", "int8"):
-        operations, seconds = 0.0, 0.0
-        for inputs, outputs in shapes:
-            operations += 2 * ROWS * inputs * outputs
-            seconds += min(least_seconds(kernel, 12) for kernel in _kernels(precision, inputs, outputs))
-        found[precision] = operations / seconds
-    return found
-
-
-def _kernels(precision: str, inputs: int, outputs: int) -> list[Callable[[], Any]]:
-    """Give every product of a precision that torch has here, of ROWS rows."""
-    if precision == "int8":
-        whole = torch.randint(-127, 128, (ROWS, inputs), dtype=torch.int8)
-        weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8)
-        layer = int8.Linear8(weight, torch.rand(outputs, 1), torch.zeros(outputs))
-        state = int8.prepare(layer)
-        kernels: list[Callable[[], Any]] = [lambda: torch._int_mm(whole, weight.t())]
-        return kernels + ([lambda: int8.by_onednn(whole, state)] if state.onednn else [])
-    dtype = getattr(torch, precision)
-    x, lin = torch.randn(ROWS, inputs, dtype=dtype), torch.nn.Linear(inputs, outputs, dtype=dtype)
-    kernels = [lambda: lin(x)]
-    if packed.works(x.device, dtype):
-        laid_out = packed.pack(lin)
-        kernels.append(lambda: packed.linear(x, laid_out))
-    return kernels
+    save_figure(figure, path)

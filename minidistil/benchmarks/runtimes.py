@@ -1,9 +1,12 @@
-"""The runtimes that people run DistilBERT with, each loaded from one checkpoint as its own guide says.
+"""The runtimes that people run DistilBERT with, each loaded from the same checkpoint as its own guide recommends.
 
-A `Contender` is a name, a precision, and a way to load: folder and threads → a function from token ids of n
-sequences to logits (n, C). Every one gets the same ids, so tokenizing is nobody's; each pads, packs and plans
-as it likes. A worker holds one of them in a process of its own, so that no runtime's threads, memory or settings
-touch another's: `python -m minidistil.benchmarks.runtimes NAME PRECISION FOLDER`, then a line of JSON for each thing to run.
+A `Runtime` has a name, a dtype and a loader: folder, threads → a function from the token ids of n sequences to
+logits (n, C). All get the same ids, so tokenization is not measured; each pads, packs and batches in its own way.
+A process runs one runtime only, so that threads, memory and settings are not shared:
+
+    python -m minidistil.benchmarks.runtimes NAME DTYPE FOLDER
+
+It reads one line of JSON for each measurement, and prints one.
 """
 
 from __future__ import annotations
@@ -13,67 +16,51 @@ import logging
 import os
 import statistics
 import sys
-import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import torch
 
-from ..backends import onednn as packed
+from ..backends import onednn
+from ..batching import filler_lengths, split_into_batches, with_filler
 from ..checkpoint.load import from_pretrained
 from ..errors import InputError, require
 from ..layout import Batch
-from ..pipelines.base import TOKENS
+from ..pipelines.inference import TOKENS
+from .measure import mark, peak_memory, seconds_between
 
 Sequences: TypeAlias = Sequence[Sequence[int]]
-Run: TypeAlias = Callable[[Sequences], np.ndarray]
-BATCH = 32  # how many sequences a peer is given at once
+Logits: TypeAlias = Callable[[Sequences], np.ndarray]
+BATCH_SIZE = 32  # sequences per batch of the runtimes that pad
 
 
-class Contender(NamedTuple):
-    """A runtime at one precision."""
+class Runtime(NamedTuple):
+    """A runtime in one dtype."""
 
     name: str
-    precision: str
-    load: Callable[[Path, int], Run]
-    pads: bool = True  # or lays tokens end to end
-    prunes: bool = False  # whether its last layer computes first tokens only
+    dtype: str
+    load: Callable[[Path, int], Logits]
+    pads: bool = True  # or packs the tokens of all sequences
+    prunes: bool = False  # whether the last layer computes the first token of each sequence only
 
     @property
     def title(self) -> str:
-        """What a report calls it."""
-        return f"{self.name} {self.precision}"
+        """The name in reports."""
+        return f"{self.name} {self.dtype}"
 
 
-def by_count(sequences: Sequences, count: int | None = None) -> Iterator[Sequences]:
-    """Cut sequences into batches of so many, in the order that they have."""
-    count = BATCH if count is None else count
-    for begin in range(0, len(sequences), count):
-        yield sequences[begin : begin + count]
-
-
-def by_tokens(sequences: Sequences, most: int | None = None) -> Iterator[Sequences]:
-    """Cut sequences into batches of so many tokens at most, in the order that they have."""
-    most = TOKENS if most is None else most
-    begin, tokens = 0, 0
-    for i, sequence in enumerate(sequences):
-        if i > begin and tokens + len(sequence) > most:
-            yield sequences[begin:i]
-            begin, tokens = i, 0
-        tokens += len(sequence)
-    yield sequences[begin:]
-
-
-def batched(run: Run) -> Run:
-    """Let a runtime work in batches of a fixed count."""
-    return lambda sequences: np.concatenate([run(some) for some in by_count(sequences)])
+def batched(logits: Logits) -> Logits:
+    """Return a function that runs a runtime in batches of BATCH_SIZE sequences, in the given order."""
+    return lambda sequences: np.concatenate(
+        [logits(batch) for batch in split_into_batches(sequences, max_sequences=BATCH_SIZE)]
+    )
 
 
 def padded(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
-    """Lay ids out in rows: two of (n, L) int64, ids and mask."""
+    """Return input_ids and attention_mask, two int64 arrays (n, L)."""
     ids = np.zeros((len(sequences), max(map(len, sequences))), dtype=np.int64)
     mask = np.zeros_like(ids)
     for i, sequence in enumerate(sequences):
@@ -82,81 +69,84 @@ def padded(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
     return ids, mask
 
 
-def ours(precision: str) -> Callable[[Path, int], Run]:
+def minidistil_loader(dtype: str) -> Callable[[Path, int], Logits]:
     """This project, as its command line runs it."""
 
-    def load(folder: Path, threads: int) -> Run:
+    def load(folder: Path, threads: int) -> Logits:
         torch.set_num_threads(threads)
-        packed.keep_memory()
-        model = from_pretrained(folder, task="text-classification", dtype=precision)
-        if packed.packable(model.ops):
-            model = model.with_ops(**packed.PRODUCTS)
+        onednn.keep_memory()
+        model = from_pretrained(folder, task="text-classification", dtype=dtype)
+        if onednn.packable(model.ops):
+            model = model.with_ops(**onednn.prepacked())
 
-        def logits(sequences: Sequences) -> torch.Tensor:
-            return model(Batch.from_lists(packed.filled(sequences)))[: len(sequences)].float()
+        def logits_of(batch: Sequences) -> torch.Tensor:
+            filled = with_filler(batch, filler_lengths([len(sequence) for sequence in batch]))
+            return model(Batch.from_lists(filled))[: len(batch)].float()
 
-        def run(sequences: Sequences) -> np.ndarray:
+        def logits(sequences: Sequences) -> np.ndarray:
             with torch.inference_mode():
-                return torch.cat([logits(some) for some in by_tokens(sequences)]).numpy()
+                batches = split_into_batches(sequences, max_tokens=TOKENS)
+                return torch.cat([logits_of(batch) for batch in batches]).numpy()
 
-        return run
+        return logits
 
     return load
 
 
-def of_transformers(precision: str, attention: str, compiled: bool = False) -> Callable[[Path, int], Run]:
-    """Transformers, padded to the longest of a batch."""
+def transformers_loader(dtype: str, attention: str, compiled: bool = False) -> Callable[[Path, int], Logits]:
+    """Transformers, padded to the longest sequence of each batch."""
 
-    def load(folder: Path, threads: int) -> Run:
+    def load(folder: Path, threads: int) -> Logits:
         torch.set_num_threads(threads)
-        model = load_transformers(folder, precision, attention)
+        model = load_transformers(folder, dtype, attention)
         call = torch.compile(model, dynamic=True) if compiled else model
 
-        def run(sequences: Sequences) -> np.ndarray:
+        def logits(sequences: Sequences) -> np.ndarray:
             ids, mask = map(torch.from_numpy, padded(sequences))
             with torch.inference_mode():
                 return call(input_ids=ids, attention_mask=mask).logits.float().numpy()
 
-        return batched(run)
+        return batched(logits)
 
     return load
 
 
-def load_transformers(folder: Path, precision: str, attention: str) -> Any:
-    """Load transformers' classifier, with one of its forms of attention."""
+def load_transformers(folder: Path, dtype: str, attention: str) -> Any:
+    """Load transformers' classifier. attention: its `attn_implementation`."""
     transformers = require("transformers", extra="peers")
     transformers.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
-    dtype = getattr(torch, precision)
     load = transformers.AutoModelForSequenceClassification.from_pretrained
-    return load(folder, dtype=dtype, attn_implementation=attention).eval()
+    return load(folder, dtype=getattr(torch, dtype), attn_implementation=attention).eval()
 
 
-def onnxruntime(precision: str) -> Callable[[Path, int], Run]:
-    """ONNX Runtime: exported, fused by its transformer optimizer, and quantised dynamically for int8."""
+def onnxruntime_loader(dtype: str) -> Callable[[Path, int], Logits]:
+    """ONNX Runtime: exported, fused by its transformer optimizer; for int8 quantized dynamically."""
 
-    def load(folder: Path, threads: int) -> Run:
+    def load(folder: Path, threads: int) -> Logits:
         runtime = require("onnxruntime", extra="peers")
         options = runtime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_ALL
-        session = runtime.InferenceSession(_onnx(folder, precision), options, providers=["CPUExecutionProvider"])
+        session = runtime.InferenceSession(
+            _export_onnx(folder, dtype), options, providers=["CPUExecutionProvider"]
+        )
 
-        def run(sequences: Sequences) -> np.ndarray:
+        def logits(sequences: Sequences) -> np.ndarray:
             ids, mask = padded(sequences)
             return session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
 
-        return batched(run)
+        return batched(logits)
 
     return load
 
 
-def _onnx(folder: Path, precision: str) -> str:
-    """Export once a folder and precision; give the path."""
-    plain, fused, small = (folder / f"{name}.onnx" for name in ("plain", "fused", "int8"))
-    wanted = small if precision == "int8" else fused
-    if wanted.exists():
-        return str(wanted)
+def _export_onnx(folder: Path, dtype: str) -> str:
+    """Export the checkpoint to ONNX, unless that is done, and return the file's path."""
+    plain, fused, quantized = (folder / f"{name}.onnx" for name in ("plain", "fused", "int8"))
+    path = quantized if dtype == "int8" else fused
+    if path.exists():
+        return str(path)
     require("onnx", extra="peers")
     optimizer = require("onnxruntime.transformers.optimizer", extra="peers")
     quantization = require("onnxruntime.quantization", extra="peers")
@@ -174,24 +164,24 @@ def _onnx(folder: Path, precision: str) -> str:
             dynamo=False,
         )
         config = model.config
-        found = optimizer.optimize_model(str(plain), "bert", num_heads=config.n_heads, hidden_size=config.dim)
-        found.save_model_to_file(str(fused))
+        optimized = optimizer.optimize_model(str(plain), "bert", num_heads=config.n_heads, hidden_size=config.dim)
+        optimized.save_model_to_file(str(fused))
         plain.unlink()
-    if precision == "int8":
+    if dtype == "int8":
         quantization.quantize_dynamic(
             str(fused),
-            str(small),
+            str(quantized),
             per_channel=True,
             reduce_range=False,
-            extra_options={"DefaultTensorType": 1},  # what the optimizer's own operations give: float
+            extra_options={"DefaultTensorType": 1},  # float, where the type of fused operations is not inferred
         )
-    return str(wanted)
+    return str(path)
 
 
-def openvino(precision: str) -> Callable[[Path, int], Run]:
-    """OpenVINO: converted from the module of transformers, which keeps its fused attention."""
+def openvino_loader(dtype: str) -> Callable[[Path, int], Logits]:
+    """OpenVINO: converted from the PyTorch module of transformers, which keeps its fused attention."""
 
-    def load(folder: Path, threads: int) -> Run:
+    def load(folder: Path, threads: int) -> Logits:
         runtime = require("openvino", extra="peers")
         path = folder / "openvino.xml"
         if not path.exists():
@@ -203,105 +193,98 @@ def openvino(precision: str) -> Callable[[Path, int], Run]:
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": threads,
-            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[precision],
+            "INFERENCE_PRECISION_HINT": {"float32": "f32", "bfloat16": "bf16"}[dtype],
         }
         compiled = runtime.Core().compile_model(path, "CPU", settings)
         request = compiled.create_infer_request()
 
-        def run(sequences: Sequences) -> np.ndarray:
+        def logits(sequences: Sequences) -> np.ndarray:
             ids, mask = padded(sequences)
-            found = request.infer({"input_ids": ids, "attention_mask": mask})
-            return np.array(found[compiled.output(0)], dtype=np.float32)
+            outputs = request.infer({"input_ids": ids, "attention_mask": mask})
+            return np.array(outputs[compiled.output(0)], dtype=np.float32)
 
-        return batched(run)
+        return batched(logits)
 
     return load
 
 
-def ctranslate2(precision: str) -> Callable[[Path, int], Run]:
-    """CTranslate2, which packs tokens too: the encoder is its own, the head is two products of NumPy."""
+def ctranslate2_loader(dtype: str) -> Callable[[Path, int], Logits]:
+    """CTranslate2, which packs tokens too: it runs the encoder, and NumPy the two linear layers of the head."""
 
-    def load(folder: Path, threads: int) -> Run:
+    def load(folder: Path, threads: int) -> Logits:
         runtime = require("ctranslate2", extra="peers")
         path = folder / "ctranslate2"
         if not path.exists():
             require("transformers", extra="peers").logging.set_verbosity_error()
             runtime.converters.TransformersConverter(str(folder)).convert(str(path))
         encoder = runtime.Encoder(
-            str(path), device="cpu", compute_type=precision, inter_threads=1, intra_threads=threads
+            str(path), device="cpu", compute_type=dtype, inter_threads=1, intra_threads=threads
         )
         head = from_pretrained(folder, task="text-classification").state_dict()
         w1, b1 = (head[f"pre_classifier.{name}"].numpy() for name in ("weight", "bias"))
         w2, b2 = (head[f"classifier.{name}"].numpy() for name in ("weight", "bias"))
 
-        def run(sequences: Sequences) -> np.ndarray:
+        def logits(sequences: Sequences) -> np.ndarray:
             states = np.array(encoder.forward_batch([list(ids) for ids in sequences]).last_hidden_state)
             return np.maximum(states[:, 0] @ w1.T + b1, 0) @ w2.T + b2
 
-        return batched(run)
+        return batched(logits)
 
     return load
 
 
-CONTENDERS = (
-    Contender("minidistil", "float32", ours("float32"), pads=False, prunes=True),
-    Contender("minidistil", "bfloat16", ours("bfloat16"), pads=False, prunes=True),
-    Contender("minidistil", "int8", ours("int8"), pads=False, prunes=True),
-    Contender("transformers eager", "float32", of_transformers("float32", "eager")),
-    Contender("transformers SDPA", "float32", of_transformers("float32", "sdpa")),
-    Contender("transformers SDPA", "bfloat16", of_transformers("bfloat16", "sdpa")),
-    Contender("transformers compiled", "float32", of_transformers("float32", "sdpa", compiled=True)),
-    Contender("transformers compiled", "bfloat16", of_transformers("bfloat16", "sdpa", compiled=True)),
-    Contender("ONNX Runtime", "float32", onnxruntime("float32")),
-    Contender("ONNX Runtime", "int8", onnxruntime("int8")),
-    Contender("OpenVINO", "float32", openvino("float32")),
-    Contender("OpenVINO", "bfloat16", openvino("bfloat16")),
-    Contender("CTranslate2", "float32", ctranslate2("float32"), pads=False),
-    Contender("CTranslate2", "int8", ctranslate2("int8"), pads=False),
+RUNTIMES = (
+    Runtime("minidistil", "float32", minidistil_loader("float32"), pads=False, prunes=True),
+    Runtime("minidistil", "bfloat16", minidistil_loader("bfloat16"), pads=False, prunes=True),
+    Runtime("minidistil", "int8", minidistil_loader("int8"), pads=False, prunes=True),
+    Runtime("transformers eager", "float32", transformers_loader("float32", "eager")),
+    Runtime("transformers SDPA", "float32", transformers_loader("float32", "sdpa")),
+    Runtime("transformers SDPA", "bfloat16", transformers_loader("bfloat16", "sdpa")),
+    Runtime("transformers compiled", "float32", transformers_loader("float32", "sdpa", compiled=True)),
+    Runtime("transformers compiled", "bfloat16", transformers_loader("bfloat16", "sdpa", compiled=True)),
+    Runtime("ONNX Runtime", "float32", onnxruntime_loader("float32")),
+    Runtime("ONNX Runtime", "int8", onnxruntime_loader("int8")),
+    Runtime("OpenVINO", "float32", openvino_loader("float32")),
+    Runtime("OpenVINO", "bfloat16", openvino_loader("bfloat16")),
+    Runtime("CTranslate2", "float32", ctranslate2_loader("float32"), pads=False),
+    Runtime("CTranslate2", "int8", ctranslate2_loader("int8"), pads=False),
 )
 
 
-def find(name: str, precision: str) -> Contender:
-    """Find a contender."""
-    for contender in CONTENDERS:
-        if (contender.name, contender.precision) == (name, precision):
-            return contender
-    known = ", ".join(contender.title for contender in CONTENDERS)
-    raise InputError(f"there is no {name} {precision}: expected one of {known}")
+def find_runtime(name: str, dtype: str) -> Runtime:
+    """Return the runtime of this name and dtype. Raises InputError if there is none."""
+    for runtime in RUNTIMES:
+        if (runtime.name, runtime.dtype) == (name, dtype):
+            return runtime
+    titles = ", ".join(runtime.title for runtime in RUNTIMES)
+    raise InputError(f"unknown runtime {name} {dtype}: expected one of {titles}")
 
 
-def work(name: str, precision: str, folder: str) -> None:
-    """Serve one contender: a line of JSON in, with the `case` to run; a line of JSON out."""
+def work(name: str, dtype: str, folder: str) -> None:
+    """Run one runtime's measurements: read a line of JSON for each from stdin, print a line of JSON to stdout."""
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
-    answer = os.fdopen(os.dup(1), "w", encoding="utf-8")  # what a runtime prints must not be taken for an answer
-    os.dup2(2, 1)
+    stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # what a runtime prints goes to stderr
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
-    contender = find(name, precision)
-    prepare = contender.load(Path(folder), threads)  # a first time, to convert what is not converted
-    del prepare
-    begin = time.perf_counter()
-    run = contender.load(Path(folder), threads)
-    print(json.dumps({"load": time.perf_counter() - begin}), file=answer, flush=True)
+    runtime = find_runtime(name, dtype)
+    runtime.load(Path(folder), threads)  # converts the checkpoint, which is not part of the load time
+    begin = mark()
+    logits_of = runtime.load(Path(folder), threads)
+    print(json.dumps({"load": seconds_between(begin, mark())}), file=stdout, flush=True)
     cases: dict[str, Sequences] = {}
     for line in sys.stdin:
-        asked = json.loads(line)
-        sequences = cases[asked["case"]] = asked.get("ids") or cases[asked["case"]]
-        seconds = []
-        for _ in range(asked["times"]):
-            begin = time.perf_counter()
-            logits = run(sequences)
-            seconds.append(time.perf_counter() - begin)
-        found: dict[str, Any] = {"memory": peak_memory()}
-        found |= {"seconds": statistics.median(seconds)} if seconds else {}
-        found |= {"logits": logits.tolist()} if asked.get("logits") else {}
-        print(json.dumps(found), file=answer, flush=True)
-
-
-def peak_memory() -> float:
-    """Give the most memory that this process had at once, in MB, as Linux counts it."""
-    status = Path("/proc/self/status").read_text(encoding="utf-8")
-    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1e3
+        request = json.loads(line)
+        sequences = cases[request["case"]] = request.get("ids") or cases[request["case"]]
+        times = []
+        for _ in range(request["times"]):
+            begin = mark()
+            logits = logits_of(sequences)
+            times.append(seconds_between(begin, mark()))
+        reply: dict[str, Any] = {"memory": peak_memory()}
+        reply |= {"seconds": statistics.median(times)} if times else {}
+        reply |= {"logits": logits.tolist()} if request.get("logits") else {}
+        print(json.dumps(reply), file=stdout, flush=True)
 
 
 if __name__ == "__main__":

@@ -16,16 +16,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..benchmarks.race import spread_of
-from ..benchmarks.runtimes import Sequences, by_count, by_tokens, load_transformers, padded
-from ..benchmarks.startup import least_seconds, product_operations, read_pairs, write_base
+from ..batching import split_into_batches
+from ..benchmarks.measure import (
+    default_device,
+    interquartile_range,
+    machine,
+    matmul_rate,
+    seconds_of,
+    take_turns,
+)
+from ..benchmarks.runtimes import Sequences, load_transformers, padded
+from ..benchmarks.workload import matmul_flops, read_pairs, write_base_model
 from ..checkpoint.load import from_pretrained
 from ..checks import check_count
 from ..errors import InputError
 from ..layout import Batch
 from ..tokenizer import Tokenizer
 from .registry import DTYPES, fast
-from .timing import device_here, machine_here, seconds_of, take_turns
 
 TOKENS = (2048, 4096, 16384)  # of a batch of ours
 TEXTS = (16, 32, 64, 128, 256)  # of a batch of theirs
@@ -53,10 +60,10 @@ def bulk(
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
     check_count("texts", texts)
     premises, hypotheses = read_pairs(pairs, texts)
-    device = device_here()
+    device = default_device()
     with TemporaryDirectory() as folder:
         if base:
-            write_base(model, folder)
+            write_base_model(model, folder)
         where = Path(folder if base else model)
         ids = Tokenizer.from_pretrained(where).encode(premises, hypotheses).ids
         ours = from_pretrained(
@@ -66,14 +73,16 @@ def bulk(
     in_order, lengths = sorted(ids, key=len), [len(sequence) for sequence in ids]
 
     def mine(sequences: Sequences, size: int) -> Callable[[], Tensor]:
-        return lambda: _all(by_tokens(sequences, size), lambda some: ours(Batch.from_lists(some).to(device)))
+        return lambda: _all(
+            split_into_batches(sequences, max_tokens=size), lambda some: ours(Batch.from_lists(some).to(device))
+        )
 
     def peers(call: Callable[..., Any], sequences: Sequences, size: int) -> Callable[[], Tensor]:
         def classify(some: Sequences) -> Tensor:
             given, mask = (torch.from_numpy(x).to(device) for x in padded(some))
             return call(input_ids=given, attention_mask=mask).logits
 
-        return lambda: _all(by_count(sequences, size), classify)
+        return lambda: _all(split_into_batches(sequences, max_sequences=size), classify)
 
     token_size = _best(TOKENS, lambda size: mine(in_order, size), device)
     text_size = _best(TEXTS, lambda size: peers(theirs, in_order, size), device)
@@ -86,14 +95,16 @@ def bulk(
         f"transformers compiled, sorted, {text_size} texts a batch": peers(compiled, in_order, text_size),
     }
     answers = [run() for run in runs.values()]  # which also warms all up
-    taken = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds)
-    report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine_here()}
-    report |= {"texts": len(ids), "tokens": sum(lengths), "product rate": product_rate(device, dtype)}
+    taken = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds=seconds)
+    report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine(device)}
+    size = SQUARE[device]
+    report |= {"texts": len(ids), "tokens": sum(lengths)}
+    report |= {"product rate": matmul_rate([(size, size)], dtype, device, rows=size)}
     first = statistics.median(taken[0])
-    report["share of the product rate"] = product_operations(ours.config, lengths) / first / report["product rate"]
+    report["share of the product rate"] = matmul_flops(ours.config, lengths) / first / report["product rate"]
     report["largest difference"] = float((answers[0] - answers[3]).abs().max())
     report["rows"] = [
-        {"name": name, "seconds": (median := statistics.median(some)), "spread": spread_of(some)}
+        {"name": name, "seconds": (median := statistics.median(some)), "spread": interquartile_range(some)}
         | {"tokens a second": sum(lengths) / median, "ratio": median / first}
         for name, some in zip(runs, taken, strict=True)
     ]
@@ -111,14 +122,6 @@ def _best(sizes: Sequence[int], run_of: Callable[[int], Callable[[], Any]], devi
     for size in sizes:
         run_of(size)()
     return min(sizes, key=lambda size: min(seconds_of(run_of(size), device) for _ in range(2)))
-
-
-def product_rate(device: str, dtype: str) -> float:
-    """Measure the rate of a large square product, in operations a second."""
-    size = SQUARE[device]
-    x = torch.randn(size, size).to(device, getattr(torch, dtype))
-
-    return 2 * size**3 / least_seconds(lambda: torch.mm(x, x)[0, 0].item(), 10)  # item() waits for the device
 
 
 def show(report: dict[str, Any]) -> Iterator[str]:

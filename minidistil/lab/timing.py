@@ -13,26 +13,32 @@ Letters in shapes: T tokens, K width of a product's input, C labels.
 from __future__ import annotations
 
 import dataclasses
-import math
 import statistics
-import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ..backends import onednn as packed
-from ..benchmarks.race import check_picture, spread_of
-from ..benchmarks.runtimes import by_tokens
-from ..benchmarks.startup import machine_name, turns
-from ..checkpoint.files import write_files
+from ..batching import split_into_batches
+from ..benchmarks.measure import (
+    copy_rate,
+    default_device,
+    interquartile_range,
+    machine,
+    mark,
+    matmul_rate,
+    seconds_between,
+    seconds_of,
+    take_turns,
+)
+from ..benchmarks.plots import check_plot, new_figure, save_figure
 from ..checkpoint.load import from_pretrained
 from ..checks import check_count
-from ..errors import InputError, require
+from ..errors import InputError
 from ..layout import Batch, Layout
 from ..ops import Ops, Product
+from ..pipelines.inference import TOKENS
 from ..tokenizer import Tokenizer
 from ..training.data import Labels, read_rows
 from ..training.evaluate import METRICS, measure
@@ -51,11 +57,7 @@ SHAPES = {  # of products: K, N, and how many read one input
     "linear_gelu": [(WIDTH, HIDDEN, 1)],
 }
 CHANGED = {"embed": "position", "attention": "q"}  # the input that changes before a timed call; of the others x
-COPIED = {"cpu": 2**28, "cuda": 2**30}  # bytes of the copy that is a ceiling
 FLUSHED = {"cpu": 2**26, "cuda": 2**28}  # bytes that drive out of a cache what lies in it
-ROWS = 2048  # of the product that is a ceiling
-LEAST, MOST = 5, 1000  # rounds of turns
-PRECISE = 0.02  # the standard error of a mean, over the mean, below which a time is known
 NOISY = 0.25  # the interquartile range of times, over their median, above which a speed is doubtful
 SEED, FRESH = 10, 11  # others than the gate's
 
@@ -74,11 +76,17 @@ def bench(
     when to stop with a case and a cold cache, and again with a warm one, where its times are not known to 2 %
     before; each is taken five times at least. `InputError` for what is unknown, and for a name that cannot run.
     """
-    if plot is not None:  # what would be missed at the end is missed now
-        check_picture(plot)
+    check_plot(plot)
     found = implementations(op) if names is None else [find(op, name) for name in names]
     reasons = {one.name: why_not(one, dtype) for one in found}
-    report = {"op": op, "dtype": dtype, **machine_here(), "ceilings": ceilings(dtype), "rejected": {}, "cases": {}}
+    report = {
+        "op": op,
+        "dtype": dtype,
+        **machine(default_device()),
+        "ceilings": ceilings(dtype),
+        "rejected": {},
+        "cases": {},
+    }
     report["left out"] = {name: reason for name, reason in reasons.items() if reason is not None}
     print(*_head(report), sep="\n", flush=True)
     ones = [one for one in found if reasons[one.name] is None]
@@ -107,21 +115,9 @@ def why_not(one: Implementation, dtype: str) -> str | None:
         return "it is the truth, in NumPy, whose threads would be in the others' way"
     if one.device == "cpu" and "triton" in one.needs:
         return "interpreted: its time says nothing"
-    if one.device != device_here():
+    if one.device != default_device():
         return "it is for CPUs, and the others are timed on the CUDA device"
     return None if dtype in one.dtypes else f"it does not claim {dtype}"
-
-
-def device_here() -> str:
-    """Give where things are timed: on the CUDA device, if there is one."""
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def machine_here() -> dict[str, Any]:
-    """Give what a report says of this machine."""
-    name = torch.cuda.get_device_name() if device_here() == "cuda" else machine_name()
-    threads = torch.get_num_threads()
-    return {"device": device_here(), "machine": name, "threads": threads, "torch": torch.__version__}
 
 
 def _wrong(one: Implementation) -> str | None:
@@ -207,74 +203,13 @@ def operations_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
     return 8 * sum(y.numel() for y in outputs)  # add, sum, subtract, square, sum, and three to scale and shift
 
 
-@torch.inference_mode()
 def ceilings(dtype: str) -> dict[str, float]:
-    """Measure the best rate of a copy, in bytes read and written a second, and of a product, in operations."""
-    device = device_here()
-    x = torch.zeros(COPIED[device] // 4, device=device)
-    out = torch.empty_like(x)
-    rows = torch.randn(ROWS, WIDTH).to(device, getattr(torch, dtype))  # (T, K)
-    layer = nn.Linear(WIDTH, HIDDEN, device=device, dtype=rows.dtype)
-    kernels: list[Callable[[], Any]] = [lambda: layer(rows)]
-    if packed.works(rows.device, rows.dtype):
-        state = packed.pack(layer)
-        kernels.append(lambda: packed.linear(rows, state))
-
-    def least(call: Callable[[], Any]) -> float:
-        call()
-        found = []
-        for _ in range(10):
-            if device == "cuda":
-                out.copy_(x)  # a queue that is not empty hides what a launch costs
-            found.append(seconds_of(call, device))
-        return min(found)
-
-    product, copy = min(map(least, kernels)), least(lambda: out.copy_(x))
-    return {"copy rate": 2 * x.nbytes / copy, "product rate": 2 * ROWS * WIDTH * HIDDEN / product}
+    """Measure the rate of a copy, in bytes read and written per second, and of a linear layer, in FLOP/s."""
+    device = default_device()
+    return {"copy rate": copy_rate(device), "product rate": matmul_rate([(WIDTH, HIDDEN)], dtype, device)}
 
 
 # How it is timed
-
-
-def mark(device: str) -> Any:
-    """Give this moment: by the clock on a CPU, in the device's own queue on CUDA."""
-    if device == "cpu":
-        return time.perf_counter()
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
-
-
-def between(begin: Any, end: Any) -> float:
-    """Give the seconds between two moments; on CUDA wait for the second one."""
-    if isinstance(begin, float):
-        return end - begin
-    end.synchronize()
-    return begin.elapsed_time(end) / 1e3
-
-
-def seconds_of(call: Callable[[], Any], device: str) -> float:
-    """Time one call."""
-    begin = mark(device)
-    call()
-    return between(begin, mark(device))
-
-
-def take_turns(calls: Sequence[Callable[[], float]], seconds: float) -> list[list[float]]:
-    """Let each time itself in turn, in whole rounds, until all times are known or the seconds are over."""
-    runs: list[list[float]] = [[] for _ in calls]
-    end = time.perf_counter() + seconds
-    for turn, i in turns(len(calls), MOST):
-        begins = i == turn % len(calls)
-        if begins and turn >= LEAST and (all(map(known, runs)) or time.perf_counter() > end):
-            break
-        runs[i].append(calls[i]())
-    return runs
-
-
-def known(runs: Sequence[float]) -> bool:
-    """Whether the standard error of the mean is below 2 % of it."""
-    return statistics.stdev(runs) / math.sqrt(len(runs)) < PRECISE * statistics.fmean(runs)
 
 
 @torch.inference_mode()
@@ -300,9 +235,9 @@ def _time_case(case: Case, ones: list[Implementation], report: dict[str, Any], s
     flushed, changed = torch.zeros(FLUSHED[device] // 4, device=device), inputs[CHANGED.get(op, "x")]
     for cache in ("cold", "warm"):
         timers = [_timer(call, cache, changed, flushed) for call in calls.values()]
-        for name, runs in zip(calls, take_turns(timers, seconds), strict=True):
+        for name, runs in zip(calls, take_turns(timers, seconds=seconds), strict=True):
             median = statistics.median(runs)
-            rows[name][cache] = {"seconds": median, "spread": spread_of(runs), "share": bound / median}
+            rows[name][cache] = {"seconds": median, "spread": interquartile_range(runs), "share": bound / median}
             rows[name][cache]["runs"] = len(runs)
     for name, reason in recheck(questions, inputs, fences, calls).items():
         report["rejected"][name] = f"time withdrawn: {case.name}, fresh numbers: {reason}"
@@ -409,11 +344,9 @@ def _cells(found: dict[str, Any]) -> str:
 
 def draw(report: dict[str, Any], path: str) -> None:
     """Draw a report of `bench`, times with a cold cache: under the machine's roofline, and as bars."""
-    require("matplotlib", extra="plot").use("agg")
-    figures = require("matplotlib.figure", extra="plot")
     found, (copies, products) = report["cases"], report["ceilings"].values()
     names = list(next(iter(found.values()))["rows"]) if found else []  # all that is left was timed in each case
-    figure = figures.Figure(figsize=(6 + 3.5 * len(found), 5), layout="constrained")
+    figure = new_figure(6 + 3.5 * len(found), 5)
     roof, *bars = figure.subplots(1, 1 + len(found), squeeze=False)[0]
     dense = [case["operations"] / case["bytes"] for case in found.values()]  # operations for each byte
     ridge = products / copies  # above which products are the ceiling, and below it copies
@@ -434,7 +367,7 @@ def draw(report: dict[str, Any], path: str) -> None:
     roof.set(title="roofline", xlabel="operations for each byte", ylabel="GFLOP/s")
     roof.legend(fontsize="x-small")
     figure.suptitle(next(_head(report)))
-    write_files(Path(path).parent, {Path(path).name: figure.savefig})
+    save_figure(figure, path)
 
 
 # In a whole model
@@ -467,8 +400,8 @@ def bench_model(
     found = labels.read(read_rows(data))[0][:examples]
     pairs = [example.pair or "" for example in found] if any(example.pair for example in found) else None
     ids = Tokenizer.from_pretrained(model).encode([example.text for example in found], pairs).ids
-    batches = [Batch.from_lists(some).to(one.device) for some in by_tokens(ids)]
-    report = {"op": op, "name": name, "model": model, "dtype": dtype, **machine_here()}
+    batches = [Batch.from_lists(some).to(one.device) for some in split_into_batches(ids, max_tokens=TOKENS)]
+    report = {"op": op, "name": name, "model": model, "dtype": dtype, **machine(default_device())}
     report |= {"examples": len(ids), "tokens": sum(map(len, ids)), "batches": len(batches)}
 
     @torch.inference_mode()
@@ -483,7 +416,7 @@ def bench_model(
         def timed() -> float:
             spans.clear()
             run(watched)
-            return sum(between(*span) for span in spans)
+            return sum(seconds_between(*span) for span in spans)
 
         return timed
 
@@ -493,10 +426,10 @@ def bench_model(
     scores = [measure(logits, found, labels.problem_type, labels.names)[metric] for logits in (before, after)]
     report |= {"metric": metric, "score": [score["value"] for score in scores]}
     wholes = [lambda which=which: seconds_of(lambda: run(which), one.device) for which in (loaded, with_it)]
-    taken = take_turns([*wholes, part(plain), part(one.value)], seconds)
+    taken = take_turns([*wholes, part(plain), part(one.value)], seconds=seconds)
     whole, whole_with_it, inner, inner_with_it = map(statistics.median, taken)
     share, speed = inner / whole, inner / inner_with_it
-    report |= {"seconds": [whole, whole_with_it], "spread": [spread_of(runs) for runs in taken[:2]]}
+    report |= {"seconds": [whole, whole_with_it], "spread": [interquartile_range(runs) for runs in taken[:2]]}
     report |= {"share": share, "speed of the operation": speed}
     report |= {"speed allowed": 1 / (1 - share + share / speed)}
     report |= {"speed": whole / whole_with_it, "largest change": float((after - before).abs().max())}

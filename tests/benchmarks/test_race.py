@@ -1,4 +1,4 @@
-"""The race counts what it says, and everyone in it computes the same model; no test asserts a time."""
+"""Every runtime computes the same model, and its operations are counted; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import torch
 
 import minidistil
 from minidistil import Batch, DistilBertConfig, InputError, MissingDependency
-from minidistil.benchmarks import race
-from minidistil.benchmarks import runtimes as peers
-from minidistil.benchmarks.startup import product_operations
+from minidistil.benchmarks import measure, race, runtimes
+from minidistil.benchmarks.runtimes import find_runtime
+from minidistil.benchmarks.workload import matmul_flops
 from minidistil.cli.main import main
 from support.places import OURS, ROOT
 from support.twins import twins
@@ -28,68 +28,60 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_batches_hold_every_sequence_in_order(monkeypatch):
-    monkeypatch.setattr(peers, "BATCH", 3)
-    monkeypatch.setattr(peers, "TOKENS", 7)
-    assert [len(some) for some in peers.by_count(SEQUENCES)] == [3, 1]
-    assert [len(some) for some in peers.by_tokens(SEQUENCES)] == [2, 1, 1]
-    for cut in (peers.by_count, peers.by_tokens):
-        assert [sequence for some in cut(SEQUENCES) for sequence in some] == SEQUENCES
-
-
-@pytest.mark.parametrize("precision", ["float32", "int8"])
-def test_this_project_runs_in_its_own_form(folder, monkeypatch, precision):
-    monkeypatch.setattr(peers, "TOKENS", 7)
-    run = peers.find("minidistil", precision).load(folder, torch.get_num_threads())
-    expected = minidistil.from_pretrained(folder, dtype=precision)(Batch.from_lists(SEQUENCES))
-    assert np.allclose(run(SEQUENCES), expected.detach().numpy(), atol=1e-5)
+@pytest.mark.parametrize("dtype", ["float32", "int8"])
+def test_minidistil_runs_packed(folder, monkeypatch, dtype):
+    monkeypatch.setattr(runtimes, "TOKENS", 7)
+    logits = find_runtime("minidistil", dtype).load(folder, torch.get_num_threads())
+    expected = minidistil.from_pretrained(folder, dtype=dtype)(Batch.from_lists(SEQUENCES))
+    assert np.allclose(logits(SEQUENCES), expected.detach().numpy(), atol=1e-5)
 
 
 @pytest.mark.parametrize("name", ["transformers eager", "transformers SDPA"])
 def test_transformers_runs_padded(folder, monkeypatch, name):
-    monkeypatch.setattr(peers, "BATCH", 3)
-    run = peers.find(name, "float32").load(folder, torch.get_num_threads())
+    monkeypatch.setattr(runtimes, "BATCH_SIZE", 3)
+    logits = find_runtime(name, "float32").load(folder, torch.get_num_threads())
     with torch.inference_mode():
         expected = twins()[0](Batch.from_lists(SEQUENCES))
-    assert np.allclose(run(SEQUENCES), expected.numpy(), atol=1e-4)
+    assert np.allclose(logits(SEQUENCES), expected.numpy(), atol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # of the runtimes' own converters
-@pytest.mark.parametrize("contender", peers.CONTENDERS, ids=lambda found: f"{found.name} {found.precision}")
-def test_every_runtime_computes_the_same_model(tmp_path, contender):
+@pytest.mark.parametrize("runtime", runtimes.RUNTIMES, ids=lambda runtime: runtime.title)
+def test_every_runtime_computes_the_same_model(tmp_path, runtime):
     minidistil.from_pretrained(OURS).save_pretrained(tmp_path)
     minidistil.Tokenizer.from_pretrained(OURS).save_pretrained(tmp_path)
     sequences = [[101, 2023, 2003, 102], [101, 102], [101, 2054, 102, 2129, 102]]
     try:
-        found = contender.load(tmp_path, 1)(sequences)
+        logits = runtime.load(tmp_path, 1)(sequences)
     except MissingDependency as error:
         pytest.skip(str(error))
     with torch.inference_mode():
         expected = minidistil.from_pretrained(OURS, dtype="float64")(Batch.from_lists(sequences)).numpy()
-    tolerance = {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.15}[contender.precision]
-    assert np.sqrt(((found - expected) ** 2).mean()) < tolerance * np.sqrt((expected**2).mean())
+    tolerance = {"float32": 1e-5, "bfloat16": 0.03, "int8": 0.15}[runtime.dtype]
+    assert np.sqrt(((logits - expected) ** 2).mean()) < tolerance * np.sqrt((expected**2).mean())
 
 
-def test_an_unknown_contender_is_an_error_that_lists_them():
-    with pytest.raises(InputError, match="there is no banana float32: expected one of minidistil float32, "):
-        peers.find("banana", "float32")
+def test_an_unknown_runtime_is_an_error_that_lists_them():
+    with pytest.raises(InputError, match="unknown runtime banana float32: expected one of minidistil float32, "):
+        find_runtime("banana", "float32")
 
 
 def test_what_pads_runs_more_and_what_prunes_runs_less():
     config = DistilBertConfig(n_layers=1, dim=4, hidden_dim=8, n_heads=1)
     sequences = [[1], [1, 2, 3]]
-    ours, ctranslate2 = peers.find("minidistil", "float32"), peers.find("CTranslate2", "float32")
-    onnx = peers.find("ONNX Runtime", "float32")
-    assert race.executed(ours, config, sequences) == product_operations(config, [1, 3])
-    assert race.executed(ctranslate2, config, sequences) == product_operations(config, [1, 3], prunes=False)
-    assert race.executed(onnx, config, sequences) == product_operations(config, [3, 3], prunes=False)
+    ours, ctranslate2 = find_runtime("minidistil", "float32"), find_runtime("CTranslate2", "float32")
+    onnx = find_runtime("ONNX Runtime", "float32")
+    assert race.runtime_flops(ours, config, sequences) == matmul_flops(config, [1, 3])
+    assert race.runtime_flops(ctranslate2, config, sequences) == matmul_flops(config, [1, 3], prunes=False)
+    assert race.runtime_flops(onnx, config, sequences) == matmul_flops(config, [3, 3], prunes=False)
 
 
 def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeypatch):
-    for name, little in {"PAUSE": 0, "LENGTHS": (8, 64), "ROWS": 64}.items():
-        monkeypatch.setattr(race, name, little)
-    monkeypatch.setattr(race.os, "cpu_count", lambda: 1)  # threads, which other tests leave it
+    monkeypatch.setattr(race, "PAUSE", 0)
+    monkeypatch.setattr(race, "LENGTHS", (8, 64))
+    monkeypatch.setattr(measure, "MATMUL_ROWS", 64)
+    monkeypatch.setattr(race.os, "cpu_count", lambda: 1)  # threads: the other tests use the other core
     command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--peers", "--texts", "4", "--repeats", "2"]
     assert main([*command, "--only", "minidistil int8,sdpa float32"]) == 0
     out = capsys.readouterr().out
@@ -101,61 +93,64 @@ def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeyp
 
 
 @pytest.mark.parametrize("name", ["speed.svg", "speed.png"])
-def test_a_report_is_drawn(tmp_path, name):
-    row = {"seconds": 0.01, "tokens a second": 100.0}
+def test_a_report_is_plotted(tmp_path, name):
+    row = {"seconds": 0.01, "tokens/s": 100.0}
     names = ["minidistil int8", "OpenVINO bfloat16"]
     cases = ["one text of 8 tokens", "one text of 16 tokens", "32 texts in given order"]
     report = {"machine": "here", "torch": "2", "load": dict.fromkeys(names, 1.0)}
     report["cases"] = {case: dict.fromkeys(names, row) for case in cases}
-    race.draw(report, str(tmp_path / name))
+    race.plot_runtimes(report, str(tmp_path / name))
     drawn = (tmp_path / name).read_bytes()
     assert drawn.startswith(b"<?xml" if name.endswith("svg") else b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
 @pytest.mark.parametrize("name", ["speed.doc", "nowhere/speed.svg"])
-def test_a_picture_that_could_not_be_drawn_is_refused_at_once(capsys, name):
+def test_a_plot_that_cannot_be_saved_is_refused_at_once(capsys, name):
     command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS)]
     assert main([*command, "--peers", "--plot", name]) == 2
-    assert f"plot is {name}: expected a name in .svg, .png, .pdf" in capsys.readouterr().err
+    assert (
+        f"plot is {name}: expected a file name ending in .svg, .png, .pdf, in an existing folder"
+        in capsys.readouterr().err
+    )
     assert main([*command, "--plot", name]) == 2
-    assert "--plot goes with --peers" in capsys.readouterr().err
+    assert "--plot requires --peers" in capsys.readouterr().err
 
 
-def test_nobody_to_race_is_an_error(folder):
-    with pytest.raises(InputError, match="nobody is left to race: only is 'banana'"):
+def test_no_runtime_to_compare_is_an_error(folder):
+    with pytest.raises(InputError, match=r"only is 'banana': no installed .*: expected parts of minidistil"):
         race._start(folder, "banana", {})
 
 
 def test_a_runtime_that_stops_says_why(tmp_path):
     with pytest.raises(InputError, match=r"minidistil float32 stopped: .*no config\.json"):
-        race.Worker(peers.find("minidistil", "float32"), tmp_path)
+        race.RuntimeProcess(find_runtime("minidistil", "float32"), tmp_path)
 
 
-def test_a_runtime_that_is_not_installed_is_left_out(folder, monkeypatch, capsys):
-    def missing(self, contender, folder):
+def test_a_runtime_that_is_not_installed_is_skipped(folder, monkeypatch, capsys):
+    def missing(self, runtime, folder):
         self.process = None
-        self.contender = contender
-        raise MissingDependency(f"{contender.name} {contender.precision}: x is not installed")
+        self.runtime = runtime
+        raise MissingDependency(f"{runtime.name} {runtime.dtype}: x is not installed")
 
-    monkeypatch.setattr(race.Worker, "__init__", missing)
-    with pytest.raises(InputError, match="nobody is left to race"):
+    monkeypatch.setattr(race.RuntimeProcess, "__init__", missing)
+    with pytest.raises(InputError, match="no installed runtime has such a name"):
         race._start(folder, "onnx", {})
-    assert "left out: ONNX Runtime float32: x is not installed" in capsys.readouterr().err
+    assert "skipped: ONNX Runtime float32: x is not installed" in capsys.readouterr().err
 
 
-def test_a_worker_tells_what_is_missing_from_what_is_broken():
+def test_a_missing_runtime_is_told_from_a_broken_one():
     import io
     import types
 
-    worker = race.Worker.__new__(race.Worker)
-    worker.contender = peers.find("OpenVINO", "float32")
-    worker.process = types.SimpleNamespace(stdout=io.StringIO(""), wait=lambda: None)
-    worker.log = io.StringIO("Traceback\nminidistil.errors.MissingDependency: openvino is not installed: pip ...")
+    process = race.RuntimeProcess.__new__(race.RuntimeProcess)
+    process.runtime = find_runtime("OpenVINO", "float32")
+    process.process = types.SimpleNamespace(stdout=io.StringIO(""), wait=lambda: None)
+    process.log = io.StringIO("Traceback\nminidistil.errors.MissingDependency: openvino is not installed: pip ...")
     with pytest.raises(MissingDependency, match="OpenVINO float32: openvino is not installed"):
-        worker._read()
+        process._read()
 
 
 def test_peers_go_with_pairs(capsys):
     assert main(["bench", "--model", str(OURS), "--train", "a.jsonl", "--peers"]) == 2
-    assert "--peers goes with --pairs" in capsys.readouterr().err
+    assert "--peers cannot be combined with --train" in capsys.readouterr().err

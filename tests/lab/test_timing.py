@@ -12,16 +12,16 @@ import torch
 import torch.nn.functional as F
 
 from minidistil import Batch, InputError, Product, ops
-from minidistil.benchmarks import runtimes as peers
+from minidistil.benchmarks import measure
 from minidistil.lab import cases, implementation, implementations, registry, timing
 from minidistil.layout import Layout
 from support.places import OURS, ROOT
 from support.twins import twins
 
 DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
-SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "PLACES": 16, "ROWS": 8}
+SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "PLACES": 16}
 SMALL |= {"TEXTS": ([3], [2, 5]), "EQUAL": [4] * 2}
-SMALL |= {"COPIED": {"cpu": 2**12, "cuda": 2**12}, "FLUSHED": {"cpu": 2**12, "cuda": 2**12}}
+SMALL |= {"FLUSHED": {"cpu": 2**12, "cuda": 2**12}}
 SMALL |= {"SHAPES": {"qkv": [(24, 24, 3)], "linear": [(24, 24, 1), (48, 24, 1)], "linear_gelu": [(24, 48, 1)]}}
 TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
 
@@ -36,6 +36,8 @@ def small(monkeypatch, one_thread):
         monkeypatch.setitem(cases.ALL, op, dataclasses.replace(operation, cases=few))
     for name, value in SMALL.items():
         monkeypatch.setattr(timing, name, value)
+    monkeypatch.setattr(measure, "MATMUL_ROWS", 8)
+    monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12, "cuda": 2**12})
 
 
 def bench(op="add_norm", names=("torch",), **options):
@@ -109,34 +111,6 @@ def test_ceilings_are_rates(dtype):
     assert min(timing.ceilings(dtype).values()) > 0
 
 
-# Turns
-
-
-def recorded(seen, i, times):
-    times = iter(times)
-
-    def call():
-        seen.append(i)
-        return next(times)
-
-    return call
-
-
-def test_turns_end_when_all_times_are_known():
-    seen = []
-    calls = [recorded(seen, 0, [1.0] * 99), recorded(seen, 1, [1.0, 3.0] + [2.0] * 97)]
-    runs = timing.take_turns(calls, 60)
-    assert timing.LEAST < len(runs[0]) == len(runs[1]) < 99
-    assert timing.known(runs[1])
-    assert not timing.known(runs[1][:-1])
-    assert seen[:6] == [0, 1, 1, 0, 0, 1]
-
-
-def test_turns_end_when_the_time_is_up():
-    runs = timing.take_turns([recorded([], 0, [1.0] * 9), recorded([], 1, [1.0, 9.0] * 9)], 0)
-    assert [len(some) for some in runs] == [timing.LEAST] * 2
-
-
 # The report
 
 
@@ -152,7 +126,7 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
         for row in case["rows"].values():
             for cache in ("cold", "warm"):
                 found, plain = row[cache], case["rows"]["torch"][cache]
-                assert found["runs"] >= timing.LEAST
+                assert found["runs"] >= measure.MIN_ROUNDS
                 assert found["share"] == case["bound"] / found["seconds"]
                 assert found["speed"] == plain["seconds"] / found["seconds"]
     out = capsys.readouterr().out
@@ -254,7 +228,7 @@ def test_an_input_changes_before_each_timed_call():
 
     implementation("add_norm", "looks", dtypes=("float32",))(looks)
     bench(names=["looks"])
-    cold = seen[1 : 1 + timing.LEAST]
+    cold = seen[1 : 1 + measure.MIN_ROUNDS]
     assert len({*cold}) == 2
     assert all(a == -b for a, b in itertools.pairwise(cold))
 
@@ -293,8 +267,8 @@ def test_a_report_is_drawn(tmp_path, name):
         ({"names": ["banana"]}, "add_norm has no implementation 'banana'"),
         ({"op": "banana"}, "there is no operation 'banana'"),
         ({"dtype": "int4"}, "dtype is 'int4': expected one of float32, bfloat16, float16"),
-        ({"plot": "roof.doc"}, r"plot is roof\.doc: expected a name in \.svg, \.png, \.pdf"),
-        ({"plot": "nowhere/roof.svg"}, r"plot is nowhere/roof\.svg: expected a name in"),
+        ({"plot": "roof.doc"}, r"plot is roof\.doc: expected a file name ending in \.svg, \.png, \.pdf"),
+        ({"plot": "nowhere/roof.svg"}, r"plot is nowhere/roof\.svg: expected a file name ending in"),
     ],
 )
 def test_what_cannot_be_is_refused(options, message):
@@ -330,7 +304,7 @@ def test_what_the_model_can_gain_is_amdahls(monkeypatch):
 
 def test_another_implementation_changes_little_and_examples_are_in_batches(monkeypatch):
     monkeypatch.setattr(timing, "take_turns", lambda calls, seconds: [[call()] for call in calls])
-    monkeypatch.setattr(peers, "TOKENS", 110)
+    monkeypatch.setattr(timing, "TOKENS", 110)
     report = bench_model("add_norm", "steps", examples=4)
     assert (report["examples"], report["tokens"], report["batches"]) == (4, 153, 2)
     assert 0 < report["largest change"] < 1e-4
