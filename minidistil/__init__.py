@@ -9,20 +9,21 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .backends.prepared import Prepared
     from .checkpoint.load import from_pretrained
     from .config import DistilBertConfig
     from .errors import CheckpointError, Error, InputError, MissingDependency
-    from .layout import Batch, Layout
-    from .model import (
+    from .heads import (
         DistilBertForMaskedLM,
         DistilBertForMultipleChoice,
         DistilBertForQuestionAnswering,
         DistilBertForSequenceClassification,
         DistilBertForTokenClassification,
-        DistilBertModel,
         SpanLogits,
     )
-    from .ops import Ops, Product
+    from .layout import Batch, Layout, Subset
+    from .model import DistilBertModel
+    from .ops import Ops
     from .pipelines import pipeline
     from .tokenizer import Tokenizer
     from .tracing import Trace, trace
@@ -44,8 +45,9 @@ __all__ = [
     "Layout",
     "MissingDependency",
     "Ops",
-    "Product",
+    "Prepared",
     "SpanLogits",
+    "Subset",
     "Tokenizer",
     "Trace",
     "from_pretrained",
@@ -55,10 +57,12 @@ __all__ = [
 
 _HOME = {  # public name -> module
     **dict.fromkeys(["CheckpointError", "Error", "InputError", "MissingDependency"], "errors"),
-    **dict.fromkeys([name for name in __all__ if name.startswith("DistilBert")], "model"),
-    "SpanLogits": "model",
-    **dict.fromkeys(["Batch", "Layout"], "layout"),
-    **dict.fromkeys(["Ops", "Product"], "ops"),
+    **dict.fromkeys([name for name in __all__ if name.startswith("DistilBertFor")], "heads"),
+    "SpanLogits": "heads",
+    "DistilBertModel": "model",
+    **dict.fromkeys(["Batch", "Layout", "Subset"], "layout"),
+    "Ops": "ops",
+    "Prepared": "backends.prepared",
     **dict.fromkeys(["Trace", "trace"], "tracing"),
     "DistilBertConfig": "config",
     "Tokenizer": "tokenizer",

@@ -1,9 +1,9 @@
-"""The door: padded tensors and masks on one side, one flat list of tokens on the other.
+"""Packed batches: token ids of n sequences without padding, and a `Layout` that marks where each sequence lies.
 
-Every value check and every wait for a device is here. Behind it tokens lie end to end, without padding,
-and a `Layout` says where each sequence begins and ends.
+This is the only module with padding, masks, value checks and device synchronization. Behind it the model has no
+`if` on its input.
 
-Letters in shapes: T tokens of a batch, n sequences, L padded length, D width of the model.
+Shapes: T tokens of a batch, n sequences, L padded length; Tq tokens of a subset.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,108 +20,137 @@ from torch import Tensor
 from .config import DistilBertConfig
 from .errors import InputError
 
+L = TypeVar("L", bound="Layout")
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Where each of n sequences lies in a flat list of T tokens.
+    """Where each of n sequences lies in a packed batch of T tokens.
 
-    Everything that an operation may need is a tensor, so that a compiled model serves every batch; what
-    Python code may need lies on the CPU, so that asking never waits for a GPU. A row without any real
-    token is a sequence of length 0.
+    Operations need tensors, so that one compiled model serves every batch. Python code needs values on the CPU, so
+    that reading one never synchronizes with a GPU. A row without tokens is a sequence of length 0.
     """
 
-    starts: Tensor  # (n + 1,) int32: sequence i is the tokens from starts[i] to starts[i + 1]; "cu_seqlens"
-    starts_cpu: Tensor  # (n + 1,) the same, always on the CPU
-    positions: Tensor  # (T,) int64: each token's place in its row, counted from the row's left edge
-    slots: Tensor  # (T,) int64: each token's place among n * width padded ones
-    width: int  # how long a padded row is
-    longest: int  # how long the longest sequence is
-    equal: bool  # whether all sequences have one length
-    first: Layout | None = None  # the layout of the first tokens alone
-    picks: Tensor | None = None  # in such a layout: (T,) int64, where those tokens lie in the whole list
+    cu_seqlens: Tensor  # (n + 1,) int32: sequence i is the tokens from cu_seqlens[i] to cu_seqlens[i + 1]
+    cu_seqlens_cpu: Tensor  # (n + 1,) the same values, on the CPU
+    position_ids: Tensor  # (T,) int64: position of each token in its padded row
+    padded_index: Tensor  # (T,) int64: index of each token among the n * width padded positions
+    width: int  # length of a padded row
+    max_seqlen: int  # length of the longest sequence
+    equal: bool  # whether all sequences have the same length
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Layout:
-        """Make the layout of a padded batch. mask: (n, L) bool on the CPU, True at real tokens, holes allowed."""
-        # cloned: they are views of one tensor, and a compiled model would be guarded by its shape
+        """Return the layout of a padded batch. mask: (n, L) bool on the CPU, True at tokens, holes allowed."""
+        # clone: rows and positions are views of one tensor, and a compiled model would have a guard on its shape
         rows, positions = (x.clone() for x in mask.nonzero(as_tuple=True))
-        return cls._build(mask.sum(1).tolist(), rows, positions, mask.shape[1])
+        return _layout(mask.sum(1).tolist(), rows, positions, mask.shape[1])
 
     @classmethod
     def from_lengths(cls, lengths: Sequence[int], width: int | None = None) -> Layout:
-        """Make the layout of sequences of these lengths, laid end to end. width: of a row; None: the longest's."""
+        """Return the layout of sequences of these lengths. width: of a padded row; None: the longest sequence."""
         if any(length < 0 for length in lengths):
-            raise InputError(f"lengths are {list(lengths)}: none can be below 0")
+            raise InputError(f"lengths are {list(lengths)}: expected lengths of at least 0")
         sizes = torch.tensor(lengths, dtype=torch.int64)  # (n,)
-        rows = torch.repeat_interleave(sizes)  # (T,): which sequence each token is of
-        positions = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[rows]
-        return cls._build(list(lengths), rows, positions, max(lengths, default=0) if width is None else width)
-
-    @classmethod
-    def _build(cls, lengths: list[int], rows: Tensor, positions: Tensor, width: int) -> Layout:
-        starts = _starts(lengths)
-        there = [min(length, 1) for length in lengths]  # a first token, or none
-        filled = torch.tensor([i for i, one in enumerate(there) if one], dtype=torch.int64)
-        one, zeros, picks = _starts(there), torch.zeros_like(filled), starts[filled].long()
-        first = cls(one, one, zeros, filled, 1, max(there, default=0), len(set(there)) < 2, picks=picks)
-        slots, longest, equal = rows * width + positions, max(lengths, default=0), len(set(lengths)) < 2
-        return cls(starts, starts, positions, slots, width, longest, equal, first)
+        rows = torch.repeat_interleave(sizes)  # (T,): the sequence of each token
+        position_ids = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[rows]
+        return _layout(lengths, rows, position_ids, max(lengths, default=0) if width is None else width)
 
     def __len__(self) -> int:
-        """How many sequences there are."""
-        return len(self.starts_cpu) - 1
+        """Return the number of sequences."""
+        return len(self.cu_seqlens_cpu) - 1
 
     @functools.cached_property
     def lengths(self) -> list[int]:
         """The length of each sequence."""
-        return self.starts_cpu.diff().tolist()
+        return self.cu_seqlens_cpu.diff().tolist()
 
-    def to(self, device: torch.device | str) -> Layout:
-        """Give the same layout with its tensors, but for `starts_cpu`, on another device."""
+    def subset(self, indices: Tensor) -> Subset:
+        """Return a subset of the tokens. indices: (Tq,) int64 into the packed batch, increasing, on the CPU."""
+        if len(indices) and (indices[0] < 0 or indices[-1] >= self.cu_seqlens_cpu[-1]):
+            raise InputError(f"indices are from {indices[0]} to {indices[-1]}: expected tokens of the batch")
+        if not (indices.diff() > 0).all():
+            raise InputError("indices must be in increasing order, each at most once")
+        rows = torch.bucketize(indices, self.cu_seqlens_cpu[1:].long(), right=True)
+        return Subset(**vars(Layout.from_lengths(rows.bincount(minlength=len(self)).tolist())), indices=indices)
+
+    def first_tokens(self) -> Subset:
+        """Return the first token of each sequence that has one."""
+        lengths = self.lengths
+        rows = torch.tensor([i for i, length in enumerate(lengths) if length], dtype=torch.int64)
+        first = _layout([min(length, 1) for length in lengths], rows, torch.zeros_like(rows), 1)
+        return Subset(**vars(first), indices=self.cu_seqlens_cpu[rows].long())
+
+    def to(self: L, device: torch.device | str) -> L:
+        """Return the same layout with its tensors, except `cu_seqlens_cpu`, on another device."""
         moved: dict[str, Any] = {
-            "starts": _move(self.starts, device),
-            "positions": _move(self.positions, device),
-            "slots": _move(self.slots, device),
-            "first": None if self.first is None else self.first.to(device),
-            "picks": None if self.picks is None else _move(self.picks, device),
+            field.name: _move(value, device)
+            for field in dataclasses.fields(self)
+            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "cu_seqlens_cpu"
         }
         return dataclasses.replace(self, **moved)
 
-    def pick(self, x: Tensor) -> Tensor:
-        """Take this layout's tokens out of the whole list: all of them, or the first of each sequence."""
-        return x if self.picks is None else x.index_select(0, self.picks)
+    def select(self, x: Tensor) -> Tensor:
+        """Return the rows of a packed tensor that belong to this layout: all of them."""
+        return x
 
     def pad(self, x: Tensor) -> Tensor:
-        """Lay flat tokens out in rows, 0 where there is none: (T, ...) -> (n, width, ...)."""
-        n = len(self.starts) - 1
+        """Return packed tokens in padded rows, 0 at padding: (T, ...) -> (n, width, ...)."""
+        n = len(self.cu_seqlens) - 1
         padded = x.new_zeros(n * self.width, *x.shape[1:])
-        return padded.index_copy_(0, self.slots, x).unflatten(0, (n, self.width))
+        return padded.index_copy_(0, self.padded_index, x).unflatten(0, (n, self.width))
 
     def unpad(self, padded: Tensor) -> Tensor:
-        """Take the real tokens out of padded rows: (n, width, ...) -> (T, ...)."""
-        return padded.flatten(0, 1).index_select(0, self.slots)
+        """Return the tokens of padded rows: (n, width, ...) -> (T, ...)."""
+        return padded.flatten(0, 1).index_select(0, self.padded_index)
+
+    def mask(self) -> Tensor:
+        """Return the padding mask: (n, width) bool, True at tokens."""
+        return self.pad(torch.ones_like(self.padded_index, dtype=torch.bool))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subset(Layout):
+    """Some tokens of a packed batch: their layout among themselves, and where they come from."""
+
+    indices: Tensor  # (Tq,) int64: index of each token in the whole packed batch
+
+    def select(self, x: Tensor) -> Tensor:
+        """Return the rows of the whole packed tensor that belong to this subset: (T, ...) -> (Tq, ...)."""
+        return x.index_select(0, self.indices)
+
+
+def _layout(lengths: Sequence[int], rows: Tensor, position_ids: Tensor, width: int) -> Layout:
+    """Return a layout. rows: (T,) int64, the sequence of each token."""
+    cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+    padded_index, equal = rows * width + position_ids, len(set(lengths)) < 2
+    return Layout(cu_seqlens, cu_seqlens, position_ids, padded_index, width, max(lengths, default=0), equal)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Token ids laid end to end, with their layout; what a tokenizer returns and a model takes.
+    """Packed token ids with their layout: what a tokenizer returns and a model takes.
 
-    Made by `from_lists` or `from_padded`, which check every value, on the CPU.
+    Create one with `from_lists` or `from_padded`, which check every value, on the CPU.
     """
 
     ids: Tensor  # (T,) int64
     layout: Layout
-    largest_id: int  # what the model's vocabulary must have
-    largest_position: int  # what its position table must have
-    starts_masked: bool = False  # whether a row that is not empty has its first position masked
-    truncated: int = 0  # how many texts lost their end to fit
-    pad_id: int = 0  # what `padded` fills up with
+    first: Subset  # the first token of each sequence, [CLS]
+    largest_id: int  # checked against the model's vocab_size
+    largest_position: int  # checked against the model's max_position_embeddings
+    starts_masked: bool = False  # whether the first position of a non-empty row is masked
+    truncated: int = 0  # number of texts that were truncated
+    pad_id: int = 0  # value of `padded` ids at padding
 
     @classmethod
     def from_lists(
         cls, ids: Sequence[Sequence[int]], *, truncated: int = 0, pad_id: int = 0, width: int | None = None
     ) -> Batch:
-        """Make a batch of the token ids of n sequences. width: of a padded row; None: the longest sequence's."""
+        """Return a batch of the token ids of n sequences. width: of a padded row; None: the longest sequence.
+
+        Raises InputError for values that are not token ids.
+        """
         try:
             flat = [i for sequence in ids for i in sequence]
             tensor = torch.tensor(flat, dtype=None if flat else torch.int64)
@@ -134,10 +163,10 @@ class Batch:
 
     @classmethod
     def from_padded(cls, input_ids: Tensor, attention_mask: Tensor | None = None) -> Batch:
-        """Make a batch of padded rows, on the device of `input_ids`. This is where a GPU is waited for, once.
+        """Return a batch of padded rows, on the device of `input_ids`. Synchronizes with a GPU, once.
 
-        input_ids: (n, L) integers. attention_mask: (n, L) of 1 at real tokens and 0 at padding, of any
-        type; None: all are real. `InputError` says what is wrong and where.
+        input_ids: (n, L) integers. attention_mask: (n, L), 1 at tokens and 0 at padding, of any dtype; None: all
+        are tokens. Raises InputError, which names the argument and the position.
         """
         if input_ids.ndim != 2 or input_ids.is_floating_point() or input_ids.dtype == torch.bool:
             raise InputError(
@@ -158,7 +187,7 @@ class Batch:
         if wrong.any():
             row, column = wrong.nonzero()[0].tolist()
             value = mask[row, column].item()
-            raise InputError(f"attention_mask[{row}, {column}] is {value}: expected 1 for a token, 0 for padding")
+            raise InputError(f"attention_mask[{row}, {column}] is {value}: expected 1 at tokens, 0 at padding")
         layout = Layout.from_mask(kept.bool())
         return cls._checked(layout.unpad(ids), layout).to(input_ids.device)
 
@@ -166,23 +195,25 @@ class Batch:
     def _checked(cls, ids: Tensor, layout: Layout, truncated: int = 0, pad_id: int = 0) -> Batch:
         largest_id, largest_position = -1, -1
         if len(ids):
-            smallest_id, largest_id = (int(found) for found in ids.aminmax())
-            largest_position = int(layout.positions.max())
+            smallest_id, largest_id = (int(x) for x in ids.aminmax())
+            largest_position = int(layout.position_ids.max())
             if smallest_id < 0:
-                raise InputError(f"a token id is {smallest_id}: ids are 0 or more")
-        starts_masked = layout.first is not None and bool(layout.first.pick(layout.positions).any())
-        return cls(ids, layout, largest_id, largest_position, starts_masked, truncated, pad_id)
+                raise InputError(f"a token id is {smallest_id}: expected ids of at least 0")
+        first = layout.first_tokens()
+        starts_masked = bool(first.select(layout.position_ids).any())
+        return cls(ids, layout, first, largest_id, largest_position, starts_masked, truncated, pad_id)
 
     def __len__(self) -> int:
-        """How many sequences there are."""
+        """Return the number of sequences."""
         return len(self.layout)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Give the same batch on another device."""
-        return dataclasses.replace(self, ids=_move(self.ids, device), layout=self.layout.to(device))
+        """Return the same batch on another device."""
+        layout, first = self.layout.to(device), self.first.to(device)
+        return dataclasses.replace(self, ids=_move(self.ids, device), layout=layout, first=first)
 
     def padded(self) -> tuple[Tensor, Tensor]:
-        """Give `input_ids` and `attention_mask`, both (n, L) int64, as transformers takes them."""
+        """Return `input_ids` and `attention_mask`, both (n, L) int64, as transformers takes them."""
         attention_mask = self.layout.pad(torch.ones_like(self.ids))
         input_ids = self.layout.pad(self.ids - self.pad_id) + self.pad_id
         return input_ids, attention_mask
@@ -191,28 +222,29 @@ class Batch:
 def enter(
     inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
 ) -> tuple[Batch, Callable[[Tensor], Tensor]]:
-    """Take a model's arguments in: a batch that the model can read, and how to give its tokens back.
+    """Return a model's arguments as a batch, and the function that restores the shape of per-token results.
 
-    The second value is `Layout.pad` for padded arguments, and does nothing for a batch.
+    That function is `Layout.pad` for padded arguments, and the identity for a batch. Raises InputError for ids
+    beyond the vocabulary and sequences beyond the position embeddings.
     """
     if isinstance(inputs, Batch):
         if attention_mask is not None:
-            raise InputError("attention_mask goes with padded input_ids: a Batch has none to mask")
+            raise InputError("attention_mask cannot be combined with a Batch: pass it with padded input_ids")
         batch, leave = inputs, lambda x: x
     elif isinstance(inputs, Tensor):
         batch = Batch.from_padded(inputs, attention_mask)
         leave = batch.layout.pad
     else:
-        raise InputError(f"expected a Batch or a tensor of token ids, found {type(inputs).__name__}")
+        raise InputError(f"input_ids is {type(inputs).__name__}: expected a Batch or a tensor of token ids")
     if batch.largest_id >= config.vocab_size:
         raise InputError(
-            f"a token id is {batch.largest_id}, beyond the model's vocabulary of {config.vocab_size}: "
-            "is this the model's own tokenizer?"
+            f"a token id is {batch.largest_id}, but vocab_size is {config.vocab_size}: "
+            "use the tokenizer of this checkpoint"
         )
     if batch.largest_position >= config.max_position_embeddings:
         raise InputError(
-            f"a sequence is {batch.largest_position + 1} tokens long: the model has positions for "
-            f"{config.max_position_embeddings}; cut it, for example with max_length="
+            f"a sequence has {batch.largest_position + 1} tokens, but the model has "
+            f"{config.max_position_embeddings} positions: truncate it, for example with max_length="
         )
     return batch, leave
 
@@ -220,9 +252,9 @@ def enter(
 def enter_choices(
     inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
 ) -> tuple[Batch, Callable[[Tensor], Tensor]]:
-    """Take a multiple-choice model's arguments in: padded ones are (n, choices, L), each choice a sequence.
+    """Do what `enter` does for multiple choice, whose padded arguments are (n, choices, L), one sequence a choice.
 
-    The second value gives scores their shape: (n * choices,) -> (n, choices), or does nothing for a batch.
+    The returned function restores the shape of scores: (n * choices,) -> (n, choices); the identity for a batch.
     """
     if not isinstance(inputs, Tensor):
         batch, _ = enter(inputs, attention_mask, config)
@@ -236,20 +268,17 @@ def enter_choices(
     return batch, lambda scores: scores.unflatten(0, inputs.shape[:2])
 
 
-def first_tokens(batch: Batch) -> Layout:
-    """Give the layout of the first tokens, which a sequence head reads: [CLS]."""
+def first_tokens(batch: Batch) -> Subset:
+    """Return the first token of each sequence, [CLS]. Raises InputError where a row starts with padding."""
     if batch.starts_masked:
-        raise InputError("a row starts with a masked position, but [CLS] must come first: pad on the right")
-    assert batch.layout.first is not None  # only the layout of first tokens itself has none
-    return batch.layout.first
-
-
-def _starts(lengths: list[int]) -> Tensor:
-    return torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
+        raise InputError(
+            "the first position of a row is masked, but a sequence head reads [CLS] there: pad on the right"
+        )
+    return batch.first
 
 
 def _move(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copy to a device without waiting for it; to the CPU with waiting, or the values would not be there yet."""
+    """Copy to a device: asynchronously to a GPU; to the CPU only a synchronous copy has the values in time."""
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 

@@ -1,10 +1,10 @@
-"""The six operations that a DistilBERT is made of, in plain PyTorch, and `Ops`, which holds one set of them.
+"""The operations of a DistilBERT in plain PyTorch, and `Ops`, which holds one implementation of each.
 
-An implementation is a value: hand another one in with `model.with_ops(attention=mine)`, or with
-`from_pretrained(..., ops=...)`. The model knows nothing else about it.
+An operation is a function of tensors and of the `nn.Linear` modules that it reads. To replace one, pass another
+function: `model.with_ops(attention=mine)` or `from_pretrained(..., ops=Ops(attention=mine))`.
 
-Letters in shapes: T tokens, D width of the model, K and N a product's input and output width, H heads,
-d width of a head, n sequences, L their length, Tq and Lq those of the queries where they are fewer.
+Shapes: T tokens, D model width, F feed-forward width, K and N input and output width of a linear layer, H heads,
+d head width, n sequences, L padded length; Tq and Lq for queries, which may be fewer than keys.
 """
 
 from __future__ import annotations
@@ -12,90 +12,88 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .errors import InputError
 from .layout import Layout
 
 
 def embed(
-    ids: Tensor, positions: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
+    ids: Tensor, position_ids: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """Look up each token and its position, add, and normalise: (T,), (T,) -> (T, D)."""
-    x = F.embedding(ids, word) + F.embedding(positions, position)  # (T, D)
+    """LayerNorm(word[ids] + position[position_ids]): (T,), (T,) -> (T, D)."""
+    x = F.embedding(ids, word) + F.embedding(position_ids, position)  # (T, D)
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
 
-def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """LayerNorm(x + residual), over the width: (T, D), (T, D) -> (T, D)."""
-    return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
-
-
-class Product(NamedTuple):
-    """A linear layer's product with its weights: `prepare` them once, `run` often.
-
-    A product whose state is the modules themselves is live: it can be trained, moved, loaded and adapted. One
-    that packs, fuses or quantises holds a copy, and a model that uses it refuses what would leave it behind.
-    """
-
-    prepare: Callable[..., Any]  # the nn.Linear, or three of them -> state
-    run: Callable[..., Any]  # (T, K), state -> (T, N), or three of these
-    live: bool = False
-
-
-def _modules(*lins: nn.Linear) -> tuple[nn.Linear, ...]:
-    """Plain PyTorch prepares nothing: its state is the layers themselves."""
-    return lins
-
-
-def _linear(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
-    (lin,) = lins
-    return lin(x)
-
-
-def _linear_gelu(x: Tensor, lins: tuple[nn.Linear, ...]) -> Tensor:
-    return F.gelu(_linear(x, lins))  # the exact form, with erf
-
-
-def _qkv(x: Tensor, lins: tuple[nn.Linear, ...]) -> tuple[Tensor, ...]:
-    return tuple(lin(x) for lin in lins)
-
-
-qkv = Product(_modules, _qkv, live=True)
-linear = Product(_modules, _linear, live=True)
-linear_gelu = Product(_modules, _linear_gelu, live=True)
+def qkv(x: Tensor, q_lin: nn.Linear, k_lin: nn.Linear, v_lin: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
+    """Query, key and value of each token: (T, D) -> three of (T, D)."""
+    return q_lin(x), k_lin(x), v_lin(x)
 
 
 def attention(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Tensor:
-    """softmax(q kᵀ / √d) v inside each sequence: (Tq, H, d), two of (T, H, d) -> (Tq, H, d).
+    """softmax(q kᵀ / √d) v within each sequence: (Tq, H, d), (T, H, d), (T, H, d) -> (Tq, H, d).
 
-    Sequence i's queries see sequence i's keys, and nothing else; there may be fewer queries than keys
-    (a classifier's last layer asks for its first tokens only). Attention Is All You Need, section 3.2.
+    Sequence i of the queries attends to sequence i of the keys. Attention Is All You Need, section 3.2.
     """
-    # one kernel for each length is what a CPU likes best; a GPU wants few, and a compiled graph one of a kind
-    dense = q.is_cpu or (queries.equal and keys.equal)
-    if dense and not torch.compiler.is_compiling():
-        return attention_dense(q, k, v, queries, keys, dropout_p)
-    return attention_padded(q, k, v, queries, keys, dropout_p)
+    if not torch.compiler.is_compiling() and (q.is_cpu or (queries.equal and keys.equal)):
+        return attention_by_length(q, k, v, queries, keys, dropout_p)  # the same result, without padding
+    q = queries.pad(q).transpose(1, 2)  # (n, H, Lq, d)
+    k = keys.pad(k).transpose(1, 2)  # (n, H, L, d)
+    v = keys.pad(v).transpose(1, 2)  # (n, H, L, d)
+    mask = keys.mask()[:, None, None, :]  # (n, 1, 1, L)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)  # (n, H, Lq, d)
+    return queries.unpad(out.transpose(1, 2))
 
 
-def attention_dense(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float) -> Tensor:
-    """Attend to neighbouring sequences of one length as to a dense batch: no padding, no mask.
+def linear(x: Tensor, lin: nn.Linear) -> Tensor:
+    """x Wᵀ + b: (T, K) -> (T, N)."""
+    return lin(x)
 
-    On a CPU nothing is faster than to ask for no work; on CUDA this reaches the flash kernel.
+
+def linear_gelu(x: Tensor, lin: nn.Linear) -> Tensor:
+    """GELU(x Wᵀ + b), exact (erf): (T, K) -> (T, N)."""
+    return F.gelu(lin(x))
+
+
+def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
+    """LayerNorm(x + residual): (T, D), (T, D) -> (T, D)."""
+    return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
+
+
+# Two larger operations, which by default call the smaller ones; a fused kernel may replace the whole.
+
+
+def feed_forward(x: Tensor, lin1: nn.Linear, lin2: nn.Linear, *, ops: Ops) -> Tensor:
+    """Two linear layers with GELU between them: (T, D) -> (T, F) -> (T, D)."""
+    return ops.linear(ops.linear_gelu(x, lin1), lin2)
+
+
+def block(x: Tensor, module: nn.Module, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
+    """One transformer block, `model.Block`: (T, D) -> (Tq, D)."""
+    return module(x, layout, queries, ops)
+
+
+def attention_by_length(
+    q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
+) -> Tensor:
+    """Compute `attention` by one dense call for each run of sequences of equal length: no padding, no mask.
+
+    Fastest on CPU. On CUDA it is used where all lengths are equal, since SDPA's flash kernel takes no mask.
     """
-    groups = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
-    shapes = [(len(list(group)), *lengths) for lengths, group in groups]  # of (n, Lq, L)
+    runs = itertools.groupby(zip(queries.lengths, keys.lengths, strict=True))
+    shapes = [(len(list(run)), *lengths) for lengths, run in runs]  # (n, Lq, L) of each run
     if len(shapes) == 1:
         return _dense(shapes[0], q, k, v, dropout_p)
-    of_q = q.split([n * length_q for n, length_q, _ in shapes])
-    of_k = k.split([n * length_k for n, _, length_k in shapes])
-    of_v = v.split([n * length_k for n, _, length_k in shapes])
-    outputs = [_dense(*parts, dropout_p) for parts in zip(shapes, of_q, of_k, of_v, strict=True)]
-    return torch.cat([q[:0], *outputs])  # q[:0]: there may be no outputs
+    q_runs = q.split([n * length_q for n, length_q, _ in shapes])
+    k_runs = k.split([n * length_k for n, _, length_k in shapes])
+    v_runs = v.split([n * length_k for n, _, length_k in shapes])
+    outputs = [_dense(*run, dropout_p) for run in zip(shapes, q_runs, k_runs, v_runs, strict=True)]
+    return torch.cat([q[:0], *outputs])  # q[:0]: a batch may have no sequences
 
 
 def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
@@ -107,39 +105,44 @@ def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout
     return out.transpose(1, 2).flatten(0, 1)
 
 
-def attention_padded(q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float) -> Tensor:
-    """Attend in padded rows, padding masked: a few large kernels, one graph for batches of every shape."""
-    q = queries.pad(q).transpose(1, 2)  # (n, H, Lq, d)
-    k = keys.pad(k).transpose(1, 2)  # (n, H, L, d)
-    v = keys.pad(v).transpose(1, 2)  # (n, H, L, d)
-    mask = keys.pad(torch.ones_like(keys.slots, dtype=torch.bool))[:, None, None, :]  # (n, 1, 1, L)
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)  # (n, H, Lq, d)
-    return queries.unpad(out.transpose(1, 2))
-
-
-PARTS = {  # what is never called where a larger part is done as a whole
-    "feed_forward": ("linear", "linear_gelu"),
-    "block": ("qkv", "linear", "linear_gelu", "add_norm", "attention", "feed_forward"),
+PARTS = {  # the operations that the default of a larger one calls
+    "feed_forward": {"linear", "linear_gelu"},
+    "block": {"qkv", "attention", "linear", "linear_gelu", "add_norm", "feed_forward"},
 }
 
 
 @dataclasses.dataclass(frozen=True)
 class Ops:
-    """One implementation of each operation. The defaults are this page."""
+    """One implementation of each operation; by default the functions of this module.
+
+    An operation may have an attribute `live`. False means that it computes with a copy of the weights, such as
+    prepacked ones: no gradient reaches the weights, so the model runs it in eval mode only and without autograd.
+    """
 
     embed: Callable[..., Tensor] = embed
-    qkv: Product = qkv
-    linear: Product = linear
-    linear_gelu: Product = linear_gelu
-    add_norm: Callable[..., Tensor] = add_norm
+    qkv: Callable[..., tuple[Tensor, ...]] = qkv
     attention: Callable[..., Tensor] = attention
-
-    # larger parts, where one is done as a whole. None: by the operations above
-    feed_forward: Product | None = None  # prepare(lin1, lin2); GELU is between them
-    block: Product | None = None  # prepare(a `model.Block`); run(x, state, layout, queries): (T, D) -> (Tq, D)
+    linear: Callable[..., Tensor] = linear
+    linear_gelu: Callable[..., Tensor] = linear_gelu
+    add_norm: Callable[..., Tensor] = add_norm
+    feed_forward: Callable[..., Tensor] = feed_forward
+    block: Callable[..., Tensor] = block
 
     @property
     def live(self) -> bool:
-        """Whether every product works on the live weights."""
-        products = (self.qkv, self.linear, self.linear_gelu, self.feed_forward, self.block)
-        return all(product.live for product in products if product is not None)
+        """Whether every operation reads the weights themselves."""
+        return all(getattr(op, "live", True) for op in vars(self).values())
+
+    def replace(self, **changes: Any) -> Ops:
+        """Return a copy with some operations replaced.
+
+        Raises TypeError for an unknown name, and InputError for a part of an operation that is already replaced.
+        """
+        for whole, parts in PARTS.items():
+            ignored = sorted(parts & changes.keys())
+            if ignored and whole not in changes and getattr(self, whole) is not getattr(Ops, whole):
+                raise InputError(
+                    f"{whole} is already replaced as a whole and would not call {ignored[0]}: "
+                    f"pass {whole}=minidistil.ops.{whole} too"
+                )
+        return dataclasses.replace(self, **changes)

@@ -1,10 +1,8 @@
-"""Hidden states and attention maps of a run, seen by operations that record what passes through them."""
+"""Hidden states and attention maps of one run, recorded by operations that wrap those of the model."""
 
 from __future__ import annotations
 
 import dataclasses
-import sys
-import types
 from typing import Any
 
 import torch
@@ -17,7 +15,7 @@ from .model import DistilBertModel, Model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """What a model saw and thought of one batch of T tokens."""
+    """What a model computed for one batch of T tokens."""
 
     layout: Layout
     hidden: list[Tensor]  # layers + 1 of (T, D): after the embeddings, then after each layer
@@ -25,20 +23,20 @@ class Trace:
     keys: list[Tensor]  # of each layer, (T, H, d)
 
     def attention(self, layer: int, sequence: int) -> Tensor:
-        """Give one layer's attention map of one sequence, each row a softmax: (H, L, L)."""
+        """Return the attention probabilities of one layer for one sequence; rows sum to 1: (H, L, L)."""
         for name, index, count in (("layer", layer, len(self.keys)), ("sequence", sequence, len(self.layout))):
             if not 0 <= index < count:
-                raise InputError(f"{name} is {index}: there are {count}, counted from 0")
-        start, end = self.layout.starts_cpu[sequence : sequence + 2].tolist()
+                raise InputError(f"{name} is {index}: expected 0 to {count - 1}")
+        start, end = self.layout.cu_seqlens_cpu[sequence : sequence + 2].tolist()
         q, k = (x[layer][start:end].transpose(0, 1) for x in (self.queries, self.keys))  # (H, L, d)
         return torch.softmax(q @ k.mT / q.shape[-1] ** 0.5, dim=-1)
 
 
 @torch.no_grad()
 def trace(model: Model, batch: Batch) -> Trace:
-    """Run a model's encoder on a batch, with the operations that it uses, and keep what they compute."""
+    """Run a model's encoder on a batch with its own operations, and record what they compute."""
     if not isinstance(batch, Batch):
-        raise InputError(f"batch is {type(batch).__name__}: expected a Batch, such as a Tokenizer returns")
+        raise InputError(f"batch is {type(batch).__name__}: expected a Batch, as a Tokenizer returns")
     encoder = model if isinstance(model, DistilBertModel) else model.distilbert
     assert isinstance(encoder, DistilBertModel)
     ops = encoder.ops
@@ -61,13 +59,3 @@ def trace(model: Model, batch: Batch) -> Trace:
     encoder.with_ops(embed=embed, attention=attention, add_norm=add_norm)(batch)
     record.hidden.extend(norms[1::2])  # a block ends with its second norm
     return record
-
-
-class _CallableModule(types.ModuleType):
-    """`minidistil.trace` is this module's name and its function's: as a module it can be called too."""
-
-    def __call__(self, model: Model, batch: Batch) -> Trace:
-        return trace(model, batch)
-
-
-sys.modules[__name__].__class__ = _CallableModule

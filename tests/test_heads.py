@@ -229,3 +229,5 @@ def test_some_tokens_can_be_scored_without_the_others():
     with torch.inference_mode():
         hidden = mine.distilbert.encode(batch)
         torch.testing.assert_close(mine.project(hidden[[3, 5]]), mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)
+        scores = mine(batch, tokens=batch.layout.subset(torch.tensor([3, 5])))
+        torch.testing.assert_close(scores, mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)

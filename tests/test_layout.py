@@ -14,23 +14,23 @@ from support.twins import twins
 
 def test_the_numbers_of_a_ragged_batch_computed_by_hand():
     layout = Layout.from_lengths([3, 2])
-    assert layout.starts.tolist() == [0, 3, 5]
-    assert (layout.longest, layout.equal) == (3, False)
-    assert layout.starts.dtype == torch.int32
-    assert layout.positions.tolist() == [0, 1, 2, 0, 1]
-    assert layout.slots.tolist() == [0, 1, 2, 3, 4]
+    assert layout.cu_seqlens.tolist() == [0, 3, 5]
+    assert (layout.max_seqlen, layout.equal) == (3, False)
+    assert layout.cu_seqlens.dtype == torch.int32
+    assert layout.position_ids.tolist() == [0, 1, 2, 0, 1]
+    assert layout.padded_index.tolist() == [0, 1, 2, 3, 4]
     assert (layout.width, len(layout), layout.lengths) == (3, 2, [3, 2])
-    assert layout.first.starts.tolist() == [0, 1, 2]
-    assert layout.first.picks.tolist() == [0, 3]
+    assert layout.first_tokens().cu_seqlens.tolist() == [0, 1, 2]
+    assert layout.first_tokens().indices.tolist() == [0, 3]
 
 
 def test_the_numbers_of_a_mask_with_holes_computed_by_hand():
     layout = Layout.from_mask(torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 0, 1]]).bool())
-    assert layout.starts.tolist() == [0, 2, 2, 5]
-    assert layout.positions.tolist() == [0, 2, 0, 1, 3]
-    assert layout.slots.tolist() == [0, 2, 8, 9, 11]
-    assert layout.first.starts.tolist() == [0, 1, 1, 2]
-    assert layout.first.picks.tolist() == [0, 2]
+    assert layout.cu_seqlens.tolist() == [0, 2, 2, 5]
+    assert layout.position_ids.tolist() == [0, 2, 0, 1, 3]
+    assert layout.padded_index.tolist() == [0, 2, 8, 9, 11]
+    assert layout.first_tokens().cu_seqlens.tolist() == [0, 1, 1, 2]
+    assert layout.first_tokens().indices.tolist() == [0, 2]
 
 
 def test_pad_and_unpad_by_hand():
@@ -39,7 +39,7 @@ def test_pad_and_unpad_by_hand():
     padded = layout.pad(x)
     assert padded.tolist() == [[[1.0], [0.0]], [[0.0], [0.0]], [[2.0], [3.0]]]
     assert torch.equal(layout.unpad(padded), x)
-    assert torch.equal(layout.first.pick(x), x[[0, 1]])
+    assert torch.equal(layout.first_tokens().select(x), x[[0, 1]])
 
 
 masks = st.integers(0, 5).flatmap(
@@ -94,17 +94,21 @@ IDS = torch.ones(2, 3, dtype=torch.int64)
         (IDS.bool(), None, "expected integers"),
         (IDS[0], None, r"expected integers of shape \(sequences, length\)"),
         (IDS, IDS[:, :2], r"attention_mask is torch.int64 of shape \(2, 2\): expected the shape of input_ids"),
-        (IDS, IDS * 2, r"attention_mask\[0, 0\] is 2: expected 1 for a token, 0 for padding"),
+        (IDS, IDS * 2, r"attention_mask\[0, 0\] is 2: expected 1 at tokens, 0 at padding"),
         (IDS, IDS * -10000.0, r"is -10000.0: expected 1"),
         (IDS, IDS * float("nan"), "is nan: expected 1"),
         (-IDS, None, "a token id is -1"),
-        (IDS * 1000, None, "a token id is 1000, beyond the model's vocabulary of 1000"),
-        (torch.ones(1, 513, dtype=torch.int64), None, "513 tokens long: the model has positions for 512"),
-        ([[1, 2]], None, "expected a Batch or a tensor of token ids, found list"),
-        (Batch.from_lists([[1]]), IDS, "attention_mask goes with padded input_ids"),
+        (IDS * 1000, None, "a token id is 1000, but vocab_size is 1000: use the tokenizer"),
+        (
+            torch.ones(1, 513, dtype=torch.int64),
+            None,
+            "a sequence has 513 tokens, but the model has 512 positions",
+        ),
+        ([[1, 2]], None, "input_ids is list: expected a Batch or a tensor of token ids"),
+        (Batch.from_lists([[1]]), IDS, "attention_mask cannot be combined with a Batch"),
         (IDS, [[1, 1, 0]], "attention_mask is list: expected a tensor"),
         (Batch.from_lists([[1000]]), None, "a token id is 1000"),
-        (Batch.from_lists([[1] * 513]), None, "513 tokens long"),
+        (Batch.from_lists([[1] * 513]), None, "a sequence has 513 tokens"),
     ],
 )
 def test_what_a_model_cannot_read_is_refused_at_the_door(ids, mask, message):
@@ -128,6 +132,45 @@ def test_lists_of_anything_but_ids_are_refused(ids):
         Batch.from_lists(ids)
 
 
+@given(
+    st.lists(st.integers(0, 5), max_size=6).flatmap(lambda n: st.tuples(st.just(n), st.sets(st.integers(0, 40))))
+)
+def test_a_subset_is_the_tokens_at_its_indices(case):
+    lengths, chosen = case
+    layout = Layout.from_lengths(lengths)
+    total = sum(lengths)
+    indices = torch.tensor(sorted(i for i in chosen if i < total), dtype=torch.int64)
+    subset = layout.subset(indices)
+    x = torch.arange(total)[:, None]
+    assert torch.equal(subset.select(x), x[indices])
+    sequence_of = [i for i, length in enumerate(lengths) for _ in range(length)]
+    assert subset.lengths == [sum(sequence_of[i] == s for i in indices.tolist()) for s in range(len(lengths))]
+    assert torch.equal(subset.unpad(subset.pad(subset.select(x))), x[indices])
+    assert len(subset) == len(layout)
+
+
+def test_first_tokens_are_a_subset():
+    layout = Layout.from_lengths([2, 0, 1])
+    first, subset = layout.first_tokens(), layout.subset(torch.tensor([0, 2]))
+    for name in ("cu_seqlens", "cu_seqlens_cpu", "position_ids", "padded_index", "indices"):
+        assert torch.equal(getattr(first, name), getattr(subset, name)), name
+    assert (first.width, first.max_seqlen, first.equal) == (subset.width, subset.max_seqlen, subset.equal)
+
+
+@pytest.mark.parametrize(
+    ("indices", "message"),
+    [
+        ([1, 0], "increasing order"),
+        ([1, 1], "increasing order"),
+        ([-1, 1], "indices are from -1 to 1: expected tokens of the batch"),
+        ([1, 3], "indices are from 1 to 3: expected tokens of the batch"),
+    ],
+)
+def test_indices_that_are_no_subset_are_refused(indices, message):
+    with pytest.raises(InputError, match=message):
+        Layout.from_lengths([1, 2]).subset(torch.tensor(indices))
+
+
 def test_a_length_below_zero_is_refused():
-    with pytest.raises(InputError, match="none can be below 0"):
+    with pytest.raises(InputError, match="expected lengths of at least 0"):
         Layout.from_lengths([1, -1])

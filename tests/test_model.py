@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import re
 
 import pytest
 import torch
@@ -16,7 +17,8 @@ from minidistil import (
     DistilBertForSequenceClassification,
     DistilBertModel,
     InputError,
-    Product,
+    Prepared,
+    ops,
 )
 from minidistil.ops import attention, linear
 from support.twins import CONFIGS, FORMS, LENGTHS, first_difference, inputs, ours, theirs, twins
@@ -123,20 +125,21 @@ def test_any_order_and_any_batching_give_the_same_answers():
     torch.testing.assert_close(shuffled, alone[order], atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("op", ["embed", "qkv", "linear", "linear_gelu", "add_norm", "attention"])
+@pytest.mark.parametrize(
+    "op", ["embed", "qkv", "linear", "linear_gelu", "add_norm", "attention", "feed_forward", "block"]
+)
 def test_a_recording_operation_is_called_as_often_as_the_model_has_layers(op):
     mine, _ = twins("12 layers")
     calls = []
 
     def record(implementation):
-        def run(*args):
+        def run(*args, **context):
             calls.append(args)
-            return implementation(*args)
+            return implementation(*args, **context)
 
         return run
 
-    mine_op = getattr(mine.ops, op)
-    recording = mine_op._replace(run=record(mine_op.run)) if isinstance(mine_op, Product) else record(mine_op)
+    recording = record(getattr(mine.ops, op))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
         assert torch.equal(mine.with_ops(**{op: recording})(batch), mine(batch))
@@ -156,47 +159,48 @@ def test_with_ops_is_another_view_of_the_same_parameters():
 
 
 def prepared_linear():
-    """A product that holds a copy of its weights, as a packed or quantised one does."""
-    return Product(
+    """An operation that holds a copy of its weights, as a prepacked or quantized one does."""
+    return Prepared(
         prepare=lambda lin: (lin.weight.detach().clone(), lin.bias.detach().clone()),
         run=lambda x, state: torch.nn.functional.linear(x, *state),
     )
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        lambda model: model.train(),
-        lambda model: model.to(torch.float64),
-        lambda model: model.half(),
-        lambda model: model.load_state_dict(model.state_dict()),
-        lambda model: model.reset_parameters(),
-    ],
-    ids=["train", "to", "half", "load_state_dict", "reset_parameters"],
-)
-def test_a_model_with_prepared_products_refuses_what_would_leave_them_behind(change):
-    view = twins()[0].with_ops(linear=prepared_linear())
-    with pytest.raises(InputError, match="prepared copy"):
-        change(view)
+def test_views_share_train_and_eval():
+    model = ours(theirs({}))
+    view = model.with_ops(attention=lambda q, k, v, *_: q)
+    for mode in (True, False):
+        view.train(mode)
+        assert model.training == view.training == model.distilbert.training == model.dropout.training == mode
+        model.train(not mode)
+        assert model.training == view.training == view.distilbert.training == view.dropout.training != mode
 
 
-def test_a_model_in_training_refuses_prepared_products():
-    with pytest.raises(InputError, match=r"call eval\(\) first"):
-        ours(theirs({})).train().with_ops(linear=prepared_linear())
+def test_a_heads_encoder_computes_with_the_views_operations():
+    model = ours(theirs({}))
+    view = model.with_ops(attention=lambda q, k, v, *_: q)
+    batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    assert view.distilbert.ops is view.ops
+    assert not torch.allclose(view.distilbert(batch), model.distilbert(batch))
 
 
-def whole_feed_forward(live=False):
-    def run(x, lins):
-        return lins[1](torch.nn.functional.gelu(lins[0](x)))
-
-    return Product(lambda *lins: lins, run, live)
+def whole_feed_forward(x, lin1, lin2, *, ops):
+    return lin2(torch.nn.functional.gelu(lin1(x)))
 
 
-def whole_block(live=False):
-    def run(x, block, layout, queries):
-        return block(x, layout, minidistil.Ops(), queries)
+def whole_block(x, block, *, layout, queries, ops):
+    return block(x, layout, queries, minidistil.Ops())
 
-    return Product(lambda block: block, run, live)
+
+WHOLES = {"feed_forward": whole_feed_forward, "block": whole_block}
+
+
+def prepared_feed_forward(prepare=lambda *lins: lins):
+    return Prepared(prepare, lambda x, lins, *, ops: whole_feed_forward(x, *lins, ops=ops))
+
+
+def prepared_block(prepare=lambda block: block):
+    return Prepared(prepare, whole_block)
 
 
 @pytest.mark.parametrize("live", [True, False])
@@ -204,13 +208,13 @@ def whole_block(live=False):
 def test_a_larger_part_may_be_done_as_a_whole(part, live):
     calls = []
 
-    def record(*args):
+    def record(*args, **context):
         calls.append(args)
-        return whole.run(*args)
+        return WHOLES[part](*args, **context)
 
     mine, _ = twins("12 layers")
-    whole = {"feed_forward": whole_feed_forward, "block": whole_block}[part](live)
-    view = mine.with_ops(**{part: whole._replace(run=record)})
+    record.live = live
+    view = mine.with_ops(**{part: record})
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
         torch.testing.assert_close(view(batch), mine(batch), atol=1e-5, rtol=0)
@@ -221,13 +225,16 @@ def test_a_larger_part_may_be_done_as_a_whole(part, live):
 @pytest.mark.parametrize("part", ["feed_forward", "block"])
 def test_a_state_may_be_a_module_and_becomes_no_part_of_the_model(part):
     mine, _ = twins()
-    prepare = {"feed_forward": lambda *lins: torch.nn.ModuleList(lins), "block": lambda block: block}[part]
-    whole = {"feed_forward": whole_feed_forward, "block": whole_block}[part]()._replace(prepare=prepare)
+    whole = {
+        "feed_forward": prepared_feed_forward(lambda *lins: torch.nn.ModuleList(lins)),
+        "block": prepared_block(),
+    }[part]
     view = mine.with_ops(**{part: whole})
     assert view.state_dict().keys() == mine.state_dict().keys()
+    others = (view, view.with_ops(embed=mine.ops.embed), copy.deepcopy(view))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
-        for other in (view, view.with_ops(embed=mine.ops.embed), copy.deepcopy(view)):
+        for other in others:
             torch.testing.assert_close(other(batch), mine(batch), atol=1e-5, rtol=0)
 
 
@@ -235,7 +242,7 @@ def test_a_feed_forward_with_relu_has_no_gelu_in_it():
     mine, _ = twins("relu")
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
-        assert torch.equal(mine.with_ops(feed_forward=whole_feed_forward())(batch), mine(batch))
+        assert torch.equal(mine.with_ops(feed_forward=whole_feed_forward)(batch), mine(batch))
 
 
 @pytest.mark.parametrize(
@@ -243,18 +250,20 @@ def test_a_feed_forward_with_relu_has_no_gelu_in_it():
 )
 def test_a_part_of_what_is_done_as_a_whole_is_not_left_unheard(whole, part):
     model = twins()[0]
-    wholes = {"feed_forward": whole_feed_forward(), "block": whole_block()}
-    mine = wholes[part] if part in wholes else getattr(model.ops, part)
-    view = model.with_ops(**{whole: wholes[whole]})
-    with pytest.raises(InputError, match=f"{part} is a part of {whole}, .* give {whole}=None too"):
+    mine = WHOLES.get(part) or getattr(model.ops, part)
+    view = model.with_ops(**{whole: WHOLES[whole]})
+    message = (
+        f"{whole} is already replaced as a whole and would not call {part}: pass {whole}=minidistil.ops.{whole}"
+    )
+    with pytest.raises(InputError, match=re.escape(message)):
         view.with_ops(**{part: mine})
-    assert view.with_ops(**{part: mine, whole: None}).ops.block is None
+    assert view.with_ops(**{part: mine, whole: getattr(ops, whole)}).ops.block is ops.block
 
 
 def test_what_is_done_as_one_is_not_traced():
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
-    with pytest.raises(InputError, match="is a part of block, which these operations do as one"):
-        minidistil.trace(twins()[0].with_ops(block=whole_block()), batch)
+    with pytest.raises(InputError, match="block is already replaced as a whole"):
+        minidistil.trace(twins()[0].with_ops(block=whole_block), batch)
 
 
 def test_a_model_can_be_pickled():
@@ -265,30 +274,34 @@ def test_a_model_can_be_pickled():
 
 
 def test_a_model_with_prepared_products_answers_alike():
-    mine, _ = twins()
+    mine = ours(theirs({}))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
-        assert torch.equal(mine.with_ops(linear=prepared_linear()).eval()(batch), mine(batch))
+        assert torch.equal(mine.with_ops(linear=prepared_linear())(batch), mine(batch))
         assert mine.with_ops(linear=prepared_linear()).with_ops(linear=linear).train().training
 
 
 def test_a_prepared_state_is_made_once_and_never_copied():
-    """Also from live weights with gradients, as a fused product would be written plainly."""
+    """Also from live weights with gradients, as a fused operation would be written plainly."""
     prepared = []
 
     def fuse(q, k, v):
         prepared.append(torch.cat([q.weight, k.weight, v.weight]))
         return prepared[-1], torch.cat([q.bias, k.bias, v.bias])
 
-    fused = Product(fuse, lambda x, state: torch.nn.functional.linear(x, *state).chunk(3, dim=1))
+    fused = Prepared(fuse, lambda x, state: torch.nn.functional.linear(x, *state).chunk(3, dim=1))
     mine, _ = twins()
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     view = mine.with_ops(qkv=fused)
-    assert len(prepared) == 2
     with torch.inference_mode():
-        torch.testing.assert_close(view(batch), mine(batch), atol=1e-5, rtol=0)
+        for _ in range(3):
+            torch.testing.assert_close(view(batch), mine(batch), atol=1e-5, rtol=0)
+    assert len(prepared) == 2
+    assert not any(weight.requires_grad for weight in prepared)
     assert len(minidistil.trace(view, batch).hidden) == 3
+    assert len(prepared) == 2
     assert torch.equal(copy.deepcopy(view)(batch), view(batch))
+    assert len(prepared) == 4
 
 
 def test_a_module_put_in_place_of_a_linear_layer_is_used():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from minidistil import Layout, Ops, reference
-from minidistil.ops import add_norm, attention, attention_padded, embed, linear_gelu, qkv
+from minidistil.ops import add_norm, attention, attention_by_length, embed, linear_gelu, qkv
 
 
 def attend_one_by_one(q, k, v, queries, keys):
@@ -22,15 +24,21 @@ def attend_one_by_one(q, k, v, queries, keys):
     return torch.cat(outputs)
 
 
-@pytest.mark.parametrize("implementation", [attention, attention_padded])
+def attention_padded(*args):
+    """The default as a compiled model runs it."""
+    with mock.patch("torch.compiler.is_compiling", return_value=True):
+        return attention(*args)
+
+
+@pytest.mark.parametrize("implementation", [attention, attention_padded, attention_by_length])
 @settings(max_examples=50, deadline=None)
 @given(lengths=st.lists(st.integers(0, 9), min_size=1, max_size=6), first=st.booleans())
 def test_attention_stays_inside_each_sequence(implementation, lengths, first):
     keys = Layout.from_lengths(lengths)
-    queries = keys.first if first else keys
+    queries = keys.first_tokens() if first else keys
     generator = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(sum(lengths), 2, 8, dtype=torch.float64, generator=generator) for _ in range(3))
-    q = queries.pick(q)
+    q = queries.select(q)
     out = implementation(q, k, v, queries, keys, 0.0)
     torch.testing.assert_close(out, attend_one_by_one(q, k, v, queries, keys), atol=1e-12, rtol=0)
 
@@ -83,7 +91,7 @@ def test_gelu_is_the_exact_one_not_the_tanh_form():
         lin.weight.fill_(1.0)
         lin.bias.zero_()
         x = torch.linspace(-6, 6, 101, dtype=torch.float64)[:, None]
-        out = linear_gelu.run(x, linear_gelu.prepare(lin))
+        out = linear_gelu(x, lin)
     assert np.abs(out.numpy() - reference.gelu(x.numpy())).max() < 1e-15
     assert (out - torch.nn.functional.gelu(x, approximate="tanh")).abs().max() > 1e-4
 
@@ -91,7 +99,7 @@ def test_gelu_is_the_exact_one_not_the_tanh_form():
 def test_qkv_is_three_products():
     lins = [torch.nn.Linear(8, 8) for _ in range(3)]
     x = torch.randn(5, 8)
-    for out, lin in zip(qkv.run(x, qkv.prepare(*lins)), lins, strict=True):
+    for out, lin in zip(qkv(x, *lins), lins, strict=True):
         assert torch.equal(out, lin(x))
 
 

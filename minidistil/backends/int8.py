@@ -1,47 +1,49 @@
-"""The products again, in integers of 8 bits: a quarter of the memory, and products several times as fast.
+"""Linear layers in 8-bit integers: a quarter of the memory, and faster matmuls where the CPU has them.
 
-A number x becomes the integer q = round(x / scale), from -127 to 127, so that x is about q · scale. Which
-numbers share a scale decides everything: a scale must reach the largest of them, and the others get what steps
-are left. Here each output of a layer has its own scale for its weights, and each token its own scale for what it
-brings, measured as it comes:
+A number x becomes the integer q = round(x / scale), from -127 to 127, so that x ≈ q · scale. A scale must reach
+the largest of the numbers that share it, and the smaller ones lose precision. Here each output of a layer has its
+own scale for its weights (per channel), and each token its own scale for its activations (per token, dynamic):
 
-    x ≈ q_x · s_x  (a scale for each row)         W ≈ q_W · s_W  (a scale for each row)
-    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         the product in brackets is of integers, and exact
+    x ≈ q_x · s_x  (one scale per row)            W ≈ q_W · s_W  (one scale per row)
+    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         the matmul in brackets is of integers, and exact
 
-No token's answer hangs on its neighbours, since no scale is shared between tokens. Attention, GELU, LayerNorm and
-the head's two small layers stay as they are: they are a small part of the work. The table of words, a third of a
-base model, is stored in 8 bits too, with a scale for each word, and looked up as float32.
+No scale is shared between tokens, so the result for a token does not depend on the other tokens of the batch.
+Attention, GELU, LayerNorm and the head's linear layers stay in floating point: they are a small part of the work.
+The word embeddings, a third of a base model, are stored in 8 bits too, with one scale per word, and read as
+float32.
 
-Letters in shapes: T tokens, K and N a product's input and output width.
+Shapes: T tokens, R rows, K and N input and output width of a linear layer.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple, TypeAlias
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import Ops, Product
+from ..ops import Ops
+from .prepared import Prepared
 
-LEVELS = 127  # -128 is left out: then -x is as exact as x
-SMALLEST = 1e-30  # a scale for rows of zeros
-ROWS = 512  # how many tokens are worked on at once where AMX multiplies
-EXACT = 2.0**16  # a scale keeps 16 binary digits, so that q · scale is exact in float32, and found again
+LEVELS = 127  # -128 is not used: then -x is as precise as x
+SMALLEST = 1e-30  # the scale of a row of zeros
+ROWS = 512  # rows that are computed at a time on AMX
+EXACT = 2.0**16  # a scale keeps 16 binary digits, so that q · scale is exact in float32, and q can be recovered
 
 
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Give integers and a scale a row, x ≈ whole · scale: (R, K) -> int8 (R, K), float32 (R, 1)."""
+    """Return integers and one scale per row, x ≈ q · scale: (R, K) -> int8 (R, K), float32 (R, 1)."""
     scale = x.abs().amax(1, keepdim=True).float().div_(LEVELS).clamp_(min=SMALLEST)
     return torch.div(x, scale).round_().to(torch.int8), scale
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """Quantize what is stored: int8 (R, K), float32 (R, 1). Quantizing whole · scale gives the same two again."""
-    if weight.is_meta:  # there is nothing to compute, and trying to would import half of torch's compiler
+    """Quantize weights to be stored: int8 (R, K), float32 (R, 1). Quantizing q · scale returns the same two."""
+    if weight.is_meta:  # nothing to compute, and computing on meta would import large parts of torch's compiler
         return torch.empty_like(weight, dtype=torch.int8), torch.empty_like(weight[:, :1])
     weight = weight.float()
     scale = (weight.abs().amax(1, keepdim=True) / LEVELS).clamp_(min=SMALLEST)
@@ -64,31 +66,66 @@ class Linear8(nn.Module):
         self.register_buffer("bias", bias)
 
     @classmethod
-    def of(cls, lin: nn.Linear) -> Linear8:
+    def from_linear(cls, lin: nn.Linear) -> Linear8:
         """Quantize a layer."""
         return cls(*quantize_weight(lin.weight.detach()), lin.bias.detach().float())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Refuse: plain products read other layers."""
-        raise InputError("this layer is stored in 8 bits, which only int8.PRODUCTS read: load it in another dtype")
+        """Raise InputError: only the operations of this module read 8-bit layers."""
+        raise InputError(
+            "this layer is stored in 8 bits, which only the operations of backends.int8 read: "
+            "load the checkpoint in another dtype"
+        )
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Linear8:
+        _refuse_conversion(fn)
+        return super()._apply(fn, recurse)
+
+
+class Table8(nn.Module):
+    """An embedding table whose float32 values are those that 8 bits and one scale per row can hold."""
+
+    def __init__(self, weight: nn.Parameter):
+        super().__init__()
+        self.weight = weight
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Table8:
+        _refuse_conversion(fn)  # a model converts this module first, so that none is left half converted
+        return super()._apply(fn, recurse)
+
+
+def _refuse_conversion(fn: Callable[[Tensor], Tensor]) -> None:
+    """Raise InputError where a function, such as that of half(), would change the dtype of scales."""
+    dtype = fn(torch.empty(0)).dtype
+    if dtype != torch.float32:
+        raise InputError(
+            f"an int8 model cannot be converted to {dtype}: load the checkpoint with dtype='{dtype}'".replace(
+                "torch.", ""
+            )
+        )
 
 
 Layer: TypeAlias = nn.Linear | Linear8
 
 
 class State(NamedTuple):
-    """One product's weights, or three side by side: query, key and value share what is quantized for them."""
+    """The weights of one matmul: of one layer, or of query, key and value, whose input is quantized once."""
 
-    weight: Tensor  # (N, K) int8; on a CPU with fast 8-bit products as oneDNN lays it out, for `by_onednn` only
+    weight: Tensor  # (N, K) int8; where oneDNN has a fast 8-bit matmul, prepacked for `by_onednn`
     scale: Tensor  # (N,)
-    zeros: Tensor  # (N,): where oneDNN lets a scale's zero lie elsewhere, ours lies at 0
+    zeros: Tensor  # (N,) zero points, which are 0
     bias: Tensor  # (N,)
     onednn: bool
 
 
 def prepare(*layers: Layer) -> State:
-    """Quantize linear layers, if they are not, and put them side by side."""
-    parts = [layer if isinstance(layer, Linear8) else Linear8.of(layer) for layer in layers]
+    """Quantize linear layers that are not yet, and concatenate them. Raises InputError for other layers."""
+    for layer in layers:
+        if type(layer) not in (nn.Linear, Linear8):  # an adapter or a parametrization has a forward of its own
+            raise InputError(
+                f"only nn.Linear can be quantized, found {type(layer).__name__}: merge it into the weights"
+            )
+    parts = [layer if isinstance(layer, Linear8) else Linear8.from_linear(layer) for layer in layers]
     weight = torch.cat([part.weight for part in parts])
     scale = torch.cat([part.weight_scale for part in parts]).flatten()
     bias = torch.cat([part.bias for part in parts])
@@ -96,6 +133,11 @@ def prepare(*layers: Layer) -> State:
     if onednn:
         weight = torch.ops.onednn.qlinear_prepack(weight, None)
     return State(weight, scale, torch.zeros_like(scale, dtype=torch.int32), bias, onednn)
+
+
+def prepare_each(*layers: Layer) -> tuple[State, ...]:
+    """Quantize linear layers, each for a matmul of its own."""
+    return tuple(map(prepare, layers))
 
 
 def linear(x: Tensor, state: State) -> Tensor:
@@ -113,112 +155,119 @@ def qkv(x: Tensor, state: State) -> tuple[Tensor, ...]:
     return _by_rows(x, state).chunk(3, dim=1)
 
 
-def feed_forward(x: Tensor, states: tuple[State, State]) -> Tensor:
-    """Two products and GELU between them, for some tokens at a time: (T, D) -> (T, D)."""
-    wide, narrow = states
-    parts = [linear(linear_gelu(some, wide), narrow) for some in x.split(_at_once(x))]
+def feed_forward(x: Tensor, states: tuple[State, State], *, ops: Ops | None = None) -> Tensor:
+    """Two linear layers with GELU between them, for `_rows_at_a_time` tokens: (T, D) -> (T, D)."""
+    state1, state2 = states
+    parts = [linear(linear_gelu(rows, state1), state2) for rows in x.split(_rows_at_a_time(x))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
-def _at_once(x: Tensor) -> int:
-    """Give how many rows are worked on at once.
+def _rows_at_a_time(x: Tensor) -> int:
+    """Return how many rows are computed at a time.
 
-    AMX multiplies so fast that what lies between products should not leave the processor's cache: of 2,048 tokens
-    that takes a fifth of a feed-forward's time off. Elsewhere fewer and larger products win, 5 % of the whole.
+    AMX multiplies so fast that intermediate results should stay in the cache: for 2,048 tokens that saves a fifth
+    of the feed-forward's time. Elsewhere fewer and larger matmuls are 5 % faster in the whole model.
     """
     return ROWS if x.is_cpu and torch.cpu._is_amx_tile_supported() else max(1, len(x))
 
 
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
-    rows = _at_once(x)
+    rows = _rows_at_a_time(x)
     if len(x) <= rows:
-        return _of_rows(x, state, gelu).to(x.dtype)
+        return _matmul(x, state, gelu).to(x.dtype)
     out = x.new_empty(len(x), len(state.bias), dtype=torch.float32)
-    for some, place in zip(x.split(rows), out.split(rows), strict=True):
-        _of_rows(some, state, gelu, place)
+    for x_rows, out_rows in zip(x.split(rows), out.split(rows), strict=True):
+        _matmul(x_rows, state, gelu, out_rows)
     return out.to(x.dtype)
 
 
-def _of_rows(x: Tensor, state: State, gelu: bool, place: Tensor | None = None) -> Tensor:
+def _matmul(x: Tensor, state: State, gelu: bool, out: Tensor | None = None) -> Tensor:
     multiply = by_onednn if state.onednn else by_int_mm
-    whole, scale = quantize(x)
-    y = multiply(whole, state)  # (rows, N) float32
-    place = y if place is None else place
-    torch.addcmul(state.bias, y, scale, out=y if gelu else place)
-    return torch.ops.aten.gelu.out(y, out=place) if gelu else place
+    integers, scale = quantize(x)
+    y = multiply(integers, state)  # (R, N) float32
+    out = y if out is None else out
+    torch.addcmul(state.bias, y, scale, out=y if gelu else out)
+    return torch.ops.aten.gelu.out(y, out=out) if gelu else out
 
 
-def by_onednn(whole: Tensor, state: State) -> Tensor:
-    """(q_x q_Wᵀ) · s_W: int8 (T, K) -> float32 (T, N). oneDNN could scale by x too, but by one number for all.
+def by_onednn(integers: Tensor, state: State) -> Tensor:
+    """(q_x q_Wᵀ) · s_W: int8 (R, K) -> float32 (R, N). oneDNN could apply s_x too, but only one for all rows.
 
-    AMX multiplies signed by signed numbers. AVX-512 multiplies unsigned by signed ones only, and has oneDNN take
-    signed ones through a loop a thousand times as slow: so 0 moves to 128 there, which is exact too.
+    AMX multiplies signed integers. AVX-512 VNNI multiplies unsigned by signed ones, and oneDNN would run a loop a
+    thousand times slower for signed ones: there the zero point moves to 128, which is exact too.
     """
-    zero = 0 if torch.cpu._is_amx_tile_supported() else 128
-    if zero:
-        whole = whole.view(torch.uint8) + zero  # modulo 256
+    zero_point = 0 if torch.cpu._is_amx_tile_supported() else 128
+    if zero_point:
+        integers = integers.view(torch.uint8) + zero_point  # modulo 256
     return torch.ops.onednn.qlinear_pointwise(
-        whole, 1.0, zero, state.weight, state.scale, state.zeros, None, 1.0, 0, torch.float32, "none", [], "none"
+        *(integers, 1.0, zero_point, state.weight, state.scale, state.zeros, None),
+        *(1.0, 0, torch.float32, "none", [], "none"),
     )
 
 
-def by_int_mm(whole: Tensor, state: State) -> Tensor:
-    """Multiply as `by_onednn` does, on any device. CUDA's product takes 17 rows or more."""
-    missing = max(0, 17 - len(whole)) if whole.is_cuda else 0
-    product = torch._int_mm(F.pad(whole, (0, 0, 0, missing)), state.weight.t())
-    return product[: len(whole)] * state.scale
+def by_int_mm(integers: Tensor, state: State) -> Tensor:
+    """Compute what `by_onednn` does, on any device. CUDA's integer matmul takes 17 rows or more."""
+    missing = max(0, 17 - len(integers)) if integers.is_cuda else 0
+    product = torch._int_mm(F.pad(integers, (0, 0, 0, missing)), state.weight.t())
+    return product[: len(integers)] * state.scale
 
 
-PRODUCTS = {
-    "qkv": Product(prepare, qkv),
-    "linear": Product(prepare, linear),
-    "linear_gelu": Product(prepare, linear_gelu),
-    "feed_forward": Product(lambda *layers: tuple(map(prepare, layers)), feed_forward),
-}
+def quantized() -> dict[str, Prepared]:
+    """Return the operations, for `with_ops`. They keep quantized copies of the weights that they are used with."""
+    return {
+        "qkv": Prepared(prepare, qkv),
+        "linear": Prepared(prepare, linear),
+        "linear_gelu": Prepared(prepare, linear_gelu),
+        "feed_forward": Prepared(prepare_each, feed_forward),
+    }
 
 
 def compose(ops: Ops | None) -> Ops:
-    """Give operations with 8-bit products; InputError where others' products are already among them."""
-    ops, plain = ops or Ops(), Ops()
-    taken = [name for name in (*PRODUCTS, "block") if getattr(ops, name) is not getattr(plain, name)]
+    """Return operations with 8-bit linear layers. Raises InputError if `ops` replaces linear layers already."""
+    ops, operations = ops or Ops(), quantized()
+    taken = [name for name in (*operations, "block") if getattr(ops, name) is not getattr(Ops, name)]
     if taken:
-        raise InputError(f"dtype is 'int8', but ops brings its own {', '.join(taken)}: leave out one of the two")
-    return dataclasses.replace(ops, **PRODUCTS)  # type: ignore[arg-type]
+        raise InputError(
+            f"dtype='int8' cannot be combined with ops that replace {', '.join(taken)}: pass one of them"
+        )
+    return dataclasses.replace(ops, **operations)
 
 
 def layers(model: nn.Module) -> dict[str, Layer]:
-    """Find the layers that are stored in 8 bits, by name: the blocks' own."""
-    found = {name: part for name, part in model.named_modules() if isinstance(part, Layer)}
-    return {name: part for name, part in found.items() if ".layer." in f".{name}"}
+    """Return the layers that are stored in 8 bits, by name: those of the blocks."""
+    named = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
+    return {name: module for name, module in named.items() if ".layer." in f".{name}"}
 
 
 @torch.no_grad()
 def quantize_model(model: nn.Module) -> None:
-    """Store a model's layers in 8 bits, and let its table of words hold what 8 bits hold."""
+    """Store the blocks' linear layers in 8 bits, and round the word embeddings to what 8 bits hold, in place."""
     for name, lin in layers(model).items():
-        model.set_submodule(name, Linear8.of(lin))  # type: ignore[arg-type]
-    words = dict(model.named_parameters())[_words(model)]
-    whole, scale = quantize_weight(words)
+        model.set_submodule(name, Linear8.from_linear(lin).train(lin.training))  # type: ignore[arg-type]
+    name = _word_embeddings(model)
+    words: nn.Parameter = model.get_parameter(name)
+    integers, scale = quantize_weight(words)
     if not words.is_meta:
-        words.data = whole * scale
+        words.data = integers * scale
+    model.set_submodule(name.removesuffix(".weight"), Table8(words).train(model.training))
 
 
-def _words(model: nn.Module) -> str:
+def _word_embeddings(model: nn.Module) -> str:
     return next(name for name, _ in model.named_parameters() if name.endswith("word_embeddings.weight"))
 
 
 @torch.no_grad()
-def pack_up(model: nn.Module) -> dict[str, Tensor]:
-    """Give what a file holds of a quantized model: its tensors by name, the table of words in 8 bits too."""
-    tensors: dict[str, Tensor] = dict(model.named_parameters()) | dict(model.named_buffers())
-    words = _words(model)
-    tensors[words], tensors[f"{words}_scale"] = quantize_weight(tensors[words])
+def to_stored(model: nn.Module) -> dict[str, Tensor]:
+    """Return the tensors of a quantized model's file, by name, with the word embeddings in 8 bits."""
+    tensors: dict[str, Any] = dict(model.named_parameters()) | dict(model.named_buffers())
+    name = _word_embeddings(model)
+    tensors[name], tensors[f"{name}_scale"] = quantize_weight(tensors[name])
     return tensors
 
 
-def unpack(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Give what a model holds of a file's tensors."""
-    words = _words(model)
-    scale = tensors[f"{words}_scale"]
-    others = {name: tensor for name, tensor in tensors.items() if name != f"{words}_scale"}
-    return {**others, words: tensors[words] * scale}
+def from_stored(model: nn.Module, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the tensors of a quantized model, by name, from those of its file."""
+    name = _word_embeddings(model)
+    scale = tensors[f"{name}_scale"]
+    others = {key: tensor for key, tensor in tensors.items() if key != f"{name}_scale"}
+    return {**others, name: tensors[name] * scale}

@@ -1,13 +1,12 @@
-"""The products again, over weights that oneDNN has laid out for this CPU once, and not at every call.
+"""Linear layers over weights that oneDNN has prepacked for this CPU, for inference.
 
-A processor reads a matrix fastest in blocks of the size of its own registers. PyTorch's plain products take
-weights as they lie in the file, so that training sees every change, and may lay them out anew in each call: for
-one text that costs as much as the product itself. These keep a second copy, in blocks: for answering only.
+oneDNN multiplies matrices stored in blocks of the size of the CPU's vector registers. PyTorch's nn.Linear keeps
+the weights as they are in the checkpoint, so that training sees every change, and may convert them in every call:
+for one short text that costs as much as the matmul itself. Prepacking converts them once and keeps a second copy:
 
-    model = model.with_ops(**packed.PRODUCTS)
+    model = model.with_ops(**onednn.prepacked())
 
-Query, key and value are one product of three times the width, and GELU is applied to each block of the result
-while the processor still holds it.
+Query, key and value become one matmul of three times the width, and GELU is fused into the matmul.
 """
 
 from __future__ import annotations
@@ -20,22 +19,23 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import InputError
-from ..ops import Ops, Product
+from ..ops import Ops
+from .prepared import Prepared
 
-FEW, MANY = 256, 1280  # rows between which oneDNN cuts a narrowing product on AMX badly: half its speed is lost
-MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, the most that it takes, and M_TRIM_THRESHOLD, of malloc.h
+FEW, MANY = 256, 1280  # rows between which oneDNN splits a narrowing matmul on AMX badly, at half the speed
+MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, at its maximum, and M_TRIM_THRESHOLD, from malloc.h
 
 
 class Packed(NamedTuple):
-    """One product's weights, or three side by side."""
+    """The prepacked weights of one linear layer, or of several side by side."""
 
     weight: Tensor  # opaque: only oneDNN reads it
     bias: Tensor  # (N,)
-    cut: bool  # whether a middling number of rows must be cut into parts
+    split: bool  # whether a batch of FEW to MANY rows is split
 
 
 def works(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether oneDNN has products for this device and dtype here."""
+    """Return whether oneDNN has matmuls for this device and dtype on this machine."""
     if device.type != "cpu" or not torch.backends.mkldnn.is_available():
         return False
     bfloat16: bool = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
@@ -43,13 +43,19 @@ def works(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def pack(*lins: nn.Linear) -> Packed:
-    """Lay out the weights of one linear layer, or of several that read the same input, as one product."""
+    """Prepack one linear layer, or several that read the same input as one. Raises InputError for other layers."""
+    for lin in lins:
+        if type(lin) is not nn.Linear:  # an adapter or a parametrization has a forward of its own
+            raise InputError(
+                f"only nn.Linear can be prepacked, found {type(lin).__name__}: merge it into the weights"
+            )
     weight = torch.cat([lin.weight.detach() for lin in lins])
     bias = torch.cat([lin.bias.detach() for lin in lins])
     if not works(weight.device, weight.dtype):
         raise InputError(
-            f"packed products work in float32 and, where the processor has it, bfloat16, on a CPU: not in "
-            f"{weight.dtype} on {weight.device} here"
+            f"weights can be prepacked in float32, and in bfloat16 where the CPU supports it: not in "
+            f"{weight.dtype} "
+            f"on {weight.device} here"
         )
     amx = weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
     return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, amx and len(weight) < weight.shape[1])
@@ -57,39 +63,45 @@ def pack(*lins: nn.Linear) -> Packed:
 
 def linear(x: Tensor, state: Packed) -> Tensor:
     """x Wᵀ + b: (T, K) -> (T, N)."""
-    if state.cut and FEW < len(x) <= MANY:
-        return torch.cat([_product(rows, state, "none") for rows in x.split(FEW)])
-    return _product(x, state, "none")
+    if state.split and FEW < len(x) <= MANY:
+        return torch.cat([_matmul(rows, state, "none") for rows in x.split(FEW)])
+    return _matmul(x, state, "none")
 
 
 def linear_gelu(x: Tensor, state: Packed) -> Tensor:
-    """GELU(x Wᵀ + b), in its exact form: (T, K) -> (T, N)."""
-    return _product(x, state, "gelu")
+    """GELU(x Wᵀ + b), exact (erf): (T, K) -> (T, N)."""
+    return _matmul(x, state, "gelu")
 
 
 def qkv(x: Tensor, state: Packed) -> tuple[Tensor, ...]:
     """Query, key and value of each token: (T, D) -> three of (T, D), columns of one result."""
-    return _product(x, state, "none").chunk(3, dim=1)
+    return _matmul(x, state, "none").chunk(3, dim=1)
 
 
-def _product(x: Tensor, state: Packed, activation: str) -> Tensor:
+def _matmul(x: Tensor, state: Packed, activation: str) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise(x, state.weight, state.bias, activation, [], "none")
 
 
-PRODUCTS = {"qkv": Product(pack, qkv), "linear": Product(pack, linear), "linear_gelu": Product(pack, linear_gelu)}
+def prepacked() -> dict[str, Prepared]:
+    """Return the operations, for `with_ops`. They keep prepacked copies of the weights that they are used with."""
+    return {
+        "qkv": Prepared(pack, qkv),
+        "linear": Prepared(pack, linear),
+        "linear_gelu": Prepared(pack, linear_gelu),
+    }
 
 
 def packable(ops: Ops) -> bool:
-    """Whether all products are PyTorch's plain ones, so that packed ones may stand in for them."""
-    plain = Ops()
-    return all(getattr(ops, name) is getattr(plain, name) for name in (*PRODUCTS, "feed_forward", "block"))
+    """Return whether all linear layers run in plain PyTorch, so that prepacked ones can replace them."""
+    names = ("qkv", "linear", "linear_gelu", "feed_forward", "block")
+    return all(getattr(ops, name) is getattr(Ops, name) for name in names)
 
 
 def keep_memory() -> None:
-    """Let this process keep the memory that it frees, for its next batch; on Linux only.
+    """Make malloc keep the memory that this process frees, for its next batch; on Linux only.
 
-    The system's allocator gives large results back at once, and the pages that come in their place are cleared
-    first, which takes up to a fifth of a batch's time. A setting of the whole process: a program's own to decide.
+    By default large results are returned to the system, and new pages must be cleared, which takes up to a fifth
+    of the time of a batch. This is a setting of the whole process: a program may choose it, a library may not.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .. import heads
 from .. import model as models
 from ..backends import int8
 from ..checks import is_int
@@ -27,21 +28,21 @@ MODELS: dict[str, type[Model]] = {
     cls.__name__: cls
     for cls in (
         models.DistilBertModel,
-        models.DistilBertForSequenceClassification,
-        models.DistilBertForTokenClassification,
-        models.DistilBertForQuestionAnswering,
-        models.DistilBertForMaskedLM,
-        models.DistilBertForMultipleChoice,
+        heads.DistilBertForSequenceClassification,
+        heads.DistilBertForTokenClassification,
+        heads.DistilBertForQuestionAnswering,
+        heads.DistilBertForMaskedLM,
+        heads.DistilBertForMultipleChoice,
     )
 }
 TASKS: dict[str, type[Model]] = {
-    "text-classification": models.DistilBertForSequenceClassification,
-    "sentiment-analysis": models.DistilBertForSequenceClassification,
-    "zero-shot-classification": models.DistilBertForSequenceClassification,
-    "token-classification": models.DistilBertForTokenClassification,
-    "ner": models.DistilBertForTokenClassification,
-    "question-answering": models.DistilBertForQuestionAnswering,
-    "fill-mask": models.DistilBertForMaskedLM,
+    "text-classification": heads.DistilBertForSequenceClassification,
+    "sentiment-analysis": heads.DistilBertForSequenceClassification,
+    "zero-shot-classification": heads.DistilBertForSequenceClassification,
+    "token-classification": heads.DistilBertForTokenClassification,
+    "ner": heads.DistilBertForTokenClassification,
+    "question-answering": heads.DistilBertForQuestionAnswering,
+    "fill-mask": heads.DistilBertForMaskedLM,
     "feature-extraction": models.DistilBertModel,
     "sentence-embedding": models.DistilBertModel,
 }
@@ -52,8 +53,8 @@ BERT_REFUSED = {  # what DistilBERT cannot be, by what follows Bert in a class's
     "ForQuestionAnswering": "it marks the context as a second segment, which DistilBERT lacks",
 }
 UNLABELLED: dict[type[Model], str] = {
-    models.DistilBertForMultipleChoice: "multiple choice has one score for each choice",
-    models.DistilBertForMaskedLM: "a masked language model has one score for each word",
+    heads.DistilBertForMultipleChoice: "multiple choice has one score for each choice",
+    heads.DistilBertForMaskedLM: "a masked language model has one score for each word",
 }
 FLOATS = "model.safetensors"
 SHOWN = 8  # how many names of a kind an error lists
@@ -122,7 +123,7 @@ def load(
     if config.n_layers > len(found):
         raise CheckpointError(f"{files}: n_layers is {config.n_layers}, but {path.name} has {len(found)} tensors")
     try:
-        model = cls(config, device="meta")
+        model = cls(config, device="meta")  # type: ignore[call-arg]
     except CheckpointError as error:
         raise CheckpointError(f"{files.get('config.json')}: {error}") from error
     if path.name == INT8:
@@ -133,7 +134,7 @@ def load(
         return model.eval().with_ops(**vars(ops if eight else int8.compose(ops)))
     tensors = _read(path, found, model, where, wanted, bert, new_head)
     if config.tie_word_embeddings and _differ(tensors.get(f"distilbert.{WORDS}"), tensors.get(PROJECTOR)):
-        model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")
+        model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")  # type: ignore[call-arg]
     if new_head:  # only now: the files bear out the sizes
         _draw_heads(model, like=next(iter(tensors.values())))
     model.load_state_dict(tensors, strict=False, assign=True)
@@ -187,7 +188,7 @@ def _with_new_labels(
     """Give the config of a model with a new head."""
     if cls is models.DistilBertModel:
         raise InputError("new_head is True, but DistilBertModel has no head: give task=, or load a class with one")
-    asks = cls is models.DistilBertForQuestionAnswering
+    asks = cls is heads.DistilBertForQuestionAnswering
     if num_labels is None:
         if asks and config.num_labels != 2:
             raise CheckpointError(
@@ -297,7 +298,7 @@ def _read(
 def _read_int8(path: Path, found: Mapping[str, Stored], model: Model, device: torch.device) -> dict[str, Tensor]:
     """Read what a quantized model, on the meta device, needs of a file that holds exactly that."""
     kind: dict[torch.dtype, Any] = {torch.int8: "I8"}  # as the file calls it
-    tensors = int8.pack_up(model)
+    tensors = int8.to_stored(model)
     expected = {name: (list(part.shape), kind.get(part.dtype, part.dtype)) for name, part in tensors.items()}
     wrong = [
         f"{name} {found[name].shape} {found[name].dtype} (expected {shape} {dtype})"
@@ -312,7 +313,7 @@ def _read_int8(path: Path, found: Mapping[str, Stored], model: Model, device: to
     problems = "; ".join(f"{what}: {_some(names)}" for what, names in kinds if names)
     if problems:
         raise CheckpointError(f"{path} does not hold this model's weights in 8 bits; {problems}")
-    return int8.unpack(model, {name: found[name].read().to(device) for name in expected})
+    return int8.from_stored(model, {name: found[name].read().to(device) for name in expected})
 
 
 def _fold(positions: Tensor, segments: Tensor) -> Tensor:
@@ -366,7 +367,7 @@ def save(model: Model, folder: str | Path) -> None:
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
     eight = any(isinstance(part, int8.Linear8) for part in model.modules())
     # named_parameters() gives parameters that are tied once, under the first of their names
-    found = int8.pack_up(model) if eight else dict(model.named_parameters())
+    found = int8.to_stored(model) if eight else dict(model.named_parameters())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
     file, other = (INT8, FLOATS) if eight else (FLOATS, INT8)
     if Path(folder, other).exists():

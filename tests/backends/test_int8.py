@@ -100,7 +100,8 @@ def test_signed_and_unsigned_numbers_have_one_product(monkeypatch):
 
 @ONEDNN
 def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
-    code = "import torch; from minidistil import int8; x, lin = torch.randn(16, 768), torch.nn.Linear(768, 768)\n"
+    code = "import torch; from minidistil.backends import int8\n"
+    code += "x, lin = torch.randn(16, 768), torch.nn.Linear(768, 768)\n"
     code += "with torch.inference_mode(): int8.linear(x, int8.prepare(lin))"
     told = {**os.environ, "ONEDNN_VERBOSE": "1"}
     said = subprocess.run(
@@ -116,10 +117,11 @@ def test_onednn_multiplies_by_a_kernel_and_not_by_its_reference():
 def test_a_feed_forward_is_its_two_products_one_after_the_other(rows):
     x, lins = numbers(rows + 1, 16, 3)[1:], (torch.nn.Linear(16, 64), torch.nn.Linear(64, 16))
     first, second = map(int8.prepare, lins)
-    whole = int8.PRODUCTS["feed_forward"]
+    whole = int8.quantized()["feed_forward"]
     with torch.inference_mode():
         expected = int8.linear(int8.linear_gelu(x, first), second)
         assert torch.equal(whole.run(x, whole.prepare(*lins)), expected)
+        assert torch.equal(whole(x, *(lin.eval() for lin in lins)), expected)
 
 
 def test_query_key_and_value_are_those_of_three_products():
@@ -221,13 +223,13 @@ def test_other_operations_compose_and_other_products_are_refused(folder):
     model = minidistil.from_pretrained(folder, dtype="int8", ops=Ops(attention=attention))
     assert torch.equal(answer(model), answer(minidistil.from_pretrained(folder, dtype="int8")))
     assert len(seen) == model.config.n_layers
-    with pytest.raises(InputError, match="ops brings its own linear: leave out one of the two"):
+    with pytest.raises(InputError, match="cannot be combined with ops that replace linear: pass one of them"):
         minidistil.from_pretrained(folder, dtype="int8", ops=Ops(linear=ops.linear_gelu))
 
 
 def test_plain_products_do_not_read_8_bits(folder):
     model = minidistil.from_pretrained(folder, dtype="int8")
-    plain = model.with_ops(**{name: getattr(Ops(), name) for name in int8.PRODUCTS})
+    plain = model.with_ops(**{name: getattr(Ops(), name) for name in int8.quantized()})
     with pytest.raises(InputError, match="stored in 8 bits, which only"):
         answer(plain)
     plain.save_pretrained(folder.parent / "small")  # what it stores is in 8 bits, whatever computes with it
@@ -236,14 +238,32 @@ def test_plain_products_do_not_read_8_bits(folder):
 
 def test_a_quantized_model_is_neither_trained_nor_converted(folder):
     model = minidistil.from_pretrained(folder, dtype="int8")
-    for refused in (model.train, model.half, lambda: model.load_state_dict({})):
-        with pytest.raises(InputError, match="hold a prepared copy"):
-            refused()
+    expected = answer(model)
+    encoder = model.distilbert
+    for part in (model, encoder, encoder.embeddings, encoder.transformer, encoder.transformer.layer[0].ffn.lin1):
+        for convert in (part.half, part.double, lambda part=part: part.to(torch.bfloat16)):
+            with pytest.raises(
+                InputError, match=r"an int8 model cannot be converted to .*load the checkpoint with"
+            ):
+                convert()
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}  # none was converted before
+    assert torch.equal(answer(model.float().to("cpu")), expected)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        model.load_state_dict({})
+    with pytest.raises(InputError, match=r"in training mode, but its operations are for inference: call eval\(\)"):
+        answer(model.train())
+    assert torch.equal(answer(model.eval()), expected)
+
+
+def test_an_adapter_is_not_quantized():
+    adapter = torch.nn.Sequential(torch.nn.Linear(8, 8)).eval()
+    with pytest.raises(InputError, match=r"only nn\.Linear can be quantized, found Sequential"):
+        int8.prepare(adapter)
 
 
 def test_the_products_alone_serve_a_model_in_float32(folder):
     model = minidistil.from_pretrained(folder)
-    view = model.with_ops(**int8.PRODUCTS)
+    view = model.with_ops(**int8.quantized())
     assert (answer(view) - answer(model)).abs().max() < 0.2 * answer(model).abs().max()
     view.save_pretrained(folder)  # whose parameters are what they were
     assert torch.equal(answer(minidistil.from_pretrained(folder)), answer(model))

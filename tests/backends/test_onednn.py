@@ -24,7 +24,7 @@ CLASSES += ["DistilBertForQuestionAnswering", "DistilBertForSequenceClassificati
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_logit_is_the_plain_models(name):
     plain = twins(name)[0]
-    fast = plain.with_ops(**packed.PRODUCTS)
+    fast = plain.with_ops(**packed.prepacked())
     for form in FORMS:
         for length in LENGTHS:
             batch = Batch.from_padded(*inputs(form, length, plain.config.vocab_size))
@@ -36,7 +36,7 @@ def test_every_logit_is_the_plain_models(name):
 @pytest.mark.parametrize("name", CLASSES)
 def test_every_head_stands_on_a_packed_encoder(name):
     plain = ours(theirs(labels(2), name))
-    fast = plain.with_ops(**packed.PRODUCTS)
+    fast = plain.with_ops(**packed.prepacked())
     batch = Batch.from_lists([[1, 2, 3], [4], [5, 6]])
     with torch.inference_mode():
         expected, found = plain(batch), fast(batch)
@@ -50,7 +50,7 @@ def test_every_head_stands_on_a_packed_encoder(name):
 def test_bfloat16_errs_no_more_than_plain_bfloat16(amx, monkeypatch):
     plain, exact = twins("plain", torch.bfloat16)[0], twins("plain", torch.float64)[0]
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: amx)
-    fast = plain.with_ops(**packed.PRODUCTS)
+    fast = plain.with_ops(**packed.prepacked())
     errors = []
     for form in FORMS:
         for length in LENGTHS:  # those of 512 are cut into parts where a product narrows, on AMX
@@ -63,27 +63,30 @@ def test_bfloat16_errs_no_more_than_plain_bfloat16(amx, monkeypatch):
 
 
 def test_a_batch_without_a_token_is_answered():
-    fast = twins()[0].with_ops(**packed.PRODUCTS)
+    fast = twins()[0].with_ops(**packed.prepacked())
     with torch.inference_mode():
         assert fast(Batch.from_lists([[], []])).isfinite().all()
 
 
 def test_no_gradient_is_lost_in_silence():
-    fast = twins()[0].with_ops(**packed.PRODUCTS)
+    fast = twins()[0].with_ops(**packed.prepacked())
     hidden = fast.distilbert(Batch.from_lists([[1, 2]]))
     assert not hidden.requires_grad
-    with pytest.raises(InputError, match="cannot be trained"):
-        fast.train()
+    with pytest.raises(InputError, match="in training mode, but its operations are for inference"):
+        ours(theirs({})).train().with_ops(**packed.prepacked())(Batch.from_lists([[1, 2]]))
 
 
 def test_what_oneDNN_has_no_product_for_is_refused():
-    with pytest.raises(InputError, match=r"packed products work in float32.*not in torch\.float64 on cpu here"):
-        twins("plain", torch.float64)[0].with_ops(**packed.PRODUCTS)
+    model = twins("plain", torch.float64)[0].with_ops(**packed.prepacked())
+    with pytest.raises(InputError, match=r"can be prepacked in float32.*not in torch\.float64 on cpu here"):
+        model(Batch.from_lists([[1, 2]]))
+    with pytest.raises(InputError, match=r"only nn\.Linear can be prepacked, found Sequential"):
+        packed.pack(torch.nn.Sequential())
 
 
 def test_products_of_the_users_own_are_not_replaced():
     assert packed.packable(Ops())
-    assert not packed.packable(Ops(linear=packed.PRODUCTS["linear"]))
+    assert not packed.packable(Ops(linear=packed.prepacked()["linear"]))
 
 
 def test_a_pipeline_packs_what_it_loaded_before_its_second_batch():
@@ -91,7 +94,7 @@ def test_a_pipeline_packs_what_it_loaded_before_its_second_batch():
     first = pipe("One text.")
     assert packed.packable(pipe.model.ops)
     again = pipe("One text.")
-    assert pipe.model.ops.linear is packed.PRODUCTS["linear"]
+    assert pipe.model.ops.linear.run is packed.linear
     assert again[0]["score"] == pytest.approx(first[0]["score"], abs=1e-6)
 
 
@@ -107,8 +110,8 @@ def test_a_stream_runs_in_few_sizes_and_answers_as_one_text_does(monkeypatch):
     pipe = pipeline("text-classification", OURS)
     texts = [f"{'many words ' * (i % 17)}and {i}." for i in range(300)]
     seen = []
-    run = packed._product
-    monkeypatch.setattr(packed, "_product", lambda x, *rest: seen.append(len(x)) or run(x, *rest))
+    run = packed._matmul
+    monkeypatch.setattr(packed, "_matmul", lambda x, *rest: seen.append(len(x)) or run(x, *rest))
     found = pipe(texts)
     assert len({rows for rows in seen if rows > packed.FEW}) < 8
     for i in (0, 16, 150, 299):

@@ -1,0 +1,373 @@
+"""Prepared weights are never stale, whatever changed the weights, and through which view of the model."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import io
+import pickle
+import threading
+import weakref
+
+import pytest
+import torch
+from torch.nn.utils import parametrize
+
+from minidistil import Batch, InputError, Prepared, ops
+from minidistil.backends import int8, onednn
+from support.twins import inputs, ours, theirs, twins
+
+BATCH = Batch.from_padded(*inputs("ragged", 17, 1000))
+
+
+def copy_weights(lin):
+    return lin.weight.detach().clone(), lin.bias.detach().clone()
+
+
+def multiply(x, state):
+    return torch.nn.functional.linear(x, *state)
+
+
+def fuse(q, k, v):
+    return torch.cat([q.weight, k.weight, v.weight]), torch.cat([q.bias, k.bias, v.bias])
+
+
+def multiply_fused(x, state):
+    return multiply(x, state).chunk(3, dim=1)
+
+
+def copied():
+    """Operations on copies of the weights: what they answer is exactly what the weights were."""
+    return {"linear": Prepared(copy_weights, multiply), "qkv": Prepared(fuse, multiply_fused)}
+
+
+def prepared_models():
+    """A model, and views with each kind of prepared operation that runs on this machine."""
+    model = ours(theirs({}))
+    kinds = [copied(), int8.quantized()]
+    if onednn.works(model.device, model.dtype):
+        kinds.append(onednn.prepacked())
+    return model, [model.with_ops(**kind) for kind in kinds]
+
+
+def answer(model):
+    with torch.inference_mode():
+        return model(BATCH)
+
+
+def assert_fresh(model, views):
+    """Each view answers as a new one does, which has prepared nothing yet."""
+    model.eval()
+    for view in views:
+        fresh = model.with_ops(
+            **{name: copy.copy(op) for name, op in vars(view.ops).items() if op_is_prepared(op)}
+        )
+        assert torch.equal(answer(view), answer(fresh))
+
+
+def op_is_prepared(op):
+    return isinstance(op, Prepared)
+
+
+def step(optimizer_class, **options):
+    def change(model, through):
+        optimizer = optimizer_class(model.parameters(), lr=0.1, **options)
+        model.train()
+        model(BATCH).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        model.eval()
+
+    return change
+
+
+class LoRA(torch.nn.Linear):
+    """A replaced layer, as adapter libraries write it once merged."""
+
+
+def replace_linear(model, through):
+    attention = through.distilbert.transformer.layer[0].attention
+    torch.manual_seed(1)
+    attention.v_lin = torch.nn.Linear(64, 64)
+    through.eval()
+
+
+def load(model, through):
+    torch.manual_seed(2)
+    through.load_state_dict({name: torch.randn_like(tensor) for name, tensor in through.state_dict().items()})
+
+
+def load_and_assign(model, through):
+    torch.manual_seed(3)
+    tensors = {name: torch.randn_like(tensor) for name, tensor in through.state_dict().items()}
+    through.load_state_dict(tensors, assign=True)
+
+
+@torch.no_grad()
+def in_place(model, through):
+    through.distilbert.transformer.layer[1].attention.out_lin.weight.mul_(2)
+
+
+@torch.no_grad()
+def in_place_bias(model, through):
+    through.distilbert.transformer.layer[0].ffn.lin2.bias.add_(1)
+
+
+def data_of_another(model, through):
+    parameter = through.distilbert.transformer.layer[0].ffn.lin1.weight
+    parameter.data = parameter.data * 3
+
+
+CHANGES = {
+    "sgd": step(torch.optim.SGD),
+    "adamw": step(torch.optim.AdamW, foreach=False, fused=False),
+    "foreach adamw": step(torch.optim.AdamW, foreach=True),
+    "fused adamw": step(torch.optim.AdamW, fused=True),
+    "fused sgd": step(torch.optim.SGD, fused=True),
+    "load_state_dict": load,
+    "load_state_dict(assign=True)": load_and_assign,
+    "a new linear layer": replace_linear,
+    "in place": in_place,
+    "a bias in place": in_place_bias,
+    "reset_parameters": lambda model, through: through.reset_parameters(),
+    "other data": data_of_another,
+    "train and back": lambda model, through: through.train().eval(),
+    "float64 and back": lambda model, through: through.to(torch.float64).to(torch.float32),
+}
+
+
+@pytest.mark.parametrize("through", ["the model", "a view", "another view"])
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_weights_is_seen_through_every_view(change, through):
+    model, views = prepared_models()
+    before = [answer(view) for view in views]  # prepares
+    assert all(torch.equal(answer(view), expected) for view, expected in zip(views, before, strict=True))
+    changed = {"the model": model, "a view": views[0], "another view": model.with_ops(embed=ops.embed)}[through]
+    CHANGES[change](model, changed)
+    assert_fresh(model, views)
+    if change not in ("train and back", "float64 and back"):
+        assert not any(torch.equal(answer(view), old) for view, old in zip(views, before, strict=True))
+
+
+def test_weights_on_another_dtype_are_prepared_again():
+    model = ours(theirs({}))
+    view = model.with_ops(**copied())
+    answer(view)
+    torch.testing.assert_close(answer(view.to(torch.float64)), answer(model), atol=1e-12, rtol=1e-12)
+    assert answer(view).dtype == torch.float64
+
+
+@pytest.mark.parametrize("duplicate", ["deepcopy", "pickle", "torch.save"])
+@pytest.mark.parametrize("prepare_first", [True, False])
+def test_copies_and_pickles_leave_the_prepared_weights_out(duplicate, prepare_first):
+    _, views = prepared_models()
+    for view in views:
+        expected = answer(view)
+        if duplicate == "deepcopy":
+            twin = copy.deepcopy(view)
+        elif duplicate == "pickle":
+            twin = pickle.loads(pickle.dumps(view))
+        else:
+            file = io.BytesIO()
+            torch.save(view, file)
+            twin = torch.load(io.BytesIO(file.getvalue()), weights_only=False)
+        for name, op in vars(twin.ops).items():
+            if op_is_prepared(op):
+                assert op is not getattr(view.ops, name)
+                assert not op._entries
+        if prepare_first:
+            assert torch.equal(answer(twin), expected)
+        in_place(twin, twin)
+        assert torch.equal(answer(view), expected)
+        assert not torch.equal(answer(twin), expected)
+
+
+def test_prepared_weights_do_not_make_a_pickle_larger():
+    model = ours(theirs({}))
+    view = model.with_ops(**copied())
+    size = len(pickle.dumps(view))
+    answer(view)
+    assert len(pickle.dumps(view)) == size
+
+
+def test_prepared_weights_are_freed_with_the_modules_and_with_the_operation():
+    model = ours(theirs({}))
+    operations = copied()
+    view = model.with_ops(**operations)
+    answer(view)
+    states = [weakref.ref(entry.state[0]) for op in operations.values() for entry in op._entries.values()]
+    assert len(states) == 6
+    assert all(state() is not None for state in states)
+    del view, model
+    gc.collect()
+    assert all(state() is None for state in states)
+    view = ours(theirs({})).with_ops(**operations)
+    answer(view)
+    states = [weakref.ref(entry.state[0]) for op in operations.values() for entry in op._entries.values()]
+    keep = view.distilbert.transformer
+    del view, operations
+    gc.collect()
+    assert all(state() is None for state in states)
+    del keep
+
+
+def test_training_mode_and_forward_hooks_are_refused():
+    model, views = prepared_models()
+    for view in views:
+        model.train()
+        with pytest.raises(InputError, match=r"in training mode.* call eval\(\)"):
+            answer(view)
+        model.eval()
+        model.distilbert.transformer.layer[0].attention.q_lin.train()
+        with pytest.raises(InputError, match=r"in training mode.* call eval\(\)"):
+            answer(view)
+        model.eval()
+        layer = model.distilbert.transformer.layer[0].attention.k_lin
+        hooks = (layer.register_forward_hook, layer.register_forward_pre_hook)
+        for register in hooks:
+            hook = register(lambda *_: None)
+            with pytest.raises(InputError, match="a Linear has forward hooks"):
+                answer(view)
+            hook.remove()
+        answer(view)
+
+
+def test_dropout_never_runs_in_a_view_for_inference():
+    """Also where the operation itself does not look at the mode."""
+
+    def attention(*args):
+        return ops.attention(*args)
+
+    attention.live = False
+    model = ours(theirs({"dropout": 0.5, "attention_dropout": 0.5}))
+    view = model.with_ops(attention=attention)
+    assert torch.equal(answer(view), answer(model))
+    with pytest.raises(InputError, match="in training mode, but its operations are for inference"):
+        answer(view.train())
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_wrapper_that_forgets_live_loses_no_gradient_in_silence(frozen):
+    """With frozen embeddings the input of the first layer needs no gradient, and its weights do."""
+    inner = Prepared(copy_weights, multiply)
+    model = ours(theirs({}))
+    model.distilbert.embeddings.requires_grad_(not frozen)
+    view = model.with_ops(linear=lambda x, lin: inner(x, lin))
+    assert view.ops.live
+    with pytest.raises(InputError, match=r"prepared weights have no gradients.*inference_mode\(\)"):
+        view(BATCH)
+    assert torch.equal(answer(view), answer(model))
+
+
+def test_no_gradients_flow_where_an_operation_is_not_live():
+    model = ours(theirs({}))
+    assert not model.with_ops(**copied()).distilbert(BATCH).requires_grad
+    assert model.distilbert(BATCH).requires_grad
+
+
+@pytest.mark.parametrize("adapt", ["parametrization", "subclass", "sequential"])
+def test_adapters_inside_a_prepared_layer_are_refused(adapt):
+    model, (_, quantized, *rest) = prepared_models()
+    attention = model.distilbert.transformer.layer[0].attention
+    if adapt == "parametrization":
+        parametrize.register_parametrization(attention.q_lin, "weight", torch.nn.Identity())
+    else:
+        adapter = LoRA(64, 64) if adapt == "subclass" else torch.nn.Sequential(attention.q_lin)
+        attention.q_lin = adapter
+    model.eval()
+    for view in (quantized, *rest):
+        with pytest.raises(InputError, match=r"only nn\.Linear can be (quantized|prepacked).*merge it"):
+            answer(view)
+
+
+def test_weights_made_in_inference_mode_are_refused():
+    with torch.inference_mode():
+        model = ours(theirs({}))
+        for parameter in model.parameters():
+            parameter.data = parameter.data.clone()
+        lin = torch.nn.Linear(4, 4).eval()
+        with pytest.raises(InputError, match="cannot be prepared: PyTorch does not track them"):
+            Prepared(copy_weights, multiply)(torch.zeros(1, 4), lin)
+
+
+def test_a_layer_without_bias_is_followed_too():
+    lin = torch.nn.Linear(4, 4, bias=False).eval()
+    op = Prepared(lambda lin: (lin.weight.detach().clone(),), multiply)
+    x = torch.ones(1, 4)
+    with torch.inference_mode():
+        assert torch.equal(op(x, lin), lin(x))
+    bias = torch.nn.Parameter(torch.ones(4))
+    with torch.no_grad():
+        lin.weight.add_(1)
+    with torch.inference_mode():
+        assert torch.equal(op(x, lin), lin(x))
+        op.prepare = copy_weights
+        lin.bias = bias
+        assert torch.equal(op(x, lin), lin(x))
+
+
+def test_eight_threads_prepare_once():
+    prepared = []
+
+    def prepare(lin):
+        prepared.append(lin)
+        return copy_weights(lin)
+
+    model = ours(theirs({}))
+    view = model.with_ops(linear=Prepared(prepare, multiply))
+    expected, barrier, wrong = answer(model), threading.Barrier(8), []
+
+    def run():
+        barrier.wait()
+        if not torch.equal(answer(view), expected):
+            wrong.append(1)
+
+    threads = [threading.Thread(target=run) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert (
+        len(prepared) == len(set(map(id, prepared))) == 4
+    )  # two layers, whose block is one of linear and linear_gelu
+
+
+def test_a_fused_step_of_another_model_is_left_alone():
+    """Only the versions of tensors that were prepared are raised."""
+    other = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(other.parameters(), fused=True)
+    other(torch.ones(1, 4)).sum().backward()
+    version = other.weight._version
+    optimizer.step()
+    assert other.weight._version == version
+
+
+def test_one_compilation_serves_a_prepared_view():
+    import torch._dynamo.testing
+
+    torch._dynamo.reset()
+    counter = torch._dynamo.testing.CompileCounter()
+    view = ours(theirs({})).with_ops(**copied())
+    batches = [Batch.from_lists([[1 + i] * n for i in range(2 + n % 3)]) for n in range(3, 23)]
+    with torch.inference_mode():
+        expected = [view(batch) for batch in batches]
+        compiled = torch.compile(view, fullgraph=True, dynamic=True, backend=counter)
+        for batch, logits in zip(batches, expected, strict=True):
+            torch.testing.assert_close(compiled(batch), logits, atol=1e-5, rtol=1e-5)
+    assert counter.frame_count == 1
+    torch._dynamo.reset()
+
+
+def test_functional_call_computes_with_other_parameters():
+    model = ours(theirs({}))
+    changed = {name: tensor * 1.5 for name, tensor in model.named_parameters()}
+    view = model.with_ops(**copied())
+    with torch.inference_mode():
+        expected = torch.func.functional_call(model, changed, (BATCH,))
+        assert torch.equal(torch.func.functional_call(view, changed, (BATCH,)), expected)
+        assert torch.equal(view(BATCH), model(BATCH))
+
+
+def test_the_twins_of_other_tests_are_untouched():
+    assert not twins()[0].training
