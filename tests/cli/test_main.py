@@ -20,10 +20,14 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import minidistil
+from minidistil.cli import answer as answering
 from minidistil.cli import main as cli
-from minidistil.cli import stream
+from minidistil.cli.output import show_progress
+from minidistil.cli.sinks import table_rows
+from minidistil.cli.training import RECIPE
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import base
+from minidistil.training.loop import Recipe
 
 LABELS = ["sports", "politics", "business"]
 WORDS = "the team won game was held sports politics business man sleeps is awake example this about not a b"
@@ -174,7 +178,7 @@ def test_a_pair_is_shown_with_both_texts(command, classify):
 def shown(command, monkeypatch, scores):
     """What people see for an answer of these labels and scores."""
     answer = {"sequence": "text", "labels": list(scores), "scores": list(scores.values())}
-    monkeypatch.setattr(cli, "_pipeline", lambda *_: lambda *_, **__: answer)
+    monkeypatch.setattr(answering, "load_pipeline", lambda *_: lambda *_, **__: answer)
     return command("zero-shot", "text", "--labels", "x").out.splitlines()[1:]
 
 
@@ -342,9 +346,9 @@ def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
         (["zero-shot", "--labels", "a"], "either one text or --input FILE"),
         (["classify"], "either one text or --input FILE"),
         (["classify", "a", "--input", "-"], "either one text or --input FILE"),
-        (["classify", "a", "--output", "answers"], "go with --input FILE"),
-        (["classify", "a", "--jsonl"], "go with --input FILE"),
-        (["classify", "--input", "-", "--pair", "a"], "--pair goes with one text"),
+        (["classify", "a", "--output", "answers"], "--output and --jsonl require --input FILE"),
+        (["classify", "a", "--jsonl"], "--output and --jsonl require --input FILE"),
+        (["classify", "--input", "-", "--pair", "a"], "--pair cannot be combined with --input"),
         (["classify", "a", "--dtype", "int3"], "dtype is 'int3'"),
         (["classify", "a", "--device", "banana"], "device is 'banana'"),
         (["classify", "a", "--device", "cuda:99"], "device is 'cuda:99'"),
@@ -499,7 +503,7 @@ BAD_ROWS = {
     "not UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8: 'utf-8' codec can't decode"),
     "a list": (b'["a"]', "line 2: expected a JSON object, found list"),
     "deep": (b"[" * 100_000, "line 2 is not JSON: "),
-    "no text": (b'{"texts": "a"}', "line 2 has no text: expected it beside texts"),
+    "no text": (b'{"texts": "a"}', "line 2 has no field text: the fields are texts"),
     "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
     "a lone surrogate": (b'{"text": "\\ud800"}', "line 2"),
 }
@@ -553,7 +557,7 @@ def test_a_missing_input_is_named_even_where_the_output_exists(command, tmp_path
 def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     command, tmp_path, monkeypatch, output
 ):
-    monkeypatch.setattr(cli, "_pipeline", lambda *_: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(answering, "load_pipeline", lambda *_: pytest.fail("the model was loaded"))
     path = tmp_path / output
     assert f"cannot write to {path}" in command("classify", "--input", "-", "--output", path, stdin=b"a\n").error
 
@@ -802,7 +806,7 @@ def test_answer_reads_questions_with_one_context_or_their_own(verb, pipe):
 def test_embed_shows_some_of_a_vector_and_gives_all_of_it_in_json(verb, pipe):
     vector = pipe("embed")("the team won", pooling="mean", normalize=True)
     shown = verb("embed", "the team won", "--pooling", "mean", "--normalize").out
-    assert shown.startswith(f"the team won\n  16 numbers, of length 1.000: {vector[0]:.4f} ")
+    assert shown.startswith(f"the team won\n  16 dimensions, norm 1.000: {vector[0]:.4f} ")
     result = verb("embed", "the team won", "--pooling", "mean", "--normalize", "--json")
     assert json.loads(result.out) == pytest.approx(vector.tolist(), abs=1e-6)
     result = verb("embed", "--input", "-", "--pooling", "cls", stdin=b"a man\nthe team\n")
@@ -834,7 +838,7 @@ def test_what_the_other_verbs_cannot_do_is_one_line(verb, arguments, message):
 
 def test_a_line_without_a_context_is_named(verb):
     result = verb("answer", "--input", "-", "--jsonl", stdin=b'{"question": "who won"}\n')
-    assert "stdin, line 1 has no context: expected it beside question" in result.error
+    assert "stdin, line 1 has no field context: the fields are question" in result.error
 
 
 @pytest.mark.parametrize(
@@ -885,10 +889,10 @@ def test_jsonl_has_several_names(command, classify, tmp_path, name):
 @pytest.mark.parametrize(
     ("stdin", "options", "message"),
     [
-        (b'{"text": "a man"}\n', [], "stdin, line 1 is JSON: give --jsonl"),
+        (b'{"text": "a man"}\n', [], "stdin, line 1 is JSON: pass --jsonl"),
         (b'{"text": "a"}\n\n', ["--jsonl"], "stdin, line 2 is empty"),
         (b"{'text': 1}\n", ["--jsonl"], "stdin, line 1 is not JSON"),
-        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has no text: expected it beside txt"),
+        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has no field text: the fields are txt"),
         ("a".encode("utf-16"), [], "stdin, line 1 is not UTF-8"),
     ],
 )
@@ -961,7 +965,7 @@ def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(folder, tmp_path, c
     command = many(folder, tmp_path, "--resume")
     output = tmp_path / "answers.jsonl"
     for held, message in (
-        ("my notes\nmore", "line 1 is not an answer: --resume needs what a run before wrote"),
+        ("my notes\nmore", "line 1 is not an answer: --resume requires the output of an earlier run"),
         ("1\n" * 201, "has 201 answers, but"),
     ):
         output.write_text(held, encoding="utf-8")
@@ -970,12 +974,12 @@ def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(folder, tmp_path, c
         assert output.read_text(encoding="utf-8") == held
     for given in (["--input", str(tmp_path / "texts.txt")], ["a text"]):
         assert cli.main(["classify", "--model", str(folder), *given, "--resume"]) == 2
-        assert "--resume goes with --input FILE and --output FILE" in capsys.readouterr().err
+        assert "--resume requires --input FILE and --output FILE" in capsys.readouterr().err
 
 
 def test_the_progress_says_how_long_it_takes_yet(capsys):
-    stream.show_progress(50, 10.0, 200)
-    assert capsys.readouterr().err == "50 texts, 5.0 a second, 30 s left\n"
+    show_progress(50, 10.0, 200)
+    assert capsys.readouterr().err == "50 texts, 5.0 texts/s, 30 s left\n"
 
 
 # Tables
@@ -1020,7 +1024,7 @@ def test_the_column_of_the_text_is_named(command, classify, tmp_path, name, deli
     pair = {"text": "a man", "text_pair": "b"}
     assert_close(result.answers, [classify(pair), classify("c")[0]])
     result = command("classify", "--input", source)
-    assert f"{source}, row 1 has no text: expected it beside review, text_pair" in result.error
+    assert f"{source}, row 1 has no field text: the fields are review, text_pair" in result.error
 
 
 def test_gzipped_input_is_read(command, classify, tmp_path):
@@ -1036,10 +1040,13 @@ def test_gzipped_input_is_read(command, classify, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--input", "texts.txt", "--text-column", "a"], "--text-column goes with --input of .jsonl or .csv"),
-        (["a text", "--text-column", "a"], "--text-column goes with --input of .jsonl or .csv"),
-        (["--input", "texts.txt", "--output", "a.jsonl.gz"], "answers are written as .jsonl or .csv"),
-        (["--input", "texts.txt", "--output", "a.tsv"], "answers are written as .jsonl or .csv"),
+        (
+            ["--input", "texts.txt", "--text-column", "a"],
+            "--text-column requires an --input in .jsonl, .csv or .tsv",
+        ),
+        (["a text", "--text-column", "a"], "--text-column requires an --input in .jsonl, .csv or .tsv"),
+        (["--input", "texts.txt", "--output", "a.jsonl.gz"], "expected a name that ends in .jsonl or .csv"),
+        (["--input", "texts.txt", "--output", "a.tsv"], "expected a name that ends in .jsonl or .csv"),
     ],
 )
 def test_what_does_not_go_with_the_files_is_refused(command, tmp_path, monkeypatch, arguments, message):
@@ -1070,8 +1077,8 @@ def test_a_table_of_others_is_not_gone_on_with(folder, tmp_path, capsys):
     source = table(tmp_path / "texts.csv", ["text"], ["a"], ["b"], ["c"])
     command = ["classify", "--model", str(folder), "--input", str(source), "--resume", "--output"]
     for header, message in (
-        (["label", "score"], "has no column row at first: --resume needs what a run before wrote"),
-        (["row", "sequence", "score"], "has the columns sequence, score, but an answer label, score"),
+        (["label", "score"], "is not row: --resume requires the output of an earlier run"),
+        (["row", "sequence", "score"], "has the columns sequence, score, but the new answer has label, score"),
     ):
         output = table(tmp_path / "answers.csv", header, *([i, 0, 0][: len(header)] for i in (1, 2)))
         assert cli.main([*command, str(output)]) == 2
@@ -1080,7 +1087,15 @@ def test_a_table_of_others_is_not_gone_on_with(folder, tmp_path, capsys):
 
 def test_words_spans_and_vectors_have_rows_of_their_own():
     words = [{"word": "a", "score": 0.5}, {"word": "b", "score": 0.4}]
-    assert stream.rows_of(words) == words
-    assert stream.rows_of([words, words]) == words * 2  # of two masks
-    assert stream.rows_of([]) == []  # no names in a text
-    assert stream.rows_of([0.5, 0.25]) == [{"x1": 0.5, "x2": 0.25}]
+    assert table_rows(words) == words
+    assert table_rows([words, words]) == words * 2  # of two masks
+    assert table_rows([]) == []  # no names in a text
+    assert table_rows([0.5, 0.25]) == [{"x1": 0.5, "x2": 0.25}]
+
+
+# Help
+
+
+@pytest.mark.parametrize(("name", "default"), [(name, default) for name, _, default, _ in RECIPE])
+def test_the_help_of_train_shows_the_defaults_of_the_recipe(name, default):
+    assert getattr(Recipe(), name.replace("-", "_")) == default

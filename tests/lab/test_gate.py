@@ -637,13 +637,13 @@ def test_a_users_file_is_timed_beside_plain_pytorch(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["add_norm", "--model", "m"], "--model, --data and --examples go together"),
-        (["add_norm", "--examples", "3"], "--model, --data and --examples go together"),
+        (["add_norm", "--model", "m"], "--model requires --data; --data and --examples require --model"),
+        (["add_norm", "--examples", "3"], "--model requires --data; --data and --examples require --model"),
         (
             ["add_norm", "--model", "m", "--data", "d"],
-            "--model takes one implementation, by its name, and no --plot",
+            "--model requires the name of one implementation, and cannot be combined with --plot",
         ),
-        (["both.py"], "both.py registers 2 implementations: name one"),
+        (["both.py"], "both.py registers implementations of add_norm, embed: expected one operation"),
     ],
 )
 def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys, arguments, message):

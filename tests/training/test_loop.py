@@ -716,11 +716,11 @@ def test_zero_shot_is_measured_with_the_labels_of_the_data(tmp_path, capsys):
     printed = capsys.readouterr()
     found = json.loads(printed.out)
     assert (found["examples"], found["labels"], found["template"]) == (10, ["no", "yes"], "it was {}")
-    assert "1 rows without a label are left out" in printed.err
+    assert "skipped 1 rows without a label" in printed.err
     assert cli.main(["eval", str(folder), data, "--template", "it was {}"]) == 2
-    assert "--template goes with --zero-shot" in capsys.readouterr().err
+    assert "--template requires --zero-shot" in capsys.readouterr().err
     assert cli.main(["eval", str(folder), data, "--zero-shot", "--max-length", "9"]) == 2
-    assert "--max-length goes without --zero-shot" in capsys.readouterr().err
+    assert "--max-length cannot be combined with --zero-shot" in capsys.readouterr().err
     ids = str(write(tmp_path / "ids.jsonl", [{"text": "a film", "label": 0}]))
     assert cli.main(["eval", str(folder), ids, "--zero-shot"]) == 2
-    assert "ids.jsonl, line 1: the label is 0: --zero-shot needs the name of a class" in capsys.readouterr().err
+    assert "ids.jsonl, line 1: the label is 0: --zero-shot requires class names" in capsys.readouterr().err

@@ -1,0 +1,152 @@
+"""The flow that all answering verbs share: check the options, load the pipeline, answer one text or many.
+
+A verb is a value of `Verb`, see `verbs.py`: it has only what differs from the other verbs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..errors import InputError
+from .options import (
+    MODEL,
+    OPTIONAL,
+    add_debug_option,
+    add_dtype_option,
+    add_model_options,
+    add_parser,
+    flag,
+    load_pipeline,
+    supplied,
+)
+
+if TYPE_CHECKING:
+    from .sinks import Sink
+    from .sources import Source
+
+NO_OPTIONS: dict[str, dict[str, Any]] = {}
+
+
+def _one_text(options: argparse.Namespace) -> tuple[Any, ...]:
+    return (options.text,)
+
+
+def _many_texts(options: argparse.Namespace, source: Source) -> tuple[Iterator[Any], ...]:
+    key = options.text_column or "text"
+    return ((record.text(key) for record in source),)
+
+
+class Verb(NamedTuple):
+    """A command that answers one text, or many from a file, by a pipeline."""
+
+    name: str
+    task: str  # of the pipeline
+    help: str
+    show: Callable[[argparse.Namespace, Any], Iterator[str]]  # an answer -> the lines to print
+    one: Callable[[argparse.Namespace], tuple[Any, ...]] = _one_text  # -> positional arguments of the pipeline
+    many: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = _many_texts  # the same, as streams
+    check: Callable[[argparse.Namespace, Source | None], None] | None = None  # runs before the model is loaded
+    text: str = "text"  # what the positional argument is
+    default_model: str | None = None
+    input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `one`, `many` and `check`
+    call_options: dict[str, dict[str, Any]] = (
+        NO_OPTIONS  # arguments of the pipeline's call, which has the defaults
+    )
+    show_arguments: dict[str, Any] = NO_OPTIONS  # of a call whose answer is shown, unless the user sets them
+
+
+def add_verb(verbs: Any, verb: Verb) -> None:
+    """Add the parser of an answering verb."""
+    parser = add_parser(verbs, verb.name, verb.help, functools.partial(run, verb))
+    parser.add_argument("text", nargs="?", metavar=verb.text.upper(), help=f"the {verb.text}")
+    for name, keywords in verb.input_options.items():
+        parser.add_argument(name, **keywords)
+    call = [parser.add_argument(name, **keywords, **OPTIONAL) for name, keywords in verb.call_options.items()]
+    parser.set_defaults(call_names=[option.dest for option in call])
+    parser.add_argument("--json", **flag("print the answer as one line of JSON"))
+    add_debug_option(parser)
+    group = parser.add_argument_group("model")
+    default = f" (default: {verb.default_model}, which comes with the package)" if verb.default_model else ""
+    group.add_argument("--model", help=MODEL + default, required=verb.default_model is None)
+    add_model_options(group)
+    add_dtype_option(group)
+    group = parser.add_argument_group("many texts")
+    group.add_argument("--input", metavar="FILE", help="one text per line, or .jsonl, .csv or .tsv; - for stdin")
+    group.add_argument("--jsonl", **flag("read the input as JSON lines, whatever its name"))
+    group.add_argument("--text-column", metavar="NAME", help=f"column or field that holds the {verb.text}")
+    group.add_argument("--output", metavar="FILE", help="write .jsonl or .csv (default: JSON lines on stdout)")
+    group.add_argument("--resume", **flag("continue after the answers that --output has"))
+
+
+def run(verb: Verb, options: argparse.Namespace) -> None:
+    """Run an answering verb."""
+    _check(options)
+    source, sink = (None, None) if options.input is None else _open_streams(options)
+    if options.text_column is not None and (source is None or not source.has_fields):
+        raise InputError("--text-column requires an --input in .jsonl, .csv or .tsv")
+    if verb.check is not None:
+        verb.check(options, source)
+    arguments = supplied(options, *options.call_names)
+    pipe = load_pipeline(verb.task, options)
+    if source is not None and sink is not None:
+        answers = pipe(*verb.many(options, source), **arguments)
+        sink.write(map(_plain, answers), source)
+    elif options.json:
+        print(json.dumps(_plain(pipe(*verb.one(options), **arguments)), ensure_ascii=False))
+    else:
+        answer = pipe(*verb.one(options), **{**verb.show_arguments, **arguments})
+        print(*verb.show(options, answer), sep="\n")
+
+
+def _check(options: argparse.Namespace) -> None:
+    if (options.text is None) == (options.input is None):
+        raise InputError("expected either one text or --input FILE")
+    if options.input is None and (options.output is not None or options.jsonl):
+        raise InputError("--output and --jsonl require --input FILE")
+    if options.resume and (options.output is None or not Path(options.input or "").is_file()):
+        raise InputError("--resume requires --input FILE and --output FILE")
+    if options.input not in (None, "-") and not Path(options.input).exists():
+        raise InputError(f"cannot read {options.input}: no such file")
+    if options.output is not None:
+        _check_output(Path(options.output), options.input)
+
+
+def _check_output(path: Path, source: str) -> None:
+    """Raise InputError before the model is loaded if the answers could not be written later."""
+    if path.suffix.lower() in (".gz", ".tsv"):
+        raise InputError(f"--output {path}: expected a name that ends in .jsonl or .csv")
+    try:
+        new = not path.exists()
+        if source != "-" and not new and path.samefile(source):
+            raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
+        path.open("a").close()
+        if new:  # created again with the first answer
+            path.unlink()
+    except OSError as error:
+        raise InputError(f"cannot write to {path}: {error.strerror}") from error
+
+
+def _open_streams(options: argparse.Namespace) -> tuple[Source, Sink]:
+    """Return the source of texts and the sink of answers, after what an earlier run has answered."""
+    from .sinks import Sink
+    from .sources import Source
+
+    source, sink = Source(options.input, options.jsonl), Sink(options.output)
+    options.source = source  # errors name its lines, see `main`
+    if options.resume:
+        source.skipped = sink.count_answered()
+        if source.total is not None and source.skipped > source.total:
+            raise InputError(
+                f"{options.output} has {source.skipped} answers, but {options.input} has {source.total} texts"
+            )
+    return source, sink
+
+
+def _plain(answer: Any) -> Any:
+    """Convert a vector to a list, which JSON can hold."""
+    return answer.tolist() if hasattr(answer, "tolist") else answer

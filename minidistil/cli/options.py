@@ -1,0 +1,74 @@
+"""What the parsers of several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from typing import Any
+
+OPTIONAL: dict[str, Any] = {
+    "default": argparse.SUPPRESS
+}  # absent unless the user sets it: the callee has the default
+MODEL = "a folder in the Hub's format, or a Hub id"
+DATA = "labeled texts: a .jsonl, .csv or .tsv file, also gzipped (.gz), or hub:NAME:SPLIT"
+
+
+def add_parser(
+    verbs: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]
+) -> argparse.ArgumentParser:
+    """Add the parser of a verb. text: its help. run: what `main` calls; returns the exit code, or None for 0."""
+    parser: argparse.ArgumentParser = verbs.add_parser(
+        name, help=text, description=f"{text[0].upper()}{text[1:]}."
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def add_debug_option(parser: Any) -> None:
+    """Add `--debug`, which every verb must have, see `main`."""
+    parser.add_argument("--debug", **flag("show the traceback of an error"))
+
+
+def flag(text: str) -> dict[str, Any]:
+    """Return the keywords of an option without a value."""
+    return {"action": "store_true", "help": text}
+
+
+def integer(text: str) -> dict[str, Any]:
+    """Return the keywords of an option that is an integer."""
+    return {"type": int, "metavar": "N", "help": text}
+
+
+def names(text: str) -> dict[str, Any]:
+    """Return the keywords of an option that is a comma-separated list."""
+    return {"type": comma_separated, "metavar": "NAMES", "help": text}
+
+
+def comma_separated(text: str) -> list[str]:
+    """Return the names of a comma-separated list."""
+    return [name.strip() for name in text.split(",")]
+
+
+def add_model_options(parser: Any) -> None:
+    """Add the options that say which revision of a model is loaded, and where."""
+    parser.add_argument("--revision", help="branch, tag or commit on the Hub", **OPTIONAL)
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)", **OPTIONAL)
+
+
+def add_dtype_option(parser: Any) -> None:
+    """Add the dtype of inference."""
+    parser.add_argument("--dtype", help="float32, bfloat16, float16, float64 or int8", **OPTIONAL)
+
+
+def supplied(options: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """Return those of the options that the user set."""
+    return {name: value for name, value in vars(options).items() if name in names}
+
+
+def load_pipeline(task: str, options: argparse.Namespace) -> Any:
+    """Load the pipeline that the options describe."""
+    from ..backends.onednn import keep_memory
+    from ..pipelines import pipeline
+
+    keep_memory()
+    return pipeline(task, options.model, **supplied(options, "revision", "device", "dtype"))

@@ -1,0 +1,52 @@
+"""Print results and progress to a terminal."""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from collections.abc import Iterable, Iterator
+
+BAR_WIDTH = 24  # characters of the bar for a score of 1
+
+
+def score_lines(title: str, scores: Iterable[tuple[str, float]]) -> Iterator[str]:
+    """Yield a title, and below it a line per label with its score and a bar."""
+    rows = [(one_line(label), score) for label, score in scores]
+    width = max((display_width(label) for label, _ in rows), default=0)
+    yield one_line(title)
+    if not rows:
+        yield "  (nothing found)"
+    for label, score in rows:
+        bar = "█" * round(BAR_WIDTH * min(max(score, 0.0), 1.0))
+        yield f"  {pad(label, width)}  {score:.3f}  {bar}".rstrip()
+
+
+def one_line(text: str) -> str:
+    """Replace line breaks and control characters, which could move the cursor or change colors, by spaces."""
+    return "".join(
+        " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text
+    )
+
+
+def display_width(text: str) -> int:
+    """Return how many columns of a terminal a text takes: wide characters take 2, combining ones 0."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
+
+
+def pad(text: str, width: int) -> str:
+    """Pad a text with spaces on the right to a number of columns."""
+    return text + " " * (width - display_width(text))
+
+
+def show_progress(count: int, seconds: float, total: int | None = None, end: str = "") -> None:
+    """Print on stderr how many texts are answered, how fast, and, if the total is known, the time left."""
+    start = "\r" if sys.stderr.isatty() else ""
+    end = end if sys.stderr.isatty() else "\n"
+    left = "" if not total or not count else f", {(total - count) * seconds / count:.0f} s left"
+    print(
+        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} texts/s{left}",
+        end=end,
+        file=sys.stderr,
+        flush=True,
+    )

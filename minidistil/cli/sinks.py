@@ -1,0 +1,147 @@
+"""Write the answers of `--input`: lines of JSON, or a table.
+
+Answers are written in the order of the texts, each as soon as it is known and never in part, so that `--resume`
+can continue after the last complete answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from ..errors import InputError
+from ..training.data import ending
+from .output import show_progress
+from .sources import Source
+
+NUMBER = "row"  # first column of an output table: the number of the text, counted from 1
+
+
+class Sink:
+    """Answers as JSON lines, or as a table with one row per label, word or span, best first."""
+
+    def __init__(self, path: str | None):
+        """Open nothing yet. path: a file, written as a table if it ends in .csv; None for stdout."""
+        self.path = None if path is None else Path(path)
+        self.is_table = ending(path or "") == "csv"
+        self.end = 0  # bytes of complete answers in the file: a resumed run writes after them
+        self.columns: list[str] = []  # of the table, known from the first answer
+
+    def count_answered(self) -> int:
+        """Return how many texts the file answers completely, and remember where the last answer ends."""
+        if self.path is None or not self.path.exists():
+            return 0
+        with self.path.open("rb") as file:
+            return self._count_rows(file) if self.is_table else self._count_lines(file)
+
+    def _count_lines(self, file: IO[bytes]) -> int:
+        count, last = 0, b"null"
+        for line in file:
+            if line.endswith(b"\n"):  # a killed run may leave part of a line
+                count, self.end, last = count + 1, self.end + len(line), line
+        try:
+            json.loads(last)
+        except ValueError:
+            raise InputError(
+                f"{self.path}, line {count} is not an answer: --resume requires the output of an earlier run"
+            ) from None
+        return count
+
+    def _count_rows(self, file: IO[bytes]) -> int:
+        read = 0
+
+        def lines() -> Iterator[str]:
+            nonlocal read
+            for line in file:
+                read += len(line)
+                yield line.decode("utf-8", errors="replace")
+
+        rows = csv.reader(lines())
+        header = next(rows, [NUMBER])
+        if header[0] != NUMBER:
+            raise InputError(
+                f"the first column of {self.path} is not {NUMBER}: --resume requires the output of an earlier run"
+            )
+        last, end = 0, read
+        for cells in rows:
+            if len(cells) != len(header) or not cells[0].isdecimal():
+                break
+            if int(cells[0]) != last:
+                last, self.end = int(cells[0]), end
+            end = read
+        self.columns = header[1:] if last > 1 else []
+        return max(0, last - 1)  # rows of the last text may be missing: it is answered again
+
+    def write(self, answers: Iterable[Any], source: Source) -> None:
+        """Write the answers to the texts of `source`, and report progress on stderr."""
+        count, start, shown = 0, time.monotonic(), time.monotonic()
+        remaining = None if source.total is None else source.total - source.skipped
+        with _name_write_errors(str(self.path or "stdout")), contextlib.ExitStack() as stack:
+            file: IO[str] | None = None
+            for answer in answers:
+                if file is None:  # opened with the first answer: a run that fails before it changes nothing
+                    file = stack.enter_context(self._open(source.skipped > 0))
+                count += 1
+                file.write(self._format(answer, source.skipped + count))
+                file.flush()
+                if time.monotonic() - shown > 1:
+                    shown = time.monotonic()
+                    show_progress(count, shown - start, remaining)
+            if file is None:  # no texts, no answers
+                stack.enter_context(self._open(source.skipped > 0))
+        show_progress(count, time.monotonic() - start, end="\n")
+
+    def _open(self, resume: bool) -> contextlib.AbstractContextManager[IO[str]]:
+        if self.path is None:
+            return contextlib.nullcontext(sys.stdout)
+        if resume:
+            os.truncate(self.path, self.end)
+        return self.path.open("a" if resume else "w", encoding="utf-8", errors="backslashreplace", newline="")
+
+    def _format(self, answer: Any, number: int) -> str:
+        if not self.is_table:
+            return json.dumps(answer, ensure_ascii=False) + "\n"
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in table_rows(answer):
+            if not self.columns:
+                self.columns = list(row)
+                writer.writerow([NUMBER, *row])
+            if list(row) != self.columns:
+                raise InputError(
+                    f"{self.path} has the columns {', '.join(self.columns)}, but the new answer has "
+                    f"{', '.join(row)}: --resume requires the options of the earlier run"
+                )
+            writer.writerow([number, *row.values()])
+        return text.getvalue()
+
+
+def table_rows(answer: Any) -> list[dict[str, Any]]:
+    """Return the table rows of an answer: one per label, word or span. A vector is one row."""
+    if isinstance(answer, dict) and isinstance(answer.get("labels"), list):
+        pairs = zip(answer["labels"], answer["scores"], strict=True)
+        return [{"sequence": answer["sequence"], "label": label, "score": score} for label, score in pairs]
+    if isinstance(answer, dict):
+        return [answer]
+    if answer and isinstance(answer[0], float):
+        return [{f"x{i}": number for i, number in enumerate(answer, 1)}]
+    return [row for part in answer for row in table_rows(part)]
+
+
+@contextlib.contextmanager
+def _name_write_errors(destination: str) -> Iterator[None]:
+    """Add the destination to errors of writing, such as a full disk."""
+    try:
+        yield
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise InputError(f"cannot write to {destination}: {error.strerror}") from error

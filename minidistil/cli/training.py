@@ -1,0 +1,157 @@
+"""The verbs `train` and `eval`."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import Any
+
+from ..errors import InputError
+from .options import (
+    DATA,
+    MODEL,
+    OPTIONAL,
+    add_debug_option,
+    add_dtype_option,
+    add_model_options,
+    add_parser,
+    flag,
+    integer,
+    load_pipeline,
+    names,
+    supplied,
+)
+
+RECIPE: tuple[tuple[str, type, Any, str], ...] = (  # fields of `Recipe`: name, type, default, help
+    ("epochs", float, 5.0, "passes over the training data"),
+    ("batch-size", int, 16, "examples per step"),
+    ("batch-tokens", int, None, "tokens per step, instead of --batch-size"),
+    ("gradient-accumulation-steps", int, 1, "batches whose gradients are added before each step"),
+    ("learning-rate", float, 2e-5, "peak learning rate, reached after the warm-up"),
+    ("schedule", str, "linear", "learning-rate schedule: linear, cosine or constant"),
+    ("warmup-ratio", float, 0.0, "fraction of the steps in which the learning rate rises"),
+    ("weight-decay", float, 0.0, "weight decay of matrices; norms and biases are not decayed"),
+    ("max-grad-norm", float, 1.0, "norm that gradients are clipped to"),
+    ("max-length", int, 128, "tokens that texts are truncated to"),
+    ("dropout", float, None, "dropout probability (default: that of the model's config)"),
+    ("dtype", str, "float32", "float32, or bfloat16 or float16 for autocast"),
+    ("seed", int, 42, "seed of the new head, the order of examples and dropout"),
+    ("metric", str, None, "metric that selects the best checkpoint (default: accuracy, F1 or Pearson's r)"),
+)
+
+
+def add_train(verbs: Any) -> None:
+    """Add the parser of `train`."""
+    verb = add_parser(verbs, "train", "fine-tune a classifier", train)
+    verb.add_argument("base", metavar="MODEL", help=f"model to start from: {MODEL}")
+    verb.add_argument("data", nargs="+", metavar="DATA", help=DATA)
+    verb.add_argument(
+        "--output", metavar="FOLDER", help="folder for the model, its card and the log", required=True
+    )
+    verb.add_argument(
+        "--eval-data", metavar="DATA", help="evaluate on it, and keep the best checkpoint", **OPTIONAL
+    )
+    verb.add_argument("--eval-steps", **integer("evaluate every N steps (default: once per epoch)"), **OPTIONAL)
+    verb.add_argument("--save-steps", **integer("save the state every N steps (default: 500)"), **OPTIONAL)
+    verb.add_argument("--resume", **flag("continue the run in --output"), **OPTIONAL)
+    verb.add_argument("--overwrite", **flag("replace the run in --output"), **OPTIONAL)
+    carbon = "three-letter country code, for the estimate of carbon emissions"
+    verb.add_argument("--country", metavar="ISO", help=carbon, **OPTIONAL)
+    add_model_options(verb)
+    add_debug_option(verb)
+    group = verb.add_argument_group("data")
+    _add_column_options(group)
+    group.add_argument("--labels", **names("comma-separated labels of a new head"))
+    types = "single_label_classification, multi_label_classification or regression"
+    group.add_argument("--problem-type", metavar="NAME", help=types, **OPTIONAL)
+    group = verb.add_argument_group("recipe")
+    for name, kind, default, text in RECIPE:
+        metavar = "NAME" if kind is str else "N"
+        text = text if default is None else f"{text} (default: {default})"
+        group.add_argument(f"--{name}", type=kind, metavar=metavar, help=text, **OPTIONAL)
+
+
+def add_eval(verbs: Any) -> None:
+    """Add the parser of `eval`."""
+    verb = add_parser(verbs, "eval", "evaluate a classifier on labeled texts", evaluate)
+    verb.add_argument("model", metavar="MODEL", help=MODEL)
+    verb.add_argument("data", metavar="DATA", help=DATA)
+    _add_column_options(verb)
+    verb.add_argument("--zero-shot", **flag("classify without training, with the labels of the data"))
+    verb.add_argument("--template", metavar="TEXT", help="with --zero-shot: sentence with {} for the label")
+    verb.add_argument("--max-length", **integer("tokens that texts are truncated to"), **OPTIONAL)
+    add_model_options(verb)
+    add_dtype_option(verb)
+    verb.add_argument("--json", **flag("print one line of JSON"))
+    add_debug_option(verb)
+
+
+def _add_column_options(parser: Any) -> None:
+    for name in ("text", "pair", "label"):
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column or field that holds the {name}")
+
+
+def train(options: argparse.Namespace) -> None:
+    """Run `train`: progress goes to stderr, the final evaluation to stdout."""
+    from ..training.loop import Recipe, fine_tune
+
+    fields = [name.replace("-", "_") for name, *_ in RECIPE]
+    arguments = supplied(options, "eval_data", "problem_type", "revision", "device", "eval_steps", "save_steps")
+    arguments |= supplied(options, "resume", "overwrite", "country")
+    run = fine_tune(
+        options.base,
+        options.data,
+        options.output,
+        recipe=Recipe(**supplied(options, *fields)),
+        columns=_columns(options),
+        labels=options.labels,
+        command=options.command,
+        **arguments,
+    )
+    for evaluation in run.get("evaluation", []):
+        _print_table(evaluation["metrics"])
+    if "progress" in run:  # only the first of several processes reports
+        print(f"saved the model to {options.output}", file=sys.stderr)
+
+
+def evaluate(options: argparse.Namespace) -> None:
+    """Run `eval`."""
+    from ..training.data import Labels, read_rows
+    from ..training.evaluate import evaluate, evaluate_zero_shot
+
+    rows = read_rows(options.data, _columns(options))
+    if options.template is not None and not options.zero_shot:
+        raise InputError("--template requires --zero-shot")
+    if options.zero_shot:
+        for row in rows:
+            if not isinstance(row.label, str) or row.label.strip().isdecimal():
+                raise InputError(f"{row.place}: the label is {row.label!r}: --zero-shot requires class names")
+        if "max_length" in options:
+            raise InputError("--max-length cannot be combined with --zero-shot")
+    pipe = load_pipeline("zero-shot-classification" if options.zero_shot else "text-classification", options)
+    single = "single_label_classification"
+    labels = Labels.found_in(rows, single) if options.zero_shot else Labels.of(pipe.model.config)
+    examples, unlabelled = labels.read(rows)
+    if options.zero_shot:
+        metrics = evaluate_zero_shot(pipe, examples, labels.names, options.template)
+    else:
+        metrics = evaluate(pipe.model, pipe.tokenizer, examples, **supplied(options, "max_length"))
+    if unlabelled:
+        print(f"minidistil: skipped {unlabelled} rows without a label", file=sys.stderr)
+    if options.json:
+        print(json.dumps(metrics, ensure_ascii=False))
+    else:
+        _print_table(metrics)
+
+
+def _print_table(metrics: dict[str, Any]) -> None:
+    from ..training.evaluate import table
+
+    print(table(metrics))
+
+
+def _columns(options: argparse.Namespace) -> Any:
+    from ..training.data import Columns
+
+    return Columns(options.text_column, options.pair_column, options.label_column)

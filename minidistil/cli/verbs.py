@@ -1,0 +1,232 @@
+"""The six answering verbs. To add one, write a `Verb` and list it in `VERBS`."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+from ..errors import InputError
+from .answer import Verb
+from .options import comma_separated, flag, integer, names
+from .output import display_width, one_line, pad, score_lines
+
+if TYPE_CHECKING:
+    from .sources import Source
+
+# zero-shot
+
+
+def _check_labels(options: argparse.Namespace, source: Source | None) -> None:
+    if options.labels is None and (source is None or not source.has_fields):
+        raise InputError("--labels is missing: expected comma-separated labels, such as sports,politics")
+
+
+def _text_and_labels(options: argparse.Namespace) -> tuple[str, list[str]]:
+    return options.text, options.labels
+
+
+def _texts_and_labels(options: argparse.Namespace, source: Source) -> tuple[Iterator[str], Iterator[list[str]]]:
+    rows, copy = itertools.tee(_read_labels(options, source))
+    return (text for text, _ in rows), (labels for _, labels in copy)
+
+
+def _read_labels(options: argparse.Namespace, source: Source) -> Iterator[tuple[str, list[str]]]:
+    for record in source:
+        text = record.text(options.text_column or "text")
+        labels = record.fields.get("labels", options.labels)
+        if isinstance(labels, str) and source.is_table:
+            labels = comma_separated(labels)
+        if not text:
+            raise InputError(f"{record.location}: the text is empty: there is nothing to classify")
+        if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
+            raise InputError(
+                f"{record.location}: labels is {labels!r}: expected a list of labels; --labels sets a default"
+            )
+        yield text, labels
+
+
+def _show_labels(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    return score_lines(answer["sequence"], zip(answer["labels"], answer["scores"], strict=True))
+
+
+ZERO_SHOT = Verb(
+    name="zero-shot",
+    task="zero-shot-classification",
+    help="classify a text with labels of your choice, without training",
+    default_model="minidistil-mnli",
+    check=_check_labels,
+    one=_text_and_labels,
+    many=_texts_and_labels,
+    show=_show_labels,
+    input_options={
+        "--labels": names("comma-separated labels; a field `labels` in the input takes precedence"),
+    },
+    call_options={
+        "--template": {
+            "dest": "hypothesis_template",
+            "metavar": "TEXT",
+            "help": "sentence with {} for the label (default: This example is {}.)",
+        },
+        "--multi-label": flag("score each label independently: several may be true"),
+    },
+)
+
+# classify
+
+
+def _check_pair(options: argparse.Namespace, source: Source | None) -> None:
+    if options.pair is not None and source is not None:
+        raise InputError("--pair cannot be combined with --input: put a field text_pair in the input instead")
+
+
+def _text_or_pair(options: argparse.Namespace) -> tuple[dict[str, str]]:
+    text = {"text": options.text}
+    return (text if options.pair is None else {**text, "text_pair": options.pair},)
+
+
+def _texts_or_pairs(options: argparse.Namespace, source: Source) -> tuple[Iterator[str | dict[str, str]]]:
+    return (_read_pairs(options, source),)
+
+
+def _read_pairs(options: argparse.Namespace, source: Source) -> Iterator[str | dict[str, str]]:
+    for record in source:
+        text, pair = record.text(options.text_column or "text"), record.fields.get("text_pair")
+        if pair is None or (pair == "" and source.is_table):
+            yield text
+        else:
+            yield {"text": text, "text_pair": record.text("text_pair")}
+
+
+def _show_classes(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    title = options.text if options.pair is None else f"{options.text} / {options.pair}"
+    return score_lines(title, ((row["label"], row["score"]) for row in answer))
+
+
+CLASSIFY = Verb(
+    name="classify",
+    task="text-classification",
+    help="classify a text or a pair of texts with the model's own labels",
+    check=_check_pair,
+    one=_text_or_pair,
+    many=_texts_or_pairs,
+    show=_show_classes,
+    show_arguments={"top_k": None},
+    input_options={"--pair": {"metavar": "TEXT", "help": "second text, for a model of text pairs"}},
+    call_options={"--top-k": integer("number of labels (default: all; with --json or --input, the best)")},
+)
+
+# fill-mask
+
+
+def _show_words(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    masks = answer if isinstance(answer[0], list) else [answer]
+    for number, words in enumerate(masks, 1):
+        title = options.text if len(masks) == 1 else f"{options.text} (mask {number} of {len(masks)})"
+        yield from score_lines(title, ((word["token_str"], word["score"]) for word in words))
+
+
+FILL_MASK = Verb(
+    name="fill-mask",
+    task="fill-mask",
+    help="predict the masked words of a text",
+    show=_show_words,
+    call_options={
+        "--targets": names("comma-separated words to choose from"),
+        "--top-k": integer("number of words per mask (default: 5)"),
+    },
+)
+
+# tag
+
+
+def _show_entities(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    label = "entity_group" if answer and "entity_group" in answer[0] else "entity"
+    width = max((display_width(entity["word"]) for entity in answer), default=0)
+    rows = ((f"{pad(entity['word'], width)}  {entity[label]}", entity["score"]) for entity in answer)
+    return score_lines(options.text, rows)
+
+
+TAG = Verb(
+    name="tag",
+    task="token-classification",
+    help="label the words of a text, such as names of people and places",
+    show=_show_entities,
+    call_options={
+        "--aggregation-strategy": {
+            "metavar": "NAME",
+            "help": "how to merge tokens into entities: none, simple, first, average or max (default: none)",
+        },
+        "--stride": integer("split long texts into parts that overlap by N tokens"),
+    },
+)
+
+# answer
+
+
+def _check_context(options: argparse.Namespace, source: Source | None) -> None:
+    if options.context is None and (source is None or not source.has_fields):
+        raise InputError("--context is missing: expected the text that has the answer")
+
+
+def _question(options: argparse.Namespace) -> tuple[dict[str, str]]:
+    return ({"question": options.text, "context": options.context},)
+
+
+def _questions(options: argparse.Namespace, source: Source) -> tuple[Iterator[dict[str, str]]]:
+    key = options.text_column or ("question" if source.has_fields else "text")
+    default = {} if options.context is None else {"context": options.context}
+    records = (record._replace(fields={**default, **record.fields}) for record in source)
+    return (({"question": record.text(key), "context": record.text("context")} for record in records),)
+
+
+def _show_answers(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    answers = answer if isinstance(answer, list) else [answer]
+    return score_lines(options.text, ((row["answer"] or "(no answer)", row["score"]) for row in answers))
+
+
+ANSWER = Verb(
+    name="answer",
+    task="question-answering",
+    help="find the answer to a question in a text",
+    text="question",
+    check=_check_context,
+    one=_question,
+    many=_questions,
+    show=_show_answers,
+    input_options={
+        "--context": {
+            "metavar": "TEXT",
+            "help": "text that has the answer; a field `context` in the input takes precedence",
+        },
+    },
+    call_options={
+        "--top-k": integer("number of answers (default: 1)"),
+        "--handle-impossible-answer": flag("allow an empty answer, for texts that have none"),
+    },
+)
+
+# embed
+
+
+def _show_vector(options: argparse.Namespace, answer: Any) -> Iterator[str]:
+    vector = answer.tolist()
+    norm = sum(element * element for element in vector) ** 0.5
+    first = " ".join(f"{element:.4f}" for element in vector[:6])
+    yield one_line(options.text)
+    yield f"  {len(vector)} dimensions, norm {norm:.3f}: {first} ..."
+
+
+EMBED = Verb(
+    name="embed",
+    task="sentence-embedding",
+    help="embed a text as a vector",
+    show=_show_vector,
+    call_options={
+        "--pooling": {"metavar": "NAME", "help": "mean or cls (default: as the checkpoint declares)"},
+        "--normalize": flag("scale the vector to norm 1"),
+    },
+)
+
+VERBS = (ZERO_SHOT, CLASSIFY, FILL_MASK, TAG, ANSWER, EMBED)
