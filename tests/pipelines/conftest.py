@@ -1,0 +1,81 @@
+"""A tiny classifier and its pipelines, of minidistil and of transformers."""
+
+from __future__ import annotations
+
+import functools
+import json
+
+import pytest
+import torch
+import transformers
+
+from support.pipelines import (
+    CLASSIFY,
+    NLI,
+    POSITIONS,
+    WORDS,
+    ZERO_SHOT,
+    ours,
+    theirs,
+)
+
+ROWS = {"entailment": 0, "neutral": 1, "contradiction": 2, "not_entailment": 2, "non-entailment": 2}
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+transformers.utils.logging.disable_progress_bar()
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """Make a tiny classifier's folder with transformers; each is made once."""
+
+    @functools.cache
+    def make(labels=NLI, scale=1.0, model_class=transformers.DistilBertForSequenceClassification, **options):
+        folder = tmp_path_factory.mktemp("checkpoint")
+        vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *".,!?-'{}", *LETTERS]
+        vocab = dict.fromkeys([*vocab, *(f"##{letter}" for letter in LETTERS), *WORDS.split()])
+        config = transformers.DistilBertConfig(
+            vocab_size=len(vocab),
+            max_position_embeddings=POSITIONS,
+            n_layers=2,
+            n_heads=2,
+            dim=16,
+            hidden_dim=32,
+            initializer_range=0.5,  # far from flat: the order of labels means something
+            id2label=dict(enumerate(labels)),
+            label2id={label: i for i, label in enumerate(labels)},
+            **options,
+        )
+        torch.manual_seed(0)
+        model = model_class(config)
+        if hasattr(model, "classifier"):  # a label's row goes with its name, so that permuted models are one model
+            rows = [ROWS.get(label.lower(), i) for i, label in enumerate(labels)]
+            torch.manual_seed(1)
+            model.classifier.weight.data = torch.randn(8, config.dim)[rows] * scale
+            model.classifier.bias.data = torch.randn(8)[rows] * scale
+        model.save_pretrained(folder)
+        (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
+        settings = {"do_lower_case": True, "model_max_length": POSITIONS, "tokenizer_class": "DistilBertTokenizer"}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def zero_shot(checkpoint):
+    return ours(ZERO_SHOT, checkpoint())
+
+
+@pytest.fixture(scope="session")
+def their_zero_shot(checkpoint):
+    return theirs(ZERO_SHOT, checkpoint())
+
+
+@pytest.fixture(scope="session")
+def classify(checkpoint):
+    return ours(CLASSIFY, checkpoint())
+
+
+@pytest.fixture(scope="session")
+def their_classify(checkpoint):
+    return theirs(CLASSIFY, checkpoint())
