@@ -1,0 +1,214 @@
+"""Input from files: lines, JSON lines, tables, gzip; a bad line is named."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from minidistil.pipelines import base
+from support.cli import (
+    LABELS,
+    LINES,
+    ODD,
+    WORDS,
+    assert_close,
+    rows_in,
+    table,
+)
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def test_a_file_of_lines_gives_a_line_of_json_for_each(command, zero_shot, classify, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("\n".join(LINES) + "\n")
+    result = command("zero-shot", "--input", path, "--labels", "sports,politics,business")
+    assert result.code == 0
+    assert_close(result.answers, zero_shot(LINES, LABELS))
+    assert_close(command("classify", "--input", path).answers, classify(LINES))
+
+
+def test_progress_goes_to_stderr(command, tmp_path):
+    result = command("classify", "--input", "-", stdin=b"a\nb\n")
+    assert len(result.answers) == 2
+    assert result.err.startswith("2 texts, ")
+
+
+def test_stdin_is_a_dash_and_its_last_line_may_have_no_end(command, classify):
+    assert_close(command("classify", "--input", "-", stdin="\n".join(LINES).encode()).answers, classify(LINES))
+
+
+def test_lines_of_jsonl_bring_labels_of_their_own(command, zero_shot, tmp_path):
+    path = tmp_path / "texts.jsonl"
+    rows = [
+        {"text": "the team", "labels": ["sports"]},
+        {"text": "a man", "labels": LABELS, "id": 7},
+        {"text": "b"},
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    result = command("zero-shot", "--input", path, "--labels", "game,not held", "--multi-label")
+    expected = [zero_shot(row["text"], row.get("labels", ["game", "not held"]), multi_label=True) for row in rows]
+    assert_close(result.answers, expected)
+
+
+def test_lines_of_jsonl_bring_pairs(command, classify, tmp_path):
+    rows = [{"text": "the team", "text_pair": "a game"}, {"text": "a man"}, {"text": "b", "text_pair": None}]
+    content = "\n".join(json.dumps(row) for row in rows)
+    (tmp_path / "pairs.jsonl").write_text(content)
+    assert_close(command("classify", "--input", tmp_path / "pairs.jsonl").answers, classify(rows))
+    assert_close(command("classify", "--input", "-", "--jsonl", stdin=content.encode()).answers, classify(rows))
+
+
+def test_windows_files_and_marks_of_byte_order_are_read_as_meant(command, classify, tmp_path):
+    lines = "\ufeff" + "".join(f"{line}\r\n" for line in LINES)
+    rows = "\ufeff" + "".join(json.dumps({"text": line}) + "\r\n" for line in LINES)
+    (tmp_path / "texts.txt").write_bytes(lines.encode())
+    (tmp_path / "texts.jsonl").write_bytes(rows.encode())
+    for name in ("texts.txt", "texts.jsonl"):
+        assert_close(command("classify", "--input", tmp_path / name).answers, classify(LINES))
+    result = command("zero-shot", "--labels", "sports", "--input", tmp_path / "texts.txt")
+    assert [answer["sequence"] for answer in result.answers] == LINES
+
+
+def test_only_line_feeds_end_a_line_and_spaces_are_text(command):
+    text = " \ta\0b\x0bc\x0cd\x1ce\x85f\u2028g\rh \t"
+    result = command("zero-shot", "--labels", "sports", "--input", "-", stdin=f"{text}\nthe team\n".encode())
+    assert [json.loads(line)["sequence"] for line in result.out.split("\n")[:-1]] == [text, "the team"]
+
+
+def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
+    monkeypatch.setattr(base, "WINDOW", 7)
+    lines = [" ".join(WORDS.split()[: 1 + i % 19]) for i in range(50)]
+    result = command("zero-shot", "--labels", "sports,not", "--input", "-", stdin="\n".join(lines).encode())
+    assert_close(result.answers, [zero_shot(line, ["sports", "not"]) for line in lines])
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"a\n\xff\n", "line 2 is not UTF-8: 'utf-8' codec can't decode byte 0xff"),
+        (b"a\n\xed\xa0\x80\n", "line 2 is not UTF-8: 'utf-8' codec can't decode"),
+        (b"a\n\nb\n", "line 2: the text is empty"),
+    ],
+)
+def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    result = command("zero-shot", "--labels", "sports", "--input", path)
+    assert f"{path}, {message}" in result.error
+    assert [answer["sequence"] for answer in result.answers] == ["a"]  # what came before is answered
+
+
+BAD_ROWS = {
+    "not JSON": (b"{", "line 2 is not JSON: "),
+    "an empty line": (b"", "line 2 is empty: "),
+    "not UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8: 'utf-8' codec can't decode"),
+    "a list": (b'["a"]', "line 2: expected a JSON object, found list"),
+    "deep": (b"[" * 100_000, "line 2 is not JSON: "),
+    "no text": (b'{"texts": "a"}', "line 2 has no field text: the fields are texts"),
+    "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
+    "a lone surrogate": (b'{"text": "\\ud800"}', "line 2"),
+}
+
+
+@pytest.mark.parametrize(("row", "message"), BAD_ROWS.values(), ids=BAD_ROWS.keys())
+@pytest.mark.parametrize(
+    "verb", [["zero-shot", "--labels", "sports"], ["classify"]], ids=["zero-shot", "classify"]
+)
+def test_a_bad_line_of_jsonl_is_named_with_its_file(command, tmp_path, verb, row, message):
+    path = tmp_path / "texts.jsonl"
+    path.write_bytes(b'{"text": "a"}\n' + row + b'\n{"text": "b"}\n')
+    result = command(*verb, "--input", path)
+    assert f"{path}, {message}" in result.error
+    assert len(result.answers) == 1
+
+
+@pytest.mark.parametrize(
+    "row", ['"labels": "a,b"', '"labels": []', '"labels": null', '"labels": [5]', '"labels": [""]']
+)
+def test_bad_labels_of_a_line_are_named_with_the_line(command, row):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=f'{{"text": "a", {row}}}\n'.encode())
+    assert "stdin, line 1" in result.error
+
+
+def test_a_line_without_labels_needs_those_of_the_command(command):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=b'{"text": "a"}\n')
+    assert "stdin, line 1: labels is None" in result.error
+
+
+def test_a_bad_second_text_is_named_with_its_line(command):
+    result = command("classify", "--jsonl", "--input", "-", stdin=b'{"text": "a", "text_pair": 5}\n')
+    assert "stdin, line 1: text_pair is 5: expected a string" in result.error
+
+
+def test_an_input_that_is_a_folder_is_named(command, tmp_path):
+    assert f"cannot read {tmp_path}" in command("classify", "--input", tmp_path).error
+
+
+def test_a_missing_input_is_named_even_where_the_output_exists(command, tmp_path):
+    (tmp_path / "answers").write_text("old\n")
+    missing = tmp_path / "missing.txt"
+    result = command("classify", "--input", missing, "--output", tmp_path / "answers")
+    assert f"cannot read {missing}" in result.error
+
+
+@pytest.mark.parametrize("name", ["texts.JSONL", "texts.ndjson", "texts.json"])
+def test_jsonl_has_several_names(command, classify, tmp_path, name):
+    (tmp_path / name).write_text('{"text": "a man"}\n')
+    assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
+
+
+@pytest.mark.parametrize(
+    ("stdin", "options", "message"),
+    [
+        (b'{"text": "a man"}\n', [], "stdin, line 1 is JSON: pass --jsonl"),
+        (b'{"text": "a"}\n\n', ["--jsonl"], "stdin, line 2 is empty"),
+        (b"{'text': 1}\n", ["--jsonl"], "stdin, line 1 is not JSON"),
+        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has no field text: the fields are txt"),
+        ("a".encode("utf-16"), [], "stdin, line 1 is not UTF-8"),
+    ],
+)
+def test_lines_of_the_wrong_kind_are_said_to_be_so(command, stdin, options, message):
+    result = command("classify", "--input", "-", *options, stdin=stdin)
+    assert message in result.err.splitlines()[-1]
+    assert result.code == 2
+
+
+def test_a_table_is_read_and_answered_by_a_table(command, classify, tmp_path):
+    source = table(tmp_path / "texts.csv", ["id", "text"], *([i, text] for i, text in enumerate(ODD)))
+    assert command("classify", "--input", source, "--output", tmp_path / "a.csv").code == 0
+    found = rows_in(tmp_path / "a.csv")
+    assert [row["row"] for row in found] == ["1", "2", "3", "4"]
+    assert_close([{"label": row["label"], "score": float(row["score"])} for row in found], classify(ODD))
+
+
+def test_a_row_for_each_label_and_the_labels_of_a_cell(command, zero_shot, tmp_path):
+    source = table(tmp_path / "texts.csv", ["text", "labels"], ["The team won.", "sports, politics"], ["a", "x"])
+    assert command("zero-shot", "--input", source, "--output", tmp_path / "a.csv").code == 0
+    found = rows_in(tmp_path / "a.csv")
+    assert [(row["row"], row["sequence"]) for row in found] == [("1", "The team won.")] * 2 + [("2", "a")]
+    expected = zero_shot("The team won.", ["sports", "politics"])
+    assert [row["label"] for row in found[:2]] == expected["labels"]
+    assert [float(row["score"]) for row in found[:2]] == pytest.approx(expected["scores"], abs=1e-6)
+
+
+@pytest.mark.parametrize(("name", "delimiter"), [("texts.csv", ","), ("texts.tsv", "\t")])
+def test_the_column_of_the_text_is_named(command, classify, tmp_path, name, delimiter):
+    source = table(tmp_path / name, ["review", "text_pair"], ["a man", "b"], ["c", ""], delimiter=delimiter)
+    result = command("classify", "--input", source, "--text-column", "review")
+    pair = {"text": "a man", "text_pair": "b"}
+    assert_close(result.answers, [classify(pair), classify("c")[0]])
+    result = command("classify", "--input", source)
+    assert f"{source}, row 1 has no field text: the fields are review, text_pair" in result.error
+
+
+def test_gzipped_input_is_read(command, classify, tmp_path):
+    for name, held in (
+        ("t.txt.gz", "a man\n"),
+        ("t.jsonl.gz", '{"text": "a man"}\n'),
+        ("t.csv.gz", "text\na man\n"),
+    ):
+        (tmp_path / name).write_bytes(gzip.compress(held.encode()))
+        assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
