@@ -19,8 +19,9 @@ def check_plot(path: str | None) -> None:
         return
     require("matplotlib", extra="plot")
     if Path(path).suffix not in SUFFIXES or not Path(path).parent.is_dir():
-        expected = f"expected a file name ending in {', '.join(SUFFIXES)}, in an existing folder"
-        raise InputError(f"plot is {path}: {expected}")
+        raise InputError(
+            f"plot is {path}: expected a file name ending in {', '.join(SUFFIXES)}, in an existing folder"
+        )
 
 
 def new_figure(width: float, height: float) -> Any:
