@@ -9,7 +9,6 @@ Shapes: T tokens of a batch, n sequences, L padded length; Tq tokens of a subset
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -38,6 +37,7 @@ class Layout:
     width: int  # length of a padded row
     max_seqlen: int  # length of the longest sequence
     equal: bool  # whether all sequences have the same length
+    lengths: list[int]  # length of each sequence
 
     @classmethod
     def from_mask(cls, mask: Tensor) -> Layout:
@@ -54,16 +54,11 @@ class Layout:
         sizes = torch.tensor(lengths, dtype=torch.int64)  # (n,)
         rows = torch.repeat_interleave(sizes)  # (T,): the sequence of each token
         position_ids = torch.arange(len(rows)) - (sizes.cumsum(0) - sizes)[rows]
-        return _layout(lengths, rows, position_ids, max(lengths, default=0) if width is None else width)
+        return _layout(list(lengths), rows, position_ids, max(lengths, default=0) if width is None else width)
 
     def __len__(self) -> int:
         """Return the number of sequences."""
         return len(self.cu_seqlens_cpu) - 1
-
-    @functools.cached_property
-    def lengths(self) -> list[int]:
-        """The length of each sequence."""
-        return self.cu_seqlens_cpu.diff().tolist()
 
     def subset(self, indices: Tensor) -> Subset:
         """Return a subset of the tokens. indices: (Tq,) int64 into the packed batch, increasing, on the CPU."""
@@ -76,9 +71,8 @@ class Layout:
 
     def first_tokens(self) -> Subset:
         """Return the first token of each sequence that has one."""
-        lengths = self.lengths
-        rows = torch.tensor([i for i, length in enumerate(lengths) if length], dtype=torch.int64)
-        first = _layout([min(length, 1) for length in lengths], rows, torch.zeros_like(rows), 1)
+        rows = torch.tensor([i for i, length in enumerate(self.lengths) if length], dtype=torch.int64)
+        first = _layout([min(length, 1) for length in self.lengths], rows, torch.zeros_like(rows), 1)
         return Subset(**vars(first), indices=self.cu_seqlens_cpu[rows].long())
 
     def to(self: L, device: torch.device | str) -> L:
@@ -120,11 +114,12 @@ class Subset(Layout):
         return x.index_select(0, self.indices)
 
 
-def _layout(lengths: Sequence[int], rows: Tensor, position_ids: Tensor, width: int) -> Layout:
+def _layout(lengths: list[int], rows: Tensor, position_ids: Tensor, width: int) -> Layout:
     """Return a layout. rows: (T,) int64, the sequence of each token."""
     cu_seqlens = torch.tensor([0, *itertools.accumulate(lengths)], dtype=torch.int32)
-    padded_index, equal = rows * width + position_ids, len(set(lengths)) < 2
-    return Layout(cu_seqlens, cu_seqlens, position_ids, padded_index, width, max(lengths, default=0), equal)
+    max_seqlen, equal = max(lengths, default=0), len(set(lengths)) < 2
+    padded_index = rows * width + position_ids
+    return Layout(cu_seqlens, cu_seqlens, position_ids, padded_index, width, max_seqlen, equal, lengths)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -359,6 +359,22 @@ def test_one_compilation_serves_a_prepared_view():
     torch._dynamo.reset()
 
 
+def test_a_step_of_distributed_data_parallel_is_seen(tmp_path):
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        model, views = prepared_models()
+        before = [answer(view) for view in views]
+        parallel = torch.nn.parallel.DistributedDataParallel(model.train())
+        optimizer = torch.optim.AdamW(parallel.parameters(), lr=0.1, fused=True)
+        parallel(*BATCH.padded()).square().sum().backward()
+        assert all(parameter.grad is not None for parameter in model.parameters())
+        optimizer.step()
+        assert_fresh(model, views)
+        assert not any(torch.equal(answer(view), old) for view, old in zip(views, before, strict=True))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 def test_functional_call_computes_with_other_parameters():
     model = ours(theirs({}))
     changed = {name: tensor * 1.5 for name, tensor in model.named_parameters()}
