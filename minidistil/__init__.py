@@ -1,6 +1,6 @@
-"""DistilBERT from scratch: loads the Hub's weights, gives transformers' logits, weighs what torch weighs.
+"""DistilBERT from scratch: loads Hub checkpoints and matches the logits of transformers.
 
-The public names, each looked up when it is first asked for, so that importing this costs nothing.
+The public names are imported on first use, so that `import minidistil` does not import torch.
 """
 
 from __future__ import annotations

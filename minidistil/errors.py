@@ -1,11 +1,11 @@
-"""What can go wrong, by kind. Every message says what and where, what was expected, and what to do."""
+"""The exceptions of minidistil. A message says what is wrong, where, what was expected, and what to do."""
 
 import importlib
 from types import ModuleType
 
 
 class Error(ValueError):
-    """The base of every error that minidistil raises on purpose."""
+    """Base class of the errors that minidistil raises."""
 
 
 class CheckpointError(Error):
@@ -13,15 +13,15 @@ class CheckpointError(Error):
 
 
 class InputError(Error):
-    """A text, a tensor or an argument is not what the call needs."""
+    """A text, a tensor or an argument is invalid."""
 
 
 class MissingDependency(Error):  # noqa: N818
-    """An optional package is not installed; the message holds the `pip install` that brings it."""
+    """An optional package is not installed. The message has the pip command that installs it."""
 
 
 def require(module: str, extra: str) -> ModuleType:
-    """Import an optional package; MissingDependency says which of our extras brings it."""
+    """Import an optional package. Raises MissingDependency, which names the extra that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

@@ -1,11 +1,11 @@
-"""DistilBERT's whole forward in NumPy and float64: the first page to read, and the truth for every test.
+"""The whole forward pass of DistilBERT in NumPy, float64: the first file to read, and the reference of every test.
 
 One sequence at a time, from a plain dict of arrays with the Hub's names. No torch, no batch, no padding.
 
     weights = safetensors.numpy.load_file("model.safetensors")
     logits = classify(weights, [101, 7592, 102], n_heads=12)  # [CLS] hello [SEP]
 
-Letters in shapes: T tokens, D width, F width of the feed-forward, H heads, d = D / H, C labels.
+Shapes: T tokens, D model width, F feed-forward width, H heads, d = D / H, C labels.
 Sanh et al. 2019, https://arxiv.org/abs/1910.01108; Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
 """
 
@@ -28,7 +28,7 @@ def classify(
     positions: Sequence[int] | None = None,
     activation: str = "gelu",
 ) -> Array:
-    """Score each label: the encoder, then two layers on the first token, [CLS]. -> (C,)."""
+    """Return the logits of a classifier: the encoder, then two layers on the first token, [CLS]. -> (C,)."""
     weights = in_float64(weights)
     cls = encode(weights, ids, n_heads, positions, activation, prefix="distilbert.")[-1][0]  # (D,)
     hidden = np.maximum(linear(weights, "pre_classifier", cls), 0)  # (D,)
@@ -43,10 +43,10 @@ def encode(
     activation: str = "gelu",
     prefix: str = "",
 ) -> list[Array]:
-    """Give the hidden states: of the embeddings, then of each layer. -> (layers + 1) of (T, D).
+    """Return the hidden states after the embeddings and after each layer. -> (layers + 1) of (T, D).
 
-    ids: T token ids. positions: where each token stands, for rows with holes; None: one after the other.
-    activation: "gelu" or "relu". prefix: what stands before the encoder's names, "distilbert." in a classifier.
+    ids: T token ids. positions: of the tokens; None: 0, 1, 2, ... activation: "gelu" or "relu". prefix: of the
+    encoder's names in `weights`, "distilbert." in a classifier.
     """
     weights = in_float64(weights, prefix)
     positions = range(len(ids)) if positions is None else positions
@@ -57,19 +57,19 @@ def encode(
 
 
 def in_float64(weights: Weights, prefix: str = "") -> Weights:
-    """Take the weights in double precision, by their names after the prefix."""
+    """Return the weights in float64, by their names without the prefix."""
     return {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
 
 
 def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> Array:
-    """Look up what each token is and where it stands, add, normalise. -> (T, D)."""
+    """LayerNorm(word embedding + position embedding). -> (T, D)."""
     word = weights["embeddings.word_embeddings.weight"][ids]
     position = weights["embeddings.position_embeddings.weight"][positions]
     return layer_norm(weights, "embeddings.LayerNorm", word + position)
 
 
 def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) -> Array:
-    """One transformer block: attention, then feed-forward, each added to its input and normalised."""
+    """One transformer block: attention, then feed-forward; each adds its input back and normalizes. -> (T, D)."""
     q, k, v = (linear(weights, f"{name}attention.{part}_lin", x) for part in "qkv")
     attended = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
     x = layer_norm(weights, f"{name}sa_layer_norm", attended + x)
@@ -80,7 +80,7 @@ def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) 
 
 
 def attention(q: Array, k: Array, v: Array, n_heads: int) -> Array:
-    """softmax(q kᵀ / √d) v for each head: every token gathers from those that answer it. -> (T, D)."""
+    """softmax(q kᵀ / √d) v in each head: every token attends to all tokens. -> (T, D)."""
     q, k, v = (x.reshape(len(x), n_heads, -1).swapaxes(0, 1) for x in (q, k, v))  # (H, T, d)
     scores = q @ k.swapaxes(1, 2) / math.sqrt(q.shape[-1])  # (H, T, T)
     context = softmax(scores) @ v  # (H, T, d)
@@ -93,21 +93,21 @@ def linear(weights: Weights, name: str, x: Array) -> Array:
 
 
 def layer_norm(weights: Weights, name: str, x: Array) -> Array:
-    """Give each token mean 0 and variance 1, then its learned scale and shift. Ba et al. 2016."""
-    centred = x - x.mean(-1, keepdims=True)
-    variance = (centred**2).mean(-1, keepdims=True)
-    return weights[f"{name}.weight"] * centred / np.sqrt(variance + 1e-12) + weights[f"{name}.bias"]
+    """Scale each token to mean 0 and variance 1, then apply the learned scale and shift. Ba et al. 2016."""
+    centered = x - x.mean(-1, keepdims=True)
+    variance = (centered**2).mean(-1, keepdims=True)
+    return weights[f"{name}.weight"] * centered / np.sqrt(variance + 1e-12) + weights[f"{name}.bias"]
 
 
 def softmax(x: Array) -> Array:
-    """Turn scores into shares that add up to 1; the largest is taken off first, so that none overflows."""
+    """Return exp(x) / sum(exp(x)) over the last axis; subtracting the maximum first prevents overflow."""
     exp = np.exp(x - x.max(-1, keepdims=True))
     return exp / exp.sum(-1, keepdims=True)
 
 
 def gelu(x: Array) -> Array:
-    """x Φ(x), Φ the normal distribution: the exact form, with erf. Hendrycks and Gimpel 2016."""
+    """x Φ(x), with Φ the normal distribution function: the exact form, with erf. Hendrycks and Gimpel 2016."""
     return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
-erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has none
+erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has no erf
