@@ -36,8 +36,12 @@ def _record(error: minidistil.Error, *arguments: object) -> None:
 minidistil.Error.__init__ = _record  # type: ignore[method-assign]
 
 
+@pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Note whether the whole suite runs, or only a part of it."""
+    """Mark slow tests as full, and note whether the whole suite runs, or only a part of it."""
+    for item in items:
+        if item.get_closest_marker("slow"):
+            item.add_marker("full")
     files = {item.path for item in items}
     option = session.config.option
     every_test = not option.keyword and option.markexpr == "not slow" and not option.collectonly
