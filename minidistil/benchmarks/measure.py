@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..backends import int8, onednn
-from ..training.card import processor
+from ..training.machine import processor
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000  # of `take_turns` with a time limit
 PRECISION = 0.02  # the relative standard error of a mean below which it counts as known

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 
 from ..errors import InputError, require
-from ..training.data import UNLABELLED, Labels, read_rows
-from ..training.loop import Processes, Recipe, Trainer, prepare
+from ..training.base import load_base
+from ..training.data import UNLABELED, Labels
+from ..training.loop import Trainer
+from ..training.recipe import Recipe
+from ..training.records import read_rows
 from .measure import machine, peak_memory, take_turns
 from .startup import Row, add_row
 from .workload import write_base_model
@@ -50,7 +53,7 @@ def bench_training(
     transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
     report = {**machine(), "transformers": transformers.__version__, "rows": []}
     print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}")
-    rows = [row for row in read_rows(data) if row.label not in UNLABELLED]
+    rows = [row for row in read_rows(data) if row.label not in UNLABELED]
     if len(rows) < 2 * steps * batch_size:
         raise InputError(f"{data} has {len(rows)} examples: {steps} steps need {2 * steps * batch_size}")
     with tempfile.TemporaryDirectory() as folder:
@@ -78,7 +81,7 @@ def bench_training(
 
 def _write_with_head(model: str, data: str, folder: str) -> None:
     """Save the checkpoint that both start from."""
-    classifier, tokenizer, _ = prepare(model, read_rows(data), Recipe())
+    classifier, tokenizer, _ = load_base(model, read_rows(data), Recipe())
     classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -95,10 +98,10 @@ def train(model: str, data: str, steps: str, batch_size: str, dtype: str) -> Non
     """Train for 2 * steps steps, and print the measurements of the second half."""
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
     rows = read_rows(data)
-    classifier, tokenizer, _ = prepare(model, rows, recipe)
-    labels = Labels.of(classifier.config)
+    classifier, tokenizer, _ = load_base(model, rows, recipe)
+    labels = Labels.from_config(classifier.config)
     examples = labels.read(rows)[0][: 2 * count * recipe.batch_size]
-    trainer = Trainer(classifier, tokenizer, recipe, labels, examples, [], "", Path(model), Processes(0, 1))
+    trainer = Trainer(classifier, tokenizer, recipe, examples, Path(model))
     tokens, moments = [], []
     for batches in trainer.plan(0):
         tokens.append(trainer.take_step(batches, 2 * count)["tokens"])
@@ -113,7 +116,7 @@ def train_with_transformers(model: str, data: str, steps: str, batch_size: str, 
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype="float32")
-    rows = [row for row in read_rows(data) if row.label not in UNLABELLED][: 2 * count * recipe.batch_size]
+    rows = [row for row in read_rows(data) if row.label not in UNLABELED][: 2 * count * recipe.batch_size]
     labels = {label.casefold(): i for label, i in classifier.config.label2id.items()}
     texts = [row.text for row in rows], *([[row.pair for row in rows]] if rows[0].pair is not None else [])
     encoded = tokenizer(*texts, truncation=True, max_length=recipe.max_length, return_token_type_ids=False)

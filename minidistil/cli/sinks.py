@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from ..training.data import ending
+from ..training.records import file_format
 from .output import show_progress
 from .sources import Source
 
@@ -31,7 +31,7 @@ class Sink:
     def __init__(self, path: str | None):
         """Open nothing yet. path: a file, written as a table if it ends in .csv; None for stdout."""
         self.path = None if path is None else Path(path)
-        self.is_table = ending(path or "") == "csv"
+        self.is_table = file_format(path or "") == "csv"
         self.end = 0  # bytes of complete answers in the file: a resumed run writes after them
         self.columns: list[str] = []  # of the table, known from the first answer
 

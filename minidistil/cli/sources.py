@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..checks import check_text
 from ..errors import InputError
-from ..training.data import ending, read_json, read_lines, read_table
+from ..training.records import file_format, read_jsonl, read_lines, read_table
 
 
 class Record(NamedTuple):
@@ -39,7 +39,7 @@ class Source:
         """Open nothing yet. path: a file, or "-" for stdin. jsonl: read JSON lines, whatever the file's name."""
         self.path = None if path == "-" else Path(path)
         self.name = "stdin" if self.path is None else path
-        self.format = "jsonl" if jsonl else ending(path)
+        self.format = "jsonl" if jsonl else file_format(path)
         self.skipped = 0  # texts that an earlier run has answered
 
     @property
@@ -73,7 +73,7 @@ class Source:
 
     def _read(self) -> Iterator[dict[str, Any]]:
         if self.format == "jsonl":
-            return read_json(self.path)
+            return read_jsonl(self.path)
         if self.is_table:
             return (fields for fields, _ in read_table(self.path, self.format))
         return self._read_text()

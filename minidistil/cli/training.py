@@ -94,7 +94,7 @@ def _add_column_options(parser: Any) -> None:
 
 def train(options: argparse.Namespace) -> None:
     """Run `train`: progress goes to stderr, the final evaluation to stdout."""
-    from ..training.loop import Recipe, fine_tune
+    from ..training import Recipe, fine_tune
 
     fields = [name.replace("-", "_") for name, *_ in RECIPE]
     arguments = supplied(options, "eval_data", "problem_type", "revision", "device", "eval_steps", "save_steps")
@@ -117,8 +117,9 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run `eval`."""
-    from ..training.data import Labels, read_rows
-    from ..training.evaluate import evaluate, evaluate_zero_shot
+    from ..training.data import Labels
+    from ..training.evaluation import evaluate, evaluate_zero_shot
+    from ..training.records import read_rows
 
     rows = read_rows(options.data, _columns(options))
     if options.template is not None and not options.zero_shot:
@@ -131,14 +132,14 @@ def evaluate(options: argparse.Namespace) -> None:
             raise InputError("--max-length cannot be combined with --zero-shot")
     pipe = load_pipeline("zero-shot-classification" if options.zero_shot else "text-classification", options)
     single = "single_label_classification"
-    labels = Labels.found_in(rows, single) if options.zero_shot else Labels.of(pipe.model.config)
-    examples, unlabelled = labels.read(rows)
+    labels = Labels.from_rows(rows, single) if options.zero_shot else Labels.from_config(pipe.model.config)
+    examples, unlabeled = labels.read(rows)
     if options.zero_shot:
         metrics = evaluate_zero_shot(pipe, examples, labels.names, options.template)
     else:
         metrics = evaluate(pipe.model, pipe.tokenizer, examples, **supplied(options, "max_length"))
-    if unlabelled:
-        print(f"minidistil: skipped {unlabelled} rows without a label", file=sys.stderr)
+    if unlabeled:
+        print(f"minidistil: skipped {unlabeled} rows without a label", file=sys.stderr)
     if options.json:
         print(json.dumps(metrics, ensure_ascii=False))
     else:
@@ -146,12 +147,12 @@ def evaluate(options: argparse.Namespace) -> None:
 
 
 def _print_table(metrics: dict[str, Any]) -> None:
-    from ..training.evaluate import table
+    from ..training.evaluation import table
 
     print(table(metrics))
 
 
 def _columns(options: argparse.Namespace) -> Any:
-    from ..training.data import Columns
+    from ..training.records import Columns
 
     return Columns(options.text_column, options.pair_column, options.label_column)

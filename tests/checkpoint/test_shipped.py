@@ -13,8 +13,9 @@ import transformers
 from safetensors.torch import load_file
 
 import minidistil
-from minidistil.training.data import Labels, read_rows
-from minidistil.training.evaluate import evaluate, predict
+from minidistil.training.data import Labels
+from minidistil.training.evaluation import evaluate, predict
+from minidistil.training.records import read_rows
 from support.places import OURS, ROOT, SHARED
 
 SAMPLE = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
@@ -47,7 +48,7 @@ def tokenizer():
 
 
 def examples_of(model, path):
-    return Labels.of(model.config).read(read_rows(path))[0]
+    return Labels.from_config(model.config).read(read_rows(path))[0]
 
 
 def test_the_file_is_in_float16_and_the_model_in_float32(model):

@@ -19,7 +19,7 @@ from minidistil.cli.training import RECIPE
 from minidistil.cli.verbs import VERBS
 from minidistil.errors import CheckpointError, InputError
 from minidistil.pipelines import pipeline_class
-from minidistil.training.loop import Recipe
+from minidistil.training import Recipe
 from support.cli import (
     write_json,
 )

@@ -17,8 +17,9 @@ from typing import Any
 
 import minidistil
 from minidistil.training.card import write_card
-from minidistil.training.data import Labels, read_rows
-from minidistil.training.evaluate import evaluate
+from minidistil.training.data import Labels
+from minidistil.training.evaluation import evaluate
+from minidistil.training.records import read_rows
 
 DEV = {
     "mnli_dev_matched": "MultiNLI 1.0 dev, matched",
@@ -42,7 +43,7 @@ def main(folder: str, dev: str, *given: str) -> None:
         minidistil.from_pretrained(folder, dtype="float32"),
         minidistil.Tokenizer.from_pretrained(folder),
     )
-    labels = Labels.of(model.config)
+    labels = Labels.from_config(model.config)
     found: list[dict[str, Any]] = []
     for name, title in DEV.items():
         examples, _ = labels.read(read_rows(Path(dev, f"{name}.jsonl.gz")))
@@ -70,7 +71,7 @@ def main(folder: str, dev: str, *given: str) -> None:
         "data": {
             "train": list(dict.fromkeys(name for run in runs for name in run["data"]["train"])),
             "examples": one_after_another(f"{run['data']['examples']:,}" for run in runs),
-            "unlabelled": sum(run["data"]["unlabelled"] for run in runs),
+            "unlabeled": sum(run["data"]["unlabeled"] for run in runs),
             "eval": runs[-1]["data"]["eval"],
         },
         "recipe": {

@@ -1,0 +1,223 @@
+"""Fine-tune a classifier: from a checkpoint and labeled texts to a new checkpoint with its model card."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import platform
+import shutil
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..checkpoint.files import write_files, write_json
+from ..checks import check_count
+from ..config import read_json
+from ..errors import InputError
+from ..heads import DistilBertForSequenceClassification
+from .base import load_base
+from .card import write_card
+from .data import Example, Labels
+from .distributed import Processes
+from .evaluation import METRICS
+from .loop import Trainer
+from .machine import EnergyMeter, machine
+from .recipe import Recipe
+from .records import Columns, Row, read_rows
+from .run import STATE, Run
+
+FILES = (  # that a run writes into its folder
+    *(STATE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
+    *("README.md", "log.jsonl", "bad-batch.jsonl", "run.json"),
+)
+MAX_NAMES = 10  # labels on stderr
+
+
+def fine_tune(
+    base: str | Path,
+    data: str | Path | Sequence[str | Path],
+    output: str | Path,
+    *,
+    recipe: Recipe | None = None,
+    eval_data: str | Path | None = None,
+    columns: Columns | None = None,
+    labels: Sequence[str] | None = None,
+    problem_type: str | None = None,
+    revision: str | None = None,
+    device: str | torch.device | None = None,
+    eval_steps: int | None = None,
+    save_steps: int = 500,
+    resume: bool = False,
+    overwrite: bool = False,
+    country: str | None = None,
+    command: str | None = None,
+) -> dict[str, Any]:
+    """Fine-tune a sequence classifier, and write it with its card into a folder. Return the contents of run.json.
+
+    Under torchrun the processes share each batch.
+
+    Args:
+        base: a checkpoint as for `from_pretrained`. A classifier keeps its head and labels. Another encoder gets a
+            new head, and so does a classifier if `labels` are given.
+        data: files or data sets as for `read_rows`.
+        output: the folder of the run; see `run.py` for its files.
+        recipe: hyperparameters.
+        eval_data: a file or data set to evaluate on. The best checkpoint is kept; without it, the last.
+        columns: names of the columns to read.
+        labels: names for a new head; None: those in the data.
+        problem_type: as in a config; None: that of the model, or of the labels in the data.
+        revision: of `base` on the Hub.
+        device: None: CUDA where there is one.
+        eval_steps: steps between evaluations; None: once per epoch.
+        save_steps: steps between saved states.
+        resume: continue the run in `output`.
+        overwrite: replace the run in `output`.
+        country: three-letter code, to measure energy and carbon with codecarbon.
+        command: for the card.
+
+    Raises:
+        InputError: for a wrong argument or row, and where loss or gradient are not finite.
+        KeyboardInterrupt: on Ctrl-C, after the state was saved.
+    """
+    for name, value in (("eval_steps", eval_steps), ("save_steps", save_steps)):
+        check_count(name, value)
+    processes = Processes.from_environment()
+    recipe = recipe or Recipe()
+    output = Path(output)
+    sources = [str(data)] if isinstance(data, str | Path) else [str(source) for source in data]
+    device = processes.device(device)
+    rows = [row for source in sources for row in read_rows(source, columns)]
+    model, tokenizer, new_head = load_base(
+        base, rows, recipe, labels=labels, problem_type=problem_type, revision=revision
+    )
+    targets = Labels.from_config(model.config)
+    examples, unlabeled = _examples(targets, rows, ", ".join(sources))
+    eval_examples: list[Example] = []
+    if eval_data is not None:
+        eval_examples, _ = _examples(targets, read_rows(eval_data, columns), str(eval_data))
+    metric = _metric(recipe, targets.problem_type, evaluated=eval_data is not None)
+    run: dict[str, Any] = {
+        "command": command or "from Python",
+        "base": str(base),
+        "revision": revision,
+        "new_head": new_head,
+        "data": {
+            "train": sources,
+            "examples": len(examples),
+            "unlabeled": unlabeled,
+            "eval": [str(eval_data)] if eval_data is not None else [],
+            "columns": dataclasses.asdict(columns or Columns()),
+        },
+        "recipe": {**_without_unused_size(recipe), "metric": metric, "eval_steps": eval_steps},
+        "model": _describe(model, targets),
+        "machine": machine(device, processes.count),
+        "versions": {"minidistil": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+    meter = EnergyMeter(country, output)
+    with processes.connected(device):
+        processes.run_on_first(lambda: run.update(command=_claim(output, run, resume, overwrite)), device)
+        if processes.first:
+            _print_start(targets, len(examples), unlabeled)
+        training = Run(
+            Trainer(model.to(device), tokenizer, recipe, examples, output, processes), eval_examples, metric
+        )
+        training.resume()
+        if processes.first and not training.trainer.step:  # the energy of a part of a run would mislead
+            meter.start()
+        training.train(eval_steps, save_steps)
+        if processes.first:
+            run |= {"progress": training.summary(), "emissions": meter.stop()}
+            run["evaluation"] = []
+            if eval_examples:
+                run["evaluation"] = [{"data": str(eval_data), **training.final_evaluation()}]
+            write_card(output, run)
+            write_files(output, {"run.json": lambda path: write_json(path, run)})
+            (output / STATE).unlink(missing_ok=True)  # last: until then the run can be resumed
+        processes.wait()
+    return run
+
+
+def _examples(labels: Labels, rows: Sequence[Row], source: str) -> tuple[list[Example], int]:
+    """Return the labeled examples, at least one, and the number of unlabeled rows."""
+    examples, unlabeled = labels.read(rows)
+    if not examples:
+        raise InputError(f"{source}: none of the {unlabeled} rows has a label")
+    return examples, unlabeled
+
+
+def _metric(recipe: Recipe, problem_type: str, evaluated: bool) -> str:
+    """Return the metric that selects the best checkpoint."""
+    metric = recipe.metric or METRICS[problem_type][0]
+    if metric not in METRICS[problem_type]:
+        known = ", ".join(METRICS[problem_type])
+        raise InputError(f"metric is {metric!r}: expected one of {known}, for {problem_type}")
+    if recipe.metric is not None and not evaluated:
+        raise InputError(f"metric is {metric!r}, but there is no eval_data to measure it on")
+    return metric
+
+
+def _without_unused_size(recipe: Recipe) -> dict[str, Any]:
+    """Return a recipe as plain values, without the batch size that the other one replaces."""
+    values = dataclasses.asdict(recipe)
+    del values["batch_size" if recipe.batch_tokens is not None else "batch_tokens"]
+    return values
+
+
+def _describe(model: DistilBertForSequenceClassification, labels: Labels) -> dict[str, Any]:
+    config = model.config
+    return {
+        "class": type(model).__name__,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "layers": config.n_layers,
+        "dim": config.dim,
+        "heads": config.n_heads,
+        "vocabulary": config.vocab_size,
+        "labels": list(labels.names),
+        "problem_type": labels.problem_type,
+    }
+
+
+def _print_start(labels: Labels, examples: int, unlabeled: int) -> None:
+    names = ", ".join(labels.names[:MAX_NAMES])
+    if len(labels.names) > MAX_NAMES:
+        names += f" and {len(labels.names) - MAX_NAMES} more"
+    skipped = f"; skipped {unlabeled} rows without a label" if unlabeled else ""
+    print(f"{examples:,} examples; {labels.problem_type}: {names}{skipped}", file=sys.stderr)
+
+
+def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> str:
+    """Start or resume a run in its folder; return the command that it was started with.
+
+    Raises InputError where another run or other files would be lost.
+    """
+    if resume and overwrite:
+        raise InputError("resume and overwrite cannot be combined: pass one of them")
+    path = output / "run.json"
+    if output.is_dir():
+        for temporary in output.glob(".saving-*"):  # from a run that was killed while it wrote
+            shutil.rmtree(temporary, ignore_errors=True)
+    if resume and path.exists():
+        before = read_json(path)
+        if "progress" in before and not (output / STATE).exists():
+            raise InputError(f"{output} has a finished run: there is nothing to resume")
+        for key in ("base", "revision", "new_head", "data", "recipe", "model"):
+            if before.get(key) != json.loads(json.dumps(run[key])):
+                raise InputError(f"{path} has another {key}: {before.get(key)}; resume with the same")
+        return str(before["command"])
+    if resume:
+        raise InputError(f"{output} has no run to resume: there is no run.json")
+    if output.is_dir() and Path(str(run["base"])).is_dir() and output.samefile(str(run["base"])):
+        raise InputError(f"{output} is the checkpoint that the run starts from: choose another folder")
+    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (overwrite and path.exists()):
+        hint = "choose another folder"
+        if path.exists():
+            hint = "continue its run (--resume), or replace it (--overwrite)"
+        raise InputError(f"{output} is not empty: {hint}")
+    for name in FILES:
+        (output / name).unlink(missing_ok=True)
+    write_files(output, {"run.json": lambda path: write_json(path, run)})
+    return str(run["command"])

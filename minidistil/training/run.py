@@ -1,0 +1,161 @@
+"""A training run in its output folder: logged, evaluated, saved, and resumed after a stop.
+
+Every file is written under another name and then renamed, so none is ever incomplete:
+
+    config.json, model.safetensors, tokenizer.json   the model: the best so far, a checkpoint in the Hub's format
+    run.json, README.md                              what was run, and its model card; see `fine_tune`
+    log.jsonl                                        a line for each step and each evaluation
+    checkpoint.pt                                    the state to resume from, until the run is finished
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..checkpoint.files import write_files, write_text
+from ..checkpoint.load import load
+from ..errors import InputError
+from ..heads import DistilBertForSequenceClassification
+from .console import Progress, StopRequest
+from .data import Example
+from .evaluation import evaluate, score
+from .loop import Trainer
+
+STATE = "checkpoint.pt"
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C, after the state was saved."""
+
+
+class Run:
+    """A trainer, and what is logged, evaluated and saved between its steps."""
+
+    def __init__(self, trainer: Trainer, eval_examples: Sequence[Example], metric: str):
+        """Prepare a run. eval_examples: may be empty; `metric` selects the best checkpoint on them."""
+        self.trainer, self.eval_examples, self.metric = trainer, eval_examples, metric
+        self.output, self.processes = trainer.output, trainer.processes
+        self.best: tuple[float, int] | None = None  # score and step
+        self.seconds = 0.0
+        self.stop = StopRequest()
+
+    def train(self, eval_steps: int | None, save_steps: int) -> None:
+        """Train to the end, from the current step. eval_steps: None evaluates after each epoch."""
+        trainer = self.trainer
+        epoch_ends = set(itertools.accumulate(trainer.steps_per_epoch))
+        total = max(epoch_ends)
+        progress = Progress(total, trainer.step, self.processes.first)
+        before, begin = self.seconds, time.perf_counter()
+        with self.stop.handle_signals(), _open_log(self.output, trainer.step, self.processes.first) as log:
+            for record in trainer.train():
+                step, ends_epoch = record["step"], record["step"] in epoch_ends
+                self.seconds = before + time.perf_counter() - begin
+                log(record)
+                progress.update(record)
+                due = step % eval_steps == 0 if eval_steps else ends_epoch
+                if self.eval_examples and (due or step == total):
+                    log({"step": step, **self._evaluate()})
+                is_best = self.best is not None and self.best[1] == step
+                self._save_or_stop(due=ends_epoch or is_best or step % save_steps == 0)
+            progress.close()
+        if not self.eval_examples and self.processes.first:
+            self._save_model()  # the last is the best that is known
+
+    def final_evaluation(self) -> dict[str, Any]:
+        """Evaluate the checkpoint that was saved, which is the best."""
+        device = self.trainer.model.device
+        best = load(DistilBertForSequenceClassification, self.output, dtype="float32", device=device)
+        step = self.best[1] if self.best else self.trainer.step
+        return {"at": f"step {step}", "metrics": self._metrics_of(best)}
+
+    def summary(self) -> dict[str, Any]:
+        """Return what was done, over all resumptions."""
+        best = {} if self.best is None else {"best_step": self.best[1]}
+        done = {**self.trainer.seen, "seconds": self.seconds}
+        return {"steps": self.trainer.step, "epochs": self.trainer.recipe.epochs, **done, **best}
+
+    def resume(self) -> None:
+        """Continue from the saved state, if there is one."""
+        path, device = self.output / STATE, self.trainer.model.device
+        try:
+            if path.exists():
+                state = torch.load(path, map_location=device, weights_only=True)
+                self.trainer.load_state_dict(state["trainer"])
+                self.best, self.seconds = state["best"], state["seconds"]
+        except Exception as error:  # torch.load raises many kinds
+            raise InputError(f"cannot resume from {path}: not a training state: {error}") from error
+        steps = self.processes.total(torch.tensor(float(self.trainer.step), device=device)).item()
+        if steps != self.trainer.step * self.processes.count:
+            raise InputError(f"{path} is not visible to every process: put the folder on a shared file system")
+
+    def _evaluate(self) -> dict[str, Any]:
+        """Evaluate, and save the model if it is the best so far. Only the first process does."""
+        if not self.processes.first:
+            return {}
+        step, result = self.trainer.step, self._metrics_of(self.trainer.model)
+        value = score(result, self.metric)
+        if self.best is None or value > self.best[0]:
+            self.best = (value, step)
+            self._save_model()
+        best = "" if self.best[1] == step else f", best {self.best[0]:.4f}"
+        print(f"step {step}: {self.metric} {abs(value):.4f}{best}", file=sys.stderr)
+        return {"evaluation": {key: value for key, value in result.items() if key not in ("confusion", "labels")}}
+
+    def _metrics_of(self, model: DistilBertForSequenceClassification) -> dict[str, Any]:
+        max_length = self.trainer.recipe.max_length
+        return evaluate(model, self.trainer.tokenizer, self.eval_examples, max_length=max_length)
+
+    def _save_model(self) -> None:
+        self.trainer.model.save_pretrained(self.output)
+        self.trainer.tokenizer.save_pretrained(self.output)
+
+    def _save_or_stop(self, due: bool) -> None:
+        """Save the state where it is due, or where the run was asked to stop."""
+        stop = self.stop.received
+        if self.processes.count > 1:  # all stop after the same step
+            received = torch.tensor(float(stop), device=self.trainer.model.device)
+            stop = bool(self.processes.total(received).item())
+        if (due or stop) and self.processes.first:
+            self._save_state()
+        if stop:
+            self.processes.wait()
+            raise Interrupted(f"stopped after step {self.trainer.step}: continue with --resume")
+
+    def _save_state(self) -> None:
+        state = {"trainer": self.trainer.state_dict(), "best": self.best, "seconds": self.seconds}
+
+        def write(path: Path) -> None:
+            try:
+                torch.save(state, path)
+            except RuntimeError as error:  # what torch raises where the disk is full
+                raise OSError(error) from error
+
+        write_files(self.output, {STATE: write})
+
+
+@contextlib.contextmanager
+def _open_log(output: Path, step: int, first: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Append to log.jsonl, without the lines of later steps that a stopped run wrote after its last state."""
+    if not first:
+        yield lambda record: None
+        return
+    path = output / "log.jsonl"
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    kept = "".join(line for line in lines if line.endswith("\n") and json.loads(line)["step"] <= step)
+    write_files(output, {path.name: lambda place: write_text(place, kept)})
+    with path.open("a", encoding="utf-8") as file:
+
+        def write(record: Mapping[str, Any]) -> None:
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+
+        yield write
