@@ -35,11 +35,7 @@ MAX_SKIPPED = 20  # consecutive steps whose gradients overflow float16; each low
 
 
 class Trainer:
-    """Trains a classifier on labeled examples.
-
-    for record in trainer.train():
-        print(record["step"], record["loss"])
-    """
+    """Trains a classifier on labeled examples: `for record in trainer.train(): print(record["loss"])`."""
 
     def __init__(
         self,
@@ -64,7 +60,7 @@ class Trainer:
         self.module = self.processes.wrap(model.with_ops(attention=attention_float32) if self.fill else model)
         self.step = 0  # steps that are done
         self.seen = {"examples": 0, "tokens": 0}
-        self.skipped = 0  # consecutive steps
+        self.skipped = 0  # latest steps whose gradients overflowed
 
     def train(self) -> Iterator[dict[str, Any]]:
         """Train to the end, from the current step; yield a record of each step."""
@@ -85,7 +81,7 @@ class Trainer:
         self.module.train()
         count = sum(map(len, batches))
         loss = torch.zeros((), device=self.model.device)
-        for i, batch in enumerate(batches):
+        for i, batch in enumerate(batches):  # forward and backward; their gradients add up
             last = i == len(batches) - 1
             with contextlib.nullcontext() if last else no_sync(self.module):
                 mine = self.processes.share(batch)
