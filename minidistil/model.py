@@ -179,7 +179,7 @@ class Model(nn.Module):
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write config.json and model.safetensors into a folder, as transformers reads them."""
-        from .checkpoint.load import save
+        from .checkpoint.save import save
 
         save(self, folder)
 

@@ -1,6 +1,6 @@
-"""The tensors in a checkpoint's files, by the names that they have there, each read when it is asked for.
+"""The tensors in a checkpoint's files, by their names in the file, each read on demand.
 
-Safetensors, or PyTorch's own files, whole or in shards with an index. Nothing in a file can run.
+Reads safetensors and PyTorch files, single or sharded with an index. No code in a file is executed.
 """
 
 from __future__ import annotations
@@ -20,32 +20,32 @@ from ..config import read_json
 from ..errors import CheckpointError
 from .files import Files
 
-FORMS = (  # as transformers looks for them
-    "model.safetensors",
+FLOATS = "model.safetensors"
+FILES = (  # in the order of transformers
+    FLOATS,
     "model.safetensors.index.json",
     "pytorch_model.bin",
     "pytorch_model.bin.index.json",
 )
-INT8 = "model-int8.safetensors"  # of our own: what int8.py stores, which transformers must not take for its own
+INT8 = "model-int8.safetensors"  # minidistil's own format: a name that transformers does not load
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-POINTER = b"version https://git-lfs"  # what git leaves in a large file's place where git-lfs is not installed
+POINTER = b"version https://git-lfs"  # the start of a file that git-lfs has not downloaded
 
 
 class Stored(NamedTuple):
     """A tensor in a file."""
 
     shape: list[int]
-    dtype: torch.dtype | str  # a string, if it is none that models compute in
+    dtype: torch.dtype | str  # the file's name of a dtype that models cannot compute in
     read: Callable[[], Tensor]
 
 
 def find_weights(files: Files, *, int8: bool = False) -> tuple[Path, dict[str, Stored]]:
-    """Find a checkpoint's tensors, and the file that holds or lists them.
+    """Return the file that holds or lists a checkpoint's tensors, and the tensors by name.
 
-    int8: whether what is stored in 8 bits comes first, or after all else. `CheckpointError` where files are
-    missing, broken or not to be trusted.
+    int8: prefer weights in 8 bits. Raises CheckpointError for files that are missing, broken or unsafe.
     """
-    path = files.get(*((INT8, *FORMS) if int8 else (*FORMS, INT8)))
+    path = files.get(*((INT8, *FILES) if int8 else (*FILES, INT8)))
     return path, _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
 
 
@@ -53,13 +53,13 @@ def _read(path: Path) -> dict[str, Stored]:
     with path.open("rb") as file:
         if file.read(len(POINTER)) == POINTER:
             raise CheckpointError(
-                f"{path} is a pointer to the file, not the file: run git lfs pull, or download it again"
+                f"{path} is a git-lfs pointer, not the file: run git lfs pull, or download it again"
             )
     return _safetensors(path) if path.name.endswith(".safetensors") else _pickled(path)
 
 
 def _safetensors(path: Path) -> dict[str, Stored]:
-    """Map a safetensors file into memory: its tensors are read where they are used."""
+    """Memory-map a safetensors file: a tensor is read when it is used."""
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -76,31 +76,29 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
-    """Read a file that torch.save wrote, through a reader that knows tensors and containers, and runs nothing."""
+    """Read a file of torch.save, with a reader that allows tensors and containers only and executes no code."""
     try:
         with path.open("rb") as file:
-            mapped = file.read(4) == b"PK\x03\x04"  # the form before torch 1.6 cannot be mapped into memory
+            mapped = file.read(4) == b"PK\x03\x04"  # files from before torch 1.6 cannot be memory-mapped
         if mapped:
-            _refuse_packed(path)
+            _refuse_compressed(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
-    except Exception as error:  # torch's reader has no error of its own
+    except Exception as error:  # torch's reader has no exception class of its own
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
-                f"{path} asks for {wanted[1]}, which could run code, and is refused: expected tensors and nothing "
-                "else; does the checkpoint have a model.safetensors?"
+                f"{path} asks for {wanted[1]}, which could run code, and is refused: expected tensors only; "
+                "use a checkpoint with a model.safetensors"
             ) from error
         raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
     if not isinstance(tensors, dict):
-        raise CheckpointError(
-            f"{path} holds a {type(tensors).__name__}: expected a state dict, of tensors by name"
-        )
+        raise CheckpointError(f"{path} holds a {type(tensors).__name__}: expected a state dict, tensors by name")
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{path} has a {type(name).__name__} for a name: expected tensors by name")
+            raise CheckpointError(f"{path} has a {type(name).__name__} as a name: expected tensors by name")
         if not isinstance(value, Tensor):
-            hint = ": save that alone" if isinstance(value, dict) else ""
+            hint = ": save that dict alone" if isinstance(value, dict) else ""
             raise CheckpointError(
                 f"{path} holds {name!r}, a {type(value).__name__}: expected tensors by name{hint}"
             )
@@ -109,8 +107,8 @@ def _pickled(path: Path) -> dict[str, Stored]:
     return {name: _stored(tensor) for name, tensor in tensors.items()}
 
 
-def _refuse_packed(path: Path) -> None:
-    """Refuse an archive that torch did not write: it would map packed bytes as weights, and unpack to any size."""
+def _refuse_compressed(path: Path) -> None:
+    """Refuse an archive that torch.save did not write: compressed bytes would be mapped as weights."""
     with zipfile.ZipFile(path) as archive:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
@@ -118,13 +116,13 @@ def _refuse_packed(path: Path) -> None:
 
 
 def _stored(tensor: Tensor) -> Stored:
-    kind = str(tensor.dtype).removeprefix("torch.")
-    dtype = tensor.dtype if tensor.dtype in DTYPES.values() else kind
-    return Stored(list(tensor.shape), dtype, tensor.resolve_neg)  # safetensors would write a view's other sign
+    name = str(tensor.dtype).removeprefix("torch.")
+    dtype = tensor.dtype if tensor.dtype in DTYPES.values() else name
+    return Stored(list(tensor.shape), dtype, tensor.resolve_neg)  # safetensors would save a negated view unnegated
 
 
 def _sharded(files: Files, index: Path) -> dict[str, Stored]:
-    """Read every file that an index names, and hold it to what the index says."""
+    """Read every file of an index, and check that it holds the tensors that the index names."""
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError(f"{index}: weight_map is {shard_of!r}: expected a file for each name")

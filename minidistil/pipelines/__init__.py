@@ -1,36 +1,22 @@
-"""Text → answers, with transformers' task names, arguments and results: `pipeline` makes one for a task."""
+"""Text → answers, with the task names, arguments and results of transformers."""
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.files import find_files
-from ..checkpoint.load import from_pretrained, parse_device
+from ..checkpoint.tasks import TASKS
+from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import InputError
-from ..model import Model
 from ..tokenizer import Tokenizer
 from .base import Pipeline
-from .classification import TextClassification, ZeroShotClassification
-from .embedding import FeatureExtraction, SentenceEmbedding
-from .fill_mask import FillMask
-from .question_answering import QuestionAnswering
-from .token_classification import TokenClassification
 
-TASKS: dict[str, type[Pipeline]] = {
-    "zero-shot-classification": ZeroShotClassification,
-    "text-classification": TextClassification,
-    "sentiment-analysis": TextClassification,
-    "feature-extraction": FeatureExtraction,
-    "sentence-embedding": SentenceEmbedding,
-    "fill-mask": FillMask,
-    "token-classification": TokenClassification,
-    "ner": TokenClassification,
-    "question-answering": QuestionAnswering,
-}
-DEFAULTS = {"zero-shot-classification": "minidistil-mnli"}  # the models that come with the project
+if TYPE_CHECKING:
+    import torch
+
+    from ..model import Model
 
 
 def pipeline(
@@ -43,36 +29,51 @@ def pipeline(
     device: str | int | torch.device | None = None,
     **defaults: Any,
 ) -> Pipeline:
-    """Make a pipeline for a task, by its name in `TASKS`.
+    """Create a pipeline for a task.
 
-    model: a name as for `from_pretrained`, or a model; None: the task's own, see `DEFAULTS`. tokenizer: likewise;
-    None: the model's own. revision: of the model's repository. device: -1 is the CPU, a number that CUDA device;
-    None: CUDA where there is one, and where a given model is. defaults: arguments of every call, see `run` of each
-    task. `InputError` for what does not fit together.
+    Args:
+        task: a name in `checkpoint.tasks.TASKS`.
+        model: a name as for `from_pretrained`, or a model; None: the default model of the task, if it has one.
+        tokenizer: a name or a tokenizer; None: the tokenizer of the checkpoint.
+        revision: a branch, tag or commit of the model's repository on the Hub.
+        dtype: as for `from_pretrained`.
+        device: -1 is the CPU, another integer that CUDA device; None: CUDA if there is one, or the device of a
+            loaded model.
+        defaults: arguments of every call; see `run` of each task.
+
+    Raises InputError for arguments that do not fit together.
     """
     if not isinstance(task, str) or task not in TASKS:
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
+    model = TASKS[task].default_model if model is None else model
     if model is None:
-        if task not in DEFAULTS:
-            raise InputError("model is missing: expected a folder, a Hub id or a model")
-        model = DEFAULTS[task]
-    TASKS[task].check_arguments(defaults)  # before a long download
-    loaded = isinstance(model, Model)
+        raise InputError("model is missing: expected a folder, a Hub id or a model")
+    task_class = pipeline_class(task)
+    task_class.check_arguments(defaults)  # before a long download
+
+    from ..model import Model  # here torch is imported
+    from .inference import Engine, choose_device
+
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
-            raise InputError("with a model that is loaded, give its tokenizer too, and no dtype or revision")
-        if device is not None and (where := parse_device(device)) != model.device:
-            model = model.to(where)
+            raise InputError("a loaded model needs its tokenizer, and takes no dtype or revision: pass tokenizer=")
+        if device is not None and (target := choose_device(device)) != model.device:
+            model = model.to(target)
+        engine = Engine(model, task)
     else:
-        files = find_files(model, revision)  # once: the model and its tokenizer are of one commit
-        default = "cuda" if torch.cuda.is_available() else "cpu"
-        where = parse_device(default if device is None else device)
-        files.get("config.json")  # then what is small: what is wrong with it is said before a long download
-        tokenizer = Tokenizer.from_pretrained(files) if tokenizer is None else tokenizer
-        defaults = {**TASKS[task].declared(files), **defaults}
-        model = from_pretrained(files, task=task, dtype=dtype, device=where)
+        files = find_files(model, revision)  # once: model and tokenizer come from the same commit
+        target = choose_device(device)
+        files.get("config.json")  # the small files first: errors in them come before a long download
+        tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
+        defaults = {**task_class.declared(files), **defaults}
+        engine = Engine.load(files, task, dtype, target)
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = Tokenizer.from_pretrained(tokenizer)
-    made = TASKS[task](task, model, tokenizer, **defaults)
-    made.owns_model = not loaded
-    return made
+        tokenizer = load_tokenizer(tokenizer)
+    return task_class(task, engine, tokenizer, **defaults)
+
+
+def pipeline_class(task: str) -> type[Pipeline]:
+    """Import and return the pipeline class of a task."""
+    module, name = TASKS[task].pipeline.split(".")
+    cls: type[Pipeline] = getattr(importlib.import_module(f".{module}", __name__), name)
+    return cls

@@ -1,4 +1,7 @@
-"""Text → labels: the model's own, or any that the user thinks of."""
+"""Text → labels: those of the model, or with a zero-shot model any labels.
+
+Shape: C labels of the model.
+"""
 
 from __future__ import annotations
 
@@ -8,22 +11,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import EllipsisType
 from typing import Any
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError
-from ..model import DistilBertForSequenceClassification, Model
 from ..tokenizer import Tokenizer
-from .base import Answer, Ids, Pipeline, check_inputs, deliver, named_windows, ranked, strategy_of
+from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, named_windows, truncation_strategy
+from .scores import Array, ranked, sigmoid, softmax
 
-CONTRADICTION = ("contradict", "not_entail", "non_entail")  # in models of three labels, and of two
+CONTRADICTION = ("contradict", "not_entail", "non_entail")  # prefixes, in models of three labels and of two
 
 
 class Classification(Pipeline):
-    """What the two tasks share: logits of texts and of pairs."""
-
-    model_class = DistilBertForSequenceClassification
+    """What both tasks share: the logits of texts and of pairs."""
 
     def logits(
         self,
@@ -31,10 +31,12 @@ class Classification(Pipeline):
         truncation: str,
         max_length: int | None = None,
         batch_size: int | None = None,
-    ) -> Iterator[Tensor]:
-        """Give the logits (C,) of each text or pair, in order."""
+    ) -> Iterator[Array]:
+        """Yield the logits (C,) of each text or pair, in order."""
         for names, window in named_windows(examples, self.window):
-            yield from self.infer(self._encode(window, names, truncation, self.limit(max_length)), batch_size)
+            sequences = self._encode(window, names, truncation, self.limit(max_length))
+            for (row,) in self.engine.run("sequence_logits", sequences, batch_size):
+                yield row
 
     def _encode(
         self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
@@ -42,40 +44,40 @@ class Classification(Pipeline):
         ids: dict[int, Ids] = {}
         truncated = 0
         for paired in (False, True):
-            chosen = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
-            if not chosen:
+            indices = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
+            if not indices:
                 continue
             encoded = self.tokenizer.encode(
-                [window[i][0] for i in chosen],
-                [window[i][1] or "" for i in chosen] if paired else None,
+                [window[i][0] for i in indices],
+                [window[i][1] or "" for i in indices] if paired else None,
                 max_length=max_length,
                 truncation=truncation,
-                names=[names[i] for i in chosen],
+                names=[names[i] for i in indices],
             )
-            ids.update(zip(chosen, map(tuple, encoded.ids), strict=True))
+            ids.update(zip(indices, map(tuple, encoded.ids), strict=True))
             truncated += encoded.truncated
-        self.warn_of_cut(truncated, max_length)
+        self.warn_truncated(truncated, max_length)
         return [ids[i] for i in range(len(window))]
 
 
 class ZeroShotClassification(Classification):
-    """Classify with labels that nobody trained on: does the text entail "This example is LABEL."?"""
+    """Classify with labels that the model was not trained on: does the text entail "This example is LABEL."?"""
 
-    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
-        super().__init__(task, model, tokenizer, **defaults)
+    def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
+        super().__init__(task, engine, tokenizer, **defaults)
         self.entailment_id = self._label_id("entailment", ("entail",))
         self.contradiction_id = self._label_id("contradiction", CONTRADICTION)
 
-    def _label_id(self, meaning: str, beginnings: tuple[str, ...]) -> int:
-        labels = self.model.config.id2label
+    def _label_id(self, meaning: str, prefixes: tuple[str, ...]) -> int:
+        labels = self.config.id2label
         names = {index: label.lower().replace("-", "_").replace(" ", "_") for index, label in labels.items()}
-        found = [index for index, name in names.items() if name.startswith(beginnings)]
-        if len(found) != 1:
+        matches = [index for index, name in names.items() if name.startswith(prefixes)]
+        if len(matches) != 1:
             raise CheckpointError(
                 f"id2label is {dict(labels)}: zero-shot classification needs one label for {meaning}; "
-                "is this a model of natural-language inference?"
+                "use a model of natural-language inference"
             )
-        return found[0]
+        return matches[0]
 
     def run(
         self,
@@ -88,23 +90,25 @@ class ZeroShotClassification(Classification):
     ) -> Answer | list[Answer] | Iterator[Answer]:
         """Score each label for each text.
 
-        sequences: a text, a list of them, or any iterable, which is read and answered as a stream.
-        candidate_labels: labels for all, as a list or one string with commas; or a list of labels for each
-        text. hypothesis_template: has {} where the label goes. multi_label: each label alone, entailment
-        against contradiction; otherwise the labels share 1. batch_size: sequences in a batch at most.
+        Args:
+            sequences: a text, a list of texts, or any iterable, which is read and answered as a stream.
+            candidate_labels: a list of labels, or one string with commas; or a list of labels for each text.
+            hypothesis_template: a sentence with {} for the label.
+            multi_label: score each label alone, entailment against contradiction; False: scores add up to 1.
+            batch_size: most sequences of a batch.
 
-        Returns {"sequence", "labels", "scores"}, best first, for a text; a list of those for a list; an
-        iterator for another iterable. A text longer than the model is cut. `InputError` for an empty text,
-        no or empty labels, a template without {}.
+        Returns {"sequence", "labels", "scores"}, best first, for a text; a list of those for a list; an iterator
+        for another iterable. Texts longer than the model takes are truncated, with one warning. Raises InputError
+        for an empty text, missing or empty labels, or a template without {}.
         """
         _check_template(hypothesis_template)
         check_inputs("sequences", sequences)
         check_count("batch_size", batch_size)
-        one = isinstance(sequences, str)
+        single = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
         jobs = _with_labels(texts, candidate_labels)
         answers = self._answers(jobs, hypothesis_template, multi_label, batch_size)
-        return deliver(sequences, one, answers)
+        return deliver(sequences, single, answers)
 
     def _answers(
         self,
@@ -129,29 +133,28 @@ class ZeroShotClassification(Classification):
         rows = self.logits(pairs(), "only_first", batch_size=batch_size)
         for row in rows:
             text, labels = waiting.popleft()
-            logits = torch.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (labels, C)
+            logits = np.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (len(labels), C)
             yield self._answer(text, labels, logits, multi_label)
 
     def _hypotheses(self, labels: list[str], template: str) -> list[str]:
-        """Put each label into the template; each must leave room for a token of text."""
+        """Insert each label into the template, and check that each hypothesis leaves room for a token of text."""
         hypotheses = [template.format(label) for label in labels]
         alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
         for label, ids in zip(labels, alone.ids, strict=True):
             if len(ids) >= self.limit():
                 raise InputError(
                     f"label {label[:40]!r} makes a hypothesis of {len(ids)} tokens, "
-                    f"which leaves no room for text: the model reads {self.limit()}"
+                    f"which leaves no room for text: the model takes {self.limit()}"
                 )
         return hypotheses
 
-    def _answer(self, text: str, labels: list[str], logits: Tensor, multi_label: bool) -> Answer:
+    def _answer(self, text: str, labels: list[str], logits: Array, multi_label: bool) -> Answer:
         if multi_label or len(labels) == 1:
-            against = logits[:, [self.contradiction_id, self.entailment_id]]
-            scores = against.softmax(1)[:, 1].tolist()
+            scores = softmax(logits[:, [self.contradiction_id, self.entailment_id]])[:, 1]
         else:
-            scores = logits[:, self.entailment_id].softmax(0).tolist()
+            scores = softmax(logits[:, self.entailment_id])
         order = ranked(scores)
-        return {"sequence": text, "labels": [labels[i] for i in order], "scores": [scores[i] for i in order]}
+        return {"sequence": text, "labels": [labels[i] for i in order], "scores": scores[order].tolist()}
 
 
 def _check_template(template: str) -> None:
@@ -160,11 +163,11 @@ def _check_template(template: str) -> None:
     except (IndexError, KeyError, ValueError, AttributeError, TypeError):
         works = False
     if not works:
-        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} where the label goes")
+        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} for the label")
 
 
 def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[str]]]:
-    """Give each text its labels: one set for all, or as many sets as texts."""
+    """Return each text with its labels: the same for all, or a list of labels for each text."""
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
     if not isinstance(labels, Iterable):
@@ -175,7 +178,9 @@ def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[
             shared = _checked_labels(labels)
             return ((text, shared) for text in texts)
         if isinstance(texts, Sequence) and len(texts) != len(labels):
-            raise InputError(f"there are {len(texts)} texts but {len(labels)} sets of labels")
+            raise InputError(
+                f"there are {len(texts)} texts but {len(labels)} lists of labels: expected one for each text"
+            )
     return _with_own_labels(texts, iter(labels))
 
 
@@ -200,10 +205,10 @@ def _checked_labels(labels: list[Any]) -> list[str]:
 
 
 class TextClassification(Classification):
-    """Classify with the labels that the model was trained on."""
+    """Classify with the labels of the model."""
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
-        """Answer: see `run`; a single text, without top_k in the call, in a list, as transformers does."""
+        """Call `run`. As in transformers, the answer for a single text without top_k is in a list."""
         answer = super().__call__(inputs, **options)
         return [answer] if isinstance(inputs, str) and "top_k" not in options else answer
 
@@ -221,15 +226,19 @@ class TextClassification(Classification):
     ) -> Any:
         """Label each text, or pair of texts.
 
-        inputs: a text, {"text": ..., "text_pair": ...}, a list of those, or any iterable of them, which is
-        read and answered as a stream. top_k: how many labels; None: all. function_to_apply: "softmax",
-        "sigmoid" or "none"; None: what the model's config implies. truncation: True or a strategy of
-        `Tokenizer`; False: a text longer than the model is an error. padding: taken, as transformers does, but
-        every value gives the same answer. text_pair: the pair of a single text. batch_size: sequences in a
-        batch at most.
+        Args:
+            inputs: a text, {"text": ..., "text_pair": ...}, a list of those, or any iterable of them, which is
+                read and answered as a stream.
+            top_k: number of labels; None: all.
+            function_to_apply: "softmax", "sigmoid" or "none"; None: as the model's config implies.
+            truncation: True or a strategy of `Tokenizer`; False: a text longer than the model takes is an error.
+            max_length: tokens to which texts are truncated; None: as many as the model takes.
+            padding: accepted as in transformers, without effect.
+            text_pair: the pair of a single text.
+            batch_size: most sequences of a batch.
 
-        Returns {"label", "score"} for each input; with top_k a list of those for each. `InputError` for what
-        is not text.
+        Returns {"label", "score"} for each input; with top_k a list of those for each. Raises InputError for
+        inputs that are not text.
         """
         del padding
         if not isinstance(inputs, dict):
@@ -238,31 +247,30 @@ class TextClassification(Classification):
             check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
         if text_pair is not None:
-            check_text(inputs, "inputs", "a single text beside text_pair")
+            check_text(inputs, "inputs", "a single text with text_pair")
             inputs = {"text": str(inputs), "text_pair": text_pair}
-        one = isinstance(inputs, str | dict)
-        examples: Iterable[Any] = [inputs] if one else inputs
+        single = isinstance(inputs, str | dict)
+        examples: Iterable[Any] = [inputs] if single else inputs
         pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))
-        rows = self.logits(pairs, strategy_of(truncation), max_length, batch_size)
+        rows = self.logits(pairs, truncation_strategy(truncation), max_length, batch_size)
         answers = (self._answer(row, function, top_k) for row in rows)
-        return deliver(inputs, one, answers)
+        return deliver(inputs, single, answers)
 
     def _function(self, name: str | None) -> str:
         if name is not None:
             if not isinstance(name, str) or name.lower() not in ("softmax", "sigmoid", "none"):
                 raise InputError(f"function_to_apply is {name!r}: expected 'softmax', 'sigmoid' or 'none'")
             return name.lower()
-        config = self.model.config
-        if config.problem_type == "regression":
+        if self.config.problem_type == "regression":
             return "none"
-        several = config.problem_type == "multi_label_classification"
-        return "sigmoid" if several or config.num_labels == 1 else "softmax"
+        multi_label = self.config.problem_type == "multi_label_classification"
+        return "sigmoid" if multi_label or self.config.num_labels == 1 else "softmax"
 
-    def _answer(self, logits: Tensor, function: str, top_k: int | EllipsisType | None) -> Any:
-        apply = {"softmax": lambda x: x.softmax(0), "sigmoid": torch.sigmoid, "none": lambda x: x}
-        scores = apply[function](logits).tolist()
-        labels = self.model.config.id2label
-        best = [{"label": labels[i], "score": scores[i]} for i in ranked(scores)]
+    def _answer(self, logits: Array, function: str, top_k: int | EllipsisType | None) -> Any:
+        apply = {"softmax": softmax, "sigmoid": sigmoid, "none": lambda x: x}
+        scores = apply[function](logits)
+        labels = self.config.id2label
+        best = [{"label": labels[i], "score": float(scores[i])} for i in ranked(scores)]
         return best[0] if isinstance(top_k, EllipsisType) else best[:top_k]
 
 
@@ -276,4 +284,4 @@ def _text_and_pair(example: Any, i: int) -> tuple[str, str | None]:
     check_text(text, f"inputs[{i}]['text']")
     if pair is not None:
         check_text(pair, f"inputs[{i}]['text_pair']")
-    return text, pair or None  # an empty pair is none, as in transformers
+    return text, pair or None  # as in transformers, an empty pair is no pair

@@ -1,4 +1,7 @@
-"""Text with masks → the words that may stand in their place."""
+"""Text with masks → the likeliest words for each mask.
+
+Shape: V vocabulary.
+"""
 
 from __future__ import annotations
 
@@ -6,29 +9,34 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from ..checks import check_count, check_text
 from ..errors import InputError
-from ..layout import Batch
-from ..model import DistilBertForMaskedLM, Model
 from ..tokenizer import NO_LIMIT, Tokenizer
-from .base import Answer, Ids, Pipeline, check_inputs, cut_by, deliver, ranked, windows
+from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_options, windows
+from .scores import Array, softmax, top
 
 TOP_K = 5
-CLEANED = (" .", " ?", " !", " ,", " ' ", " n't", " 'm", " 's", " 've", " 're")  # without their spaces, in turn
+CLEANED = (
+    " .",
+    " ?",
+    " !",
+    " ,",
+    " ' ",
+    " n't",
+    " 'm",
+    " 's",
+    " 've",
+    " 're",
+)  # to strip, in this order
 
 
 class FillMask(Pipeline):
-    """Say which words the model would write in place of a mask; of several masks, each is guessed alone."""
+    """Predict masked words. Each of several masks is predicted on its own."""
 
-    model_class = DistilBertForMaskedLM
-    model: DistilBertForMaskedLM
-    window = 64  # an answer is a logit for every word of the vocabulary, at each mask
+    window = 64  # an output has a logit for every word of the vocabulary, at each mask
 
-    def __init__(self, task: str, model: Model, tokenizer: Tokenizer, **defaults: Any):
-        super().__init__(task, model, tokenizer, **defaults)
+    def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
+        super().__init__(task, engine, tokenizer, **defaults)
         self.mask_id = tokenizer.id_of("mask_token")
 
     def run(
@@ -42,33 +50,29 @@ class FillMask(Pipeline):
     ) -> Any:
         """Fill the masks of each text.
 
-        inputs: a text with one mask or more, a list of them, or any iterable, which is read and answered as a
-        stream. targets: the words to score; of one that the vocabulary lacks, the first piece, with a warning.
-        top_k: how many words, if there are as many; None: 5. tokenizer_kwargs: "truncation" and "max_length",
-        without which no text is cut; "padding" is taken, but adds nothing. batch_size: sequences in a batch at
-        most.
+        Args:
+            inputs: a text with at least one mask, a list of texts, or any iterable, which is read and answered as
+                a stream.
+            targets: the words to score; for a word outside the vocabulary its first token, with a warning.
+            top_k: number of words, at most; None: 5.
+            tokenizer_kwargs: "truncation" and "max_length", without which no text is truncated; "padding" has no
+                effect.
+            batch_size: most sequences of a batch.
 
-        Returns for a text a list of {"score", "token", "token_str", "sequence"}, best first, or, if it has
-        several masks, a list of those. For a list of texts, a list of what each gives alone, but for a list of
-        one, as transformers does, what that one gives; for another iterable, an iterator. `InputError` for a
-        text without a mask or longer than the model, and for targets without a word.
+        Returns for a text a list of {"score", "token", "token_str", "sequence"}, best first, or for several masks
+        a list of such lists; for a list of texts a list of that, except that, as in transformers, a list of one
+        text is answered like the text; for another iterable an iterator. Raises InputError for a text without a
+        mask or longer than the model takes, and for targets without a word.
         """
         check_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             check_count(name, value)
         target_ids = None if targets is None else self._target_ids(targets)
-        strategy, max_length = cut_by("tokenizer_kwargs", tokenizer_kwargs)
+        strategy, max_length = truncation_options("tokenizer_kwargs", tokenizer_kwargs)
         texts: Iterable[str] = [inputs] if isinstance(inputs, str) else inputs
-        one = isinstance(texts, list | tuple) and len(texts) == 1
+        single = isinstance(texts, list | tuple) and len(texts) == 1
         examples = (self._encode(text, f"inputs[{i}]", strategy, max_length) for i, text in enumerate(texts))
-        return deliver(inputs, one, self._answers(examples, target_ids, top_k or TOP_K, batch_size))
-
-    def outputs(self, batch: Batch) -> Sequence[Tensor]:
-        """Give each sequence's logits (masks, V): only masks meet the head, whose product is the largest."""
-        places = (batch.ids.cpu() == self.mask_id).nonzero().flatten()  # (masks,)
-        counts = torch.bucketize(places, batch.layout.starts_cpu[1:], right=True).bincount(minlength=len(batch))
-        hidden = self.model.distilbert(batch)[places.to(self.device)]  # (masks, D)
-        return self.model.project(hidden).split(counts.tolist())
+        return deliver(inputs, single, self._answers(examples, target_ids, top_k or TOP_K, batch_size))
 
     def _encode(self, text: str, name: str, strategy: str, max_length: int | None) -> Ids:
         check_text(text, name)
@@ -77,34 +81,36 @@ class FillMask(Pipeline):
         [ids] = encoded.ids
         if self.mask_id not in ids:
             mask = self.tokenizer.backend.id_to_token(self.mask_id)
-            cut = f" in the {limit} tokens that it is cut to" if encoded.truncated else ""
-            raise InputError(f"{name} has no {mask}{cut}: expected one wherever a word is asked for")
-        most = self.model.config.max_position_embeddings
-        if len(ids) > most:
-            advice = f'tokenizer_kwargs={{"truncation": True, "max_length": {most}}}'
-            raise InputError(f"{name} has {len(ids)} tokens, but the model reads {most}: cut it with {advice}")
+            where = f" in the {limit} tokens to which it is truncated" if encoded.truncated else ""
+            raise InputError(f"{name} has no {mask}{where}: expected one for each word to predict")
+        positions = self.config.max_position_embeddings
+        if len(ids) > positions:
+            advice = f'tokenizer_kwargs={{"truncation": True, "max_length": {positions}}}'
+            raise InputError(
+                f"{name} has {len(ids)} tokens, but the model takes {positions}: truncate it with {advice}"
+            )
         return tuple(ids)
 
     def _target_ids(self, targets: str | Iterable[str]) -> list[int]:
-        """Give the token of each target: each once, in the order given."""
+        """Return the token of each target, without duplicates, in order."""
         check_inputs("targets", targets)
         words = [targets] if isinstance(targets, str) else list(targets)
         ids = [i for j, word in enumerate(words) for i in self._target_id(word, f"targets[{j}]")]
         if not ids:
             raise InputError(f"targets is {words}: expected at least one word")
-        if max(ids) >= self.model.config.vocab_size:
-            raise InputError(f"targets has token {max(ids)}, beyond the model's {self.model.config.vocab_size}")
+        if max(ids) >= self.config.vocab_size:
+            raise InputError(f"targets has token {max(ids)}, but vocab_size is {self.config.vocab_size}")
         return list(dict.fromkeys(ids))
 
     def _target_id(self, word: str, name: str) -> list[int]:
-        """Give the token of a target, or of its first piece; none for what has no pieces, such as a space."""
+        """Return the token of a target, or its first token; an empty list if it has none, such as a space."""
         check_text(word, name)
         index = self.tokenizer.backend.token_to_id(word)
         if index is not None:
             return [index]
         [encoding] = self.tokenizer.encodings([word], max_length=NO_LIMIT, truncation="error")
         first = encoding.special_tokens_mask.index(0) if 0 in encoding.special_tokens_mask else None
-        instead = "it is left out" if first is None else f"{encoding.tokens[first]} is scored instead"
+        instead = "it is skipped" if first is None else f"{encoding.tokens[first]} is scored instead"
         warnings.warn(f"{name} is {word!r}, which is not in the vocabulary: {instead}", stacklevel=2)
         return [] if first is None else [encoding.ids[first]]
 
@@ -112,21 +118,22 @@ class FillMask(Pipeline):
         self, examples: Iterator[Ids], targets: list[int] | None, top_k: int, batch_size: int | None
     ) -> Iterator[Any]:
         for window in windows(examples, self.window):
-            for ids, logits in zip(window, self.infer(window, batch_size), strict=True):
+            outputs = self.engine.run("masked_logits", window, batch_size, mask_id=self.mask_id)
+            for ids, logits in zip(window, outputs, strict=True):  # logits: (masks, V)
                 masks = [i for i, token in enumerate(ids) if token == self.mask_id]
-                rows = [
+                answers = [
                     self._answer(ids, mask, scores, targets, top_k, skip_special=len(masks) == 1)
-                    for mask, scores in zip(masks, logits.softmax(1), strict=True)
+                    for mask, scores in zip(masks, softmax(logits), strict=True)
                 ]
-                yield rows if len(rows) > 1 else rows[0]
+                yield answers if len(answers) > 1 else answers[0]
 
     def _answer(
-        self, ids: Ids, mask: int, scores: Tensor, targets: list[int] | None, top_k: int, skip_special: bool
+        self, ids: Ids, mask: int, scores: Array, targets: list[int] | None, top_k: int, skip_special: bool
     ) -> list[Answer]:
-        """Give the best words in place of one mask. scores: (V,)."""
+        """Return the best words for one mask. mask: its index in ids. scores: (V,)."""
         answer = []
         scores = scores if targets is None else scores[targets]
-        for i in _best(scores, top_k):
+        for i in top(scores, top_k):
             token = i if targets is None else targets[i]
             filled = [t for t in (*ids[:mask], token, *ids[mask + 1 :]) if t != self.tokenizer.pad_id]
             row = {"score": float(scores[i]), "token": token, "token_str": self._decode([token], False)}
@@ -139,10 +146,3 @@ class FillMask(Pipeline):
             for mark in CLEANED:
                 text = text.replace(mark, mark.strip())
         return text
-
-
-def _best(scores: Tensor, count: int) -> list[int]:
-    """Give the places of the best scores, from the best down; equal ones keep their order, which topk does not."""
-    least = scores.topk(min(count, len(scores))).values[-1]
-    places = (scores >= least).nonzero().flatten().tolist()
-    return [places[i] for i in ranked(scores[places].tolist())][:count]

@@ -1,48 +1,47 @@
-"""Question and context → the part of the context that answers, as transformers did it until version 5.2."""
+"""Question and context → the span of the context that answers, as in transformers up to version 5.2.
+
+Shape: L tokens of a part of a context with its question.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tokenizers
-import torch
-from torch import Tensor
 
 from ..checks import check_count, check_text
 from ..errors import InputError
-from ..layout import Batch
-from ..model import DistilBertForQuestionAnswering
 from ..tokenizer import NO_LIMIT
 from .base import Answer, Pipeline, deliver, named_windows
+from .scores import Array, softmax, top
 
-MAX_SEQ_LEN = 384  # tokens of question and context that are read together
+MAX_SEQ_LEN = 384  # tokens of a sequence: question and part of a context
 MAX_ANSWER_LEN = 15  # tokens
-DOC_STRIDE = 128  # tokens that neighbouring parts of a context share
+DOC_STRIDE = 128  # tokens that adjacent parts of a context share
 
 
 class Question(NamedTuple):
-    """What is asked, of what."""
+    """A question and its context."""
 
     question: str
     context: str
 
 
 class Options(NamedTuple):
-    """How contexts are read, and answers chosen."""
+    """How contexts are split, and answers selected."""
 
-    length: int  # tokens of question and context that are read together
-    stride: int  # tokens that neighbouring parts of a context share
-    longest: int  # tokens of an answer, at most
+    max_seq_len: int  # tokens of a sequence: question and part of a context
+    stride: int  # tokens that adjacent parts of a context share
+    max_answer_len: int  # tokens
     top_k: int
-    impossible: bool  # whether no answer is one
-    align: bool  # whether answers are whole words
+    impossible: bool  # whether "" may be the answer
+    align: bool  # whether answers are extended to whole words
 
 
 class QuestionAnswering(Pipeline):
     """Find the span of a context that answers a question."""
-
-    model_class = DistilBertForQuestionAnswering
 
     def run(
         self,
@@ -62,50 +61,52 @@ class QuestionAnswering(Pipeline):
     ) -> Any:
         """Answer each question from its context.
 
-        question, context: texts, or lists of as many; one context may serve many questions. inputs: instead of
-        both, {"question": ..., "context": ...}, a list of those, or any iterable of them, which is read and
-        answered as a stream. top_k: how many answers, if there are as many; None: 1. max_seq_len: tokens of
-        question and context that are read together; None: 384, or what the model takes. A longer context is read
-        in parts, which share doc_stride tokens; None: 128, or half of a part. max_answer_len: tokens of an answer
-        at most; None: 15. max_question_len: tokens that a question is cut to; None: it is not.
-        handle_impossible_answer: whether "" may be the answer. align_to_words: whether answers are whole words.
-        padding: taken, as transformers does, but every value gives the same answer. batch_size: parts in a batch
-        at most.
+        Args:
+            inputs: {"question": ..., "context": ...}, a list of those, or any iterable of them, which is read and
+                answered as a stream.
+            question, context: instead of inputs, two texts, or two lists of the same length; or a list of
+                questions and one context.
+            top_k: number of answers, at most; None: 1.
+            doc_stride: tokens that adjacent parts of a long context share; None: 128, at most half of max_seq_len.
+            max_answer_len: most tokens of an answer; None: 15.
+            max_seq_len: most tokens of question and context together. A longer context is split into parts. None:
+                384, or as many as the model takes.
+            max_question_len: tokens to which questions are truncated; None: they are not.
+            handle_impossible_answer: whether "" may be the answer.
+            align_to_words: whether answers are extended to whole words.
+            padding: accepted as in transformers, without effect.
+            batch_size: most parts of a batch.
 
-        Returns {"score", "start", "end", "answer"}, start and end being places in the context; a list of those,
-        best first, where there are several; a list of that for a list of questions, if it has more than one; an
-        iterator for another iterable. Equal answers are one, whose score is the sum of theirs, also over parts.
-        `InputError` for what is empty or not text.
+        Returns {"score", "start", "end", "answer"} with start and end as offsets in the context; a list of those,
+        best first, for several answers; a list of that for a list of several questions; an iterator for another
+        iterable. Equal answers are merged, and their scores added, also over parts. Raises InputError for inputs
+        that are empty or not text.
         """
         del padding
         counts = {"top_k": top_k, "max_answer_len": max_answer_len, "max_question_len": max_question_len}
         for name, value in {**counts, "max_seq_len": max_seq_len, "batch_size": batch_size}.items():
             check_count(name, value)
-        length = min(MAX_SEQ_LEN, self.limit()) if max_seq_len is None else max_seq_len
-        if length > self.limit():
-            raise InputError(f"max_seq_len is {length}: the model reads {self.limit()} tokens")
+        max_seq_len = min(MAX_SEQ_LEN, self.limit()) if max_seq_len is None else max_seq_len
+        if max_seq_len > self.limit():
+            raise InputError(f"max_seq_len is {max_seq_len}: the model takes {self.limit()} tokens")
         if doc_stride != 0:
             check_count("doc_stride", doc_stride)
         options = Options(
-            length=length,
-            stride=min(length // 2, DOC_STRIDE) if doc_stride is None else doc_stride,
-            longest=min(max_answer_len or MAX_ANSWER_LEN, length),
+            max_seq_len=max_seq_len,
+            stride=min(max_seq_len // 2, DOC_STRIDE) if doc_stride is None else doc_stride,
+            max_answer_len=min(max_answer_len or MAX_ANSWER_LEN, max_seq_len),
             top_k=top_k or 1,
             impossible=handle_impossible_answer,
             align=align_to_words,
         )
-        asked = _asked(inputs, question, context)
-        one = isinstance(asked, dict) or (isinstance(asked, list | tuple) and len(asked) == 1)
-        examples: Iterable[Any] = [asked] if isinstance(asked, dict) else asked
+        inputs = _combined(inputs, question, context)
+        single = isinstance(inputs, dict) or (isinstance(inputs, list | tuple) and len(inputs) == 1)
+        examples: Iterable[Any] = [inputs] if isinstance(inputs, dict) else inputs
         questions = (self._question(example, i, max_question_len, options) for i, example in enumerate(examples))
-        return deliver(asked, one, self._answers(questions, options, batch_size))
+        return deliver(inputs, single, self._answers(questions, options, batch_size))
 
-    def outputs(self, batch: Batch) -> Sequence[Tensor]:
-        """Give the logits of each sequence's tokens, as start and as end: (L, 2)."""
-        return torch.stack(self.model(batch), dim=1).split(batch.layout.lengths)
-
-    def _question(self, example: Any, i: int, most: int | None, options: Options) -> Question:
-        """Take one question in, cut to a number of tokens."""
+    def _question(self, example: Any, i: int, max_len: int | None, options: Options) -> Question:
+        """Check one input, and truncate its question."""
         if not isinstance(example, dict) or example.keys() != {"question", "context"}:
             raise InputError(f'inputs[{i}] is {example!r:.60}: expected {{"question": ..., "context": ...}}')
         for key in ("question", "context"):
@@ -114,19 +115,19 @@ class QuestionAnswering(Pipeline):
                 raise InputError(f"inputs[{i}][{key!r}] is empty")
         question, context = example["question"], example["context"]
         ends = self._ends(question)
-        if most is not None and len(ends) > most:
-            question, ends = question[: ends[most - 1]], ends[:most]
-        room = options.length - self.tokenizer.backend.num_special_tokens_to_add(True) - len(ends)
+        if max_len is not None and len(ends) > max_len:
+            question, ends = question[: ends[max_len - 1]], ends[:max_len]
+        room = options.max_seq_len - self.tokenizer.backend.num_special_tokens_to_add(True) - len(ends)
         if room <= options.stride and room < len(self._ends(context)):
             raise InputError(
                 f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {max(room, 0)} of "
-                f"{options.length} for a part of its context: expected more than doc_stride, {options.stride}; "
-                "max_question_len cuts it"
+                f"{options.max_seq_len} for a part of its context: expected more than doc_stride, "
+                f"{options.stride}; truncate it with max_question_len"
             )
         return Question(question, context)
 
     def _ends(self, text: str) -> list[int]:
-        """Give where each token of a text ends."""
+        """Return the offset of the end of each token of a text."""
         [encoded] = self.tokenizer.encodings([text], max_length=NO_LIMIT, truncation="error")
         return [end for (_, end), part in zip(encoded.offsets, encoded.sequence_ids, strict=True) if part == 0]
 
@@ -135,54 +136,55 @@ class QuestionAnswering(Pipeline):
             encoded = self.tokenizer.encodings(
                 [question.question for question in window],
                 [question.context for question in window],
-                max_length=options.length,
+                max_length=options.max_seq_len,
                 truncation="only_second",
                 stride=options.stride,
                 names=names,
             )
             contexts = [[first, *first.overflowing] for first in encoded]
-            logits = iter(self.infer([tuple(part.ids) for parts in contexts for part in parts], batch_size))
+            sequences = [tuple(part.ids) for parts in contexts for part in parts]
+            logits = iter(self.engine.run("span_logits", sequences, batch_size))
             for question, parts in zip(window, contexts, strict=True):
                 yield self._answer(question.context, [(part, next(logits)) for part in parts], options)
 
     def _answer(
-        self, context: str, parts: list[tuple[tokenizers.Encoding, Tensor]], options: Options
+        self, context: str, parts: list[tuple[tokenizers.Encoding, Array]], options: Options
     ) -> Answer | list[Answer]:
-        """Choose the answers among the likeliest spans of all parts."""
-        found: list[Answer] = []
-        nulls = []
+        """Select the answers among the likeliest spans of all parts."""
+        answers: list[Answer] = []
+        no_answer = []  # probability for each part
         for part, logits in parts:
-            start, end, null = self._shares(part, logits)
-            nulls.append(null)
+            start, end, none = self._probabilities(part, logits)
+            no_answer.append(none)
             for first, last, score in _likeliest(start, end, options):
-                begin, stop = _place(part, first, last, options.align)
-                _add(found, {"score": score, "start": begin, "end": stop, "answer": context[begin:stop]})
-        if options.impossible or not found:
-            score = min(nulls) if options.impossible else 0.0
-            found.append({"score": score, "start": 0, "end": 0, "answer": ""})
-        best = sorted(found, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
+                offset, stop = _offsets(part, first, last, options.align)
+                _merge(answers, {"score": score, "start": offset, "end": stop, "answer": context[offset:stop]})
+        if options.impossible or not answers:
+            score = min(no_answer) if options.impossible else 0.0
+            answers.append({"score": score, "start": 0, "end": 0, "answer": ""})
+        best = sorted(answers, key=lambda answer: answer["score"], reverse=True)[: options.top_k]
         return best[0] if len(best) == 1 else best
 
-    def _shares(self, part: tokenizers.Encoding, logits: Tensor) -> tuple[Tensor, Tensor, float]:
-        """Give how likely an answer starts and ends at each token, both (L,), and that there is none.
+    def _probabilities(self, part: tokenizers.Encoding, logits: Array) -> tuple[Array, Array, float]:
+        """Return the probabilities of an answer's start and end at each token, (L,) each, and of no answer.
 
-        [CLS] stands for no answer: it has its share, and then no part in any.
+        logits: (L, 2). [CLS] stands for no answer: it has a probability, but no answer starts or ends there.
         """
         cls = self.tokenizer.id_of("cls_token")
         possible = [s == 1 or i == cls for s, i in zip(part.sequence_ids, part.ids, strict=True)]
-        shares = logits.masked_fill(~torch.tensor(possible)[:, None], -10000.0).softmax(0)  # (L, 2)
-        null = shares[0].prod().item()
-        shares[0] = 0
-        return shares[:, 0], shares[:, 1], null
+        start, end = softmax(np.where(possible, logits.T, np.float32(-10000)))
+        none = float(start[0] * end[0])
+        start[0] = end[0] = 0
+        return start, end, none
 
 
-def _asked(inputs: Any, question: Any, context: Any) -> Any:
-    """Give the questions as dicts, however they were put."""
+def _combined(inputs: Any, question: Any, context: Any) -> Any:
+    """Return the inputs as dicts, whichever arguments hold them."""
     if isinstance(inputs, str) and question is None and context is not None:
-        inputs, question = None, inputs  # without names
+        inputs, question = None, inputs  # two positional arguments
     if inputs is not None:
         if question is not None or context is not None:
-            raise InputError("give inputs, or question and context, not both")
+            raise InputError("inputs cannot be combined with question or context: pass one or the other")
         if isinstance(inputs, str) or not isinstance(inputs, Iterable):
             raise InputError(f'inputs is {type(inputs).__name__}: expected {{"question": ..., "context": ...}}')
         return inputs
@@ -190,7 +192,7 @@ def _asked(inputs: Any, question: Any, context: Any) -> Any:
         return {"question": question, "context": context}
     if not isinstance(question, list | tuple) or not isinstance(context, str | list | tuple):
         kinds = f"{type(question).__name__} and {type(context).__name__}"
-        raise InputError(f"question and context are {kinds}: expected texts, or lists of as many")
+        raise InputError(f"question and context are {kinds}: expected two texts, or two lists")
     contexts = [context] * len(question) if isinstance(context, str) else context
     if len(question) != len(contexts):
         raise InputError(
@@ -199,18 +201,20 @@ def _asked(inputs: Any, question: Any, context: Any) -> Any:
     return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
 
 
-def _likeliest(start: Tensor, end: Tensor, options: Options) -> Iterator[tuple[int, int, float]]:
-    """Give the spans that are likeliest to be the answer: first token, last token, share. start, end: (L,)."""
-    count = 2 * options.top_k + 10 if options.align else options.top_k  # several may be parts of the same words
-    shares = torch.outer(start, end).triu().tril(options.longest - 1).flatten()  # (L * L,)
-    for share, place in zip(*shares.topk(min(count, len(shares))), strict=True):
-        if share > 0:  # a context may have fewer spans than are asked for
-            first, last = divmod(place.item(), len(start))
-            yield int(first), int(last), share.item()
+def _likeliest(start: Array, end: Array, options: Options) -> Iterator[tuple[int, int, float]]:
+    """Yield the likeliest spans: first token, last token, probability. start, end: (L,)."""
+    count = 2 * options.top_k + 10 if options.align else options.top_k  # several may lie in the same words
+    width = min(options.max_answer_len, len(start))
+    ends = np.lib.stride_tricks.sliding_window_view(np.pad(end, (0, width - 1)), width)  # (L, width)
+    probabilities = (start[:, None] * ends).ravel()
+    for index in top(probabilities, count):
+        if probabilities[index] > 0:  # a context may have fewer spans
+            first, length = divmod(index, width)
+            yield first, first + length, float(probabilities[index])
 
 
-def _place(part: tokenizers.Encoding, first: int, last: int, align: bool) -> tuple[int, int]:
-    """Give where the context has these tokens, or the words that they belong to."""
+def _offsets(part: tokenizers.Encoding, first: int, last: int, align: bool) -> tuple[int, int]:
+    """Return the offsets in the context of these tokens, or of the words that they belong to."""
     start, end = part.offsets[first], part.offsets[last]
     words = part.word_ids[first], part.word_ids[last]
     if align and words[0] is not None and words[1] is not None:
@@ -219,10 +223,10 @@ def _place(part: tokenizers.Encoding, first: int, last: int, align: bool) -> tup
     return start[0], end[1]
 
 
-def _add(spans: list[Answer], span: Answer) -> None:
-    """Add a span to those found so far, as one with its like."""
-    for other in spans:
-        if other["answer"].lower() == span["answer"].lower():
-            other["score"] += span["score"]
+def _merge(answers: list[Answer], answer: Answer) -> None:
+    """Add an answer, or add its score to that of the same answer."""
+    for other in answers:
+        if other["answer"].lower() == answer["answer"].lower():
+            other["score"] += answer["score"]
             return
-    spans.append(span)
+    answers.append(answer)

@@ -182,7 +182,7 @@ def test_transformers_does_not_take_the_file_for_its_own(tmp_path):
 def test_neither_form_is_saved_beside_the_other(folder, tmp_path):
     model = minidistil.from_pretrained(folder, dtype="int8")
     with pytest.raises(
-        InputError, match=r"holds a model\.safetensors, beside which model-int8\.safetensors would mislead"
+        InputError, match=r"holds a model\.safetensors, beside which model-int8\.safetensors would be ambiguous"
     ):
         model.save_pretrained(folder)
     model.save_pretrained(tmp_path / "small")
@@ -193,7 +193,7 @@ def test_neither_form_is_saved_beside_the_other(folder, tmp_path):
 def test_a_file_in_8_bits_gives_no_other_dtype_and_no_new_head(folder, tmp_path):
     minidistil.from_pretrained(folder, dtype="int8").save_pretrained(tmp_path / "small")
     for options in ({"dtype": "float32"}, {"dtype": torch.bfloat16}, {"new_head": True}):
-        with pytest.raises(InputError, match="is stored in 8 bits, for answering only"):
+        with pytest.raises(InputError, match="is stored in 8 bits, for inference only"):
             minidistil.from_pretrained(tmp_path / "small", **options)
 
 
@@ -207,7 +207,7 @@ def test_a_file_with_other_tensors_is_refused_with_all_that_is_wrong(folder, tmp
     tensors[name] = tensors[name].float()
     save_file(tensors, path)
     problems = (
-        r"in 8 bits; missing: classifier\.bias; unexpected: banana; of another shape or kind: .*q_lin\.weight"
+        r"in 8 bits; missing: classifier\.bias; unexpected: banana; of another shape or dtype: .*q_lin\.weight"
     )
     with pytest.raises(CheckpointError, match=problems):
         minidistil.from_pretrained(tmp_path / "small")

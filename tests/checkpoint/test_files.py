@@ -11,7 +11,7 @@ import safetensors.torch
 import torch
 
 from minidistil import CheckpointError, DistilBertConfig, DistilBertForSequenceClassification
-from minidistil.checkpoint.load import TASKS
+from minidistil.checkpoint.architectures import class_for_task
 from support import hub_server
 from support.hub_server import (
     Client,
@@ -88,7 +88,7 @@ def files_of(folder, mark=0.0, task="text-classification", **more):
     }
     if task != "question-answering":
         config["id2label"] = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}
-    model = TASKS[task](DistilBertConfig(**{**config, **more}))
+    model = class_for_task(task)(DistilBertConfig(**{**config, **more}))
     if isinstance(model, DistilBertForSequenceClassification):
         with torch.no_grad():
             model.classifier.bias[0] = mark

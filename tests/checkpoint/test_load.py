@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 import minidistil
 from minidistil import CheckpointError, DistilBertForSequenceClassification, DistilBertModel, InputError
 from minidistil.checkpoint import files
-from minidistil.checkpoint import load as checkpoint
+from minidistil.checkpoint import save as saving
 from support.places import OURS, ROOT
 
 TINY = {
@@ -482,7 +482,7 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(folder, monkeypatch, erro
         raise error
 
     before, model = contents(folder), changed(folder)
-    monkeypatch.setattr(checkpoint, "write_json", fail)
+    monkeypatch.setattr(saving, "write_json", fail)
     with pytest.raises(CheckpointError if isinstance(error, OSError) else type(error)):
         model.save_pretrained(folder)
     assert contents(folder) == before

@@ -95,7 +95,7 @@ def test_weights_that_give_nan_are_an_error(checkpoint):
     model = minidistil.from_pretrained(checkpoint())
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
-    with pytest.raises(CheckpointError, match="the model gives nan or inf"):
+    with pytest.raises(CheckpointError, match="the model returns nan or inf"):
         minidistil.pipeline(CLASSIFY, model, checkpoint())("a")
 
 

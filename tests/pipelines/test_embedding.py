@@ -235,7 +235,7 @@ def test_a_length_that_is_not_meant_to_cut_does_not(features, their_features, op
 
 @pytest.mark.parametrize("options", [{}, {"truncation": False}, {"tokenize_kwargs": {"padding": True}}], ids=str)
 def test_a_text_longer_than_the_model_is_an_error_that_says_what_helps(features, options):
-    expected = rf"inputs\[1\] has 122 tokens, but the model reads {POSITIONS}: truncation=True cuts it"
+    expected = rf"inputs\[1\] has 122 tokens, but the model takes {POSITIONS}: truncate it with truncation=True"
     with pytest.raises(InputError, match=expected):
         features(["a", LONG], **options)
 
@@ -253,7 +253,7 @@ def test_padding_is_without_effect(features, padding):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"truncation": True, "tokenize_kwargs": {"truncation": True}}, "truncation is given twice"),
+        ({"truncation": True, "tokenize_kwargs": {"truncation": True}}, "truncation is passed twice"),
         ({"truncation": "banana"}, "truncation is 'banana'"),
         ({"truncation": "only_second"}, "only_second"),
         (
@@ -321,7 +321,9 @@ def test_vectors_are_those_of_sentence_transformers(
 ):
     folder = repository(pooling, normalize, max_seq_length, cased, old)
     pipe, encode = ours(EMBED, folder), their_encode(folder)
-    with pytest.warns(UserWarning, match=f"longer than {max_seq_length or POSITIONS} tokens are cut") as warned:
+    with pytest.warns(
+        UserWarning, match=f"longer than {max_seq_length or POSITIONS} tokens are truncated"
+    ) as warned:
         answer = pipe([*TEXTS, LONG])
     assert len(warned) == 1
     assert_same(answer, encode([*TEXTS, LONG]))
@@ -466,7 +468,7 @@ def test_a_text_without_any_token_has_a_vector_of_0(checkpoint, pooling):
 def test_a_checkpoint_that_does_not_say_its_pooling_is_asked_for_it(checkpoint):
     pipe = ours(EMBED, checkpoint())
     with pytest.raises(
-        InputError, match="pooling is None, and the checkpoint does not say it: expected 'mean' or"
+        InputError, match="pooling is None, and the checkpoint does not set it: expected 'mean' or"
     ):
         pipe("a")
     assert_same(pipe("a", pooling="cls"), ours(EMBED, checkpoint(), pooling="cls")("a"))
@@ -494,7 +496,7 @@ def test_a_tokenizer_of_another_model_is_an_error(checkpoint, tmp_path, pooling)
     vocab = (checkpoint() / "vocab.txt").read_text(encoding="utf-8")
     (tmp_path / "vocab.txt").write_text(vocab + "surplus\n", encoding="utf-8")
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 64}')
-    with pytest.raises(InputError, match="beyond the model's vocabulary"):
+    with pytest.raises(InputError, match=r"a token id is .*, but vocab_size is"):
         ours(EMBED, checkpoint(), tokenizer=tmp_path, pooling=pooling)("surplus")
 
 
@@ -527,12 +529,12 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        (MODULES, lambda m: [*m[:2], DENSE], "the modules are Transformer, Pooling, Dense: minidistil has"),
+        (MODULES, lambda m: [*m[:2], DENSE], "the modules are Transformer, Pooling, Dense: minidistil supports"),
         (MODULES, lambda m: [*m, DENSE], "the modules are Transformer, Pooling, Normalize, Dense"),
         (MODULES, lambda m: [*m[:2], m[0]], "the modules are Transformer, Pooling, Transformer"),
         (MODULES, lambda m: [*m, m[2]], "the modules are Transformer, Pooling, Normalize, Normalize"),
         (MODULES, lambda m: m[:1], "the modules are Transformer:"),
-        (MODULES, lambda m: [], "the modules are : minidistil has"),
+        (MODULES, lambda m: [], "the modules are : minidistil supports"),
         (
             MODULES,
             change_module(1, type="custom.Pooling"),
@@ -541,10 +543,10 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
         (
             MODULES,
             change_module(0, path="0_Transformer"),
-            "Transformer lies in '0_Transformer': expected it at the top",
+            "Transformer is in '0_Transformer': expected the checkpoint itself",
         ),
         *[
-            (MODULES, change_module(i, path=path), rf"{kind} lies in .*: expected a folder of the checkpoint")
+            (MODULES, change_module(i, path=path), rf"{kind} is in .*: expected a folder of the checkpoint")
             for i, kind in ((1, "Pooling"), (2, "Normalize"))
             for path in (
                 "",
@@ -574,7 +576,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
             (
                 POOLING,
                 lambda p, mode=mode: {**p, "pooling_mode": mode},
-                "config.json: pooling_mode is .* has mean or cls",
+                "config.json: pooling_mode is .* supports mean or cls",
             )
             for mode in (
                 "max",
@@ -589,7 +591,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
             )
         ],
         *[
-            (POOLING, lambda p, key=key: {**OLD, key: True}, f"{key} is True, which minidistil does not do")
+            (POOLING, lambda p, key=key: {**OLD, key: True}, f"{key} is True, which minidistil does not support")
             for key in (
                 "pooling_mode_max_tokens",
                 "pooling_mode_mean_sqrt_len_tokens",
@@ -602,7 +604,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
         (
             POOLING,
             lambda p: {**p, "include_prompt": False},
-            "include_prompt is False, which minidistil does not do",
+            "include_prompt is False, which minidistil does not support",
         ),
         (POOLING, lambda p: [p], "expected a JSON object"),
         (

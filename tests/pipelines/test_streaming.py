@@ -8,7 +8,7 @@ import random
 import pytest
 
 from minidistil.errors import InputError
-from minidistil.pipelines import base
+from minidistil.pipelines import base, inference
 from support.pipelines import (
     LABELS,
     PAIR,
@@ -58,7 +58,7 @@ def test_how_texts_are_batched_changes_no_answer(
     zero_shot, classify, many_texts, one_by_one, monkeypatch, limits, batch_size
 ):
     for name, value in limits.items():
-        monkeypatch.setattr(base, name, value)
+        monkeypatch.setattr(inference if name == "TOKENS" else base, name, value)
     assert_same(zero_shot(many_texts, LABELS, batch_size=batch_size), one_by_one[0])
     assert_same(classify(many_texts, batch_size=batch_size), one_by_one[1])
 
@@ -84,7 +84,7 @@ def test_texts_and_pairs_go_through_the_model_together(classify, monkeypatch):
 
 def test_a_batch_has_no_more_tokens_or_sequences_than_its_limits(classify, many_texts, monkeypatch):
     batches = record_batches(monkeypatch, classify)
-    monkeypatch.setattr(base, "TOKENS", 100)
+    monkeypatch.setattr(inference, "TOKENS", 100)
     classify(many_texts, batch_size=5)
     assert sum(map(len, batches)) == len(many_texts)
     assert all(len(batch) <= 5 and sum(batch) <= 100 for batch in batches)

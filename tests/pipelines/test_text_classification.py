@@ -216,7 +216,7 @@ def test_max_length_leaves_room_beside_the_special_tokens(classify, max_length):
 @pytest.mark.filterwarnings("ignore:texts longer than")
 def test_max_length_is_no_more_than_the_model_reads(checkpoint):
     pipe, long = ours(CLASSIFY, checkpoint()), "the team won the game " * 40
-    with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens are cut"):
+    with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens are truncated"):
         assert_same(pipe(long, max_length=POSITIONS + 1), pipe(long))
 
 
@@ -231,5 +231,5 @@ def test_an_argument_that_classification_does_not_know_is_an_error(checkpoint, c
 def test_a_single_text_takes_its_pair_beside_it(classify):
     both = {"text": "a man sleeps", "text_pair": "a man is awake"}
     assert classify(both["text"], text_pair=both["text_pair"]) == [classify(both)]
-    with pytest.raises(InputError, match="a single text beside text_pair"):
+    with pytest.raises(InputError, match="a single text with text_pair"):
         classify(["a"], text_pair="b")

@@ -5,6 +5,7 @@ import itertools
 import json
 import random
 
+import numpy as np
 import pytest
 import tokenizers
 import torch
@@ -15,7 +16,7 @@ from transformers.pipelines.token_classification import AggregationStrategy
 
 import minidistil
 from minidistil.errors import InputError
-from minidistil.pipelines import base
+from minidistil.pipelines import base, inference
 
 NER = "token-classification"
 STRATEGIES = ["none", "simple", "first", "average", "max"]
@@ -237,17 +238,17 @@ def test_any_text_has_its_entities_in_order_where_they_say_and_as_transformers_f
 def say(monkeypatch, pipe, labels, scores=None):
     """Let the model give each token the label that a dict says, with the score that another says."""
 
-    def infer(sequences, batch_size):
+    def run(output, sequences, batch_size):
         for sequence in sequences:
             rows = []
             for token in map(pipe.tokenizer.backend.id_to_token, sequence):
                 score = (scores or {}).get(token, 0.6)
-                row = torch.full((len(BIO),), (1 - score) / (len(BIO) - 1))
+                row = np.full(len(BIO), (1 - score) / (len(BIO) - 1), np.float32)
                 row[BIO.index(labels.get(token, "O"))] = score
-                rows.append(row.log())
-            yield torch.stack(rows)
+                rows.append(np.log(row))
+            yield np.stack(rows)
 
-    monkeypatch.setattr(pipe, "infer", infer)
+    monkeypatch.setattr(pipe.engine, "run", run)
 
 
 def found(pipe, text, strategy, **options):
@@ -394,10 +395,10 @@ def test_of_entities_that_overlap_the_longest_stays_or_else_the_surest(twins, mo
     pipe, _ = twins(limit=6)
     logits = []
     for row, score in zip(rows, scores, strict=True):
-        chances = torch.full((6, len(BIO)), (1 - score) / (len(BIO) - 1))
-        chances[range(6), [0, *row, 0]] = score
-        logits.append(chances.log())
-    monkeypatch.setattr(pipe, "infer", lambda sequences, batch_size: logits)
+        probabilities = np.full((6, len(BIO)), (1 - score) / (len(BIO) - 1), np.float32)
+        probabilities[range(6), [0, *row, 0]] = score
+        logits.append(np.log(probabilities))
+    monkeypatch.setattr(pipe.engine, "run", lambda output, sequences, batch_size: logits)
     answer = pipe("the new york jose lives", stride=3, aggregation_strategy="simple")
     assert [(entity["word"], round(entity["score"], 6)) for entity in answer] == expected
 
@@ -511,7 +512,7 @@ def test_how_texts_are_batched_changes_no_answer(tag, many, monkeypatch, limits,
     options = {"aggregation_strategy": "average", "stride": 6}
     expected = [tag(text, **options) for text in many]
     for name, value in limits.items():
-        monkeypatch.setattr(base, name, value)
+        monkeypatch.setattr(inference if name == "TOKENS" else base, name, value)
     assert_same(tag(many, batch_size=batch_size, **options), expected)
     order = random.Random(1).sample(range(len(many)), len(many))
     assert_same(tag([many[i] for i in order], **options), [expected[i] for i in order])

@@ -95,7 +95,7 @@ def test_a_text_longer_than_the_model_loses_its_end_and_the_pipeline_warns_once(
 def test_the_label_is_never_cut(checkpoint, their_zero_shot):
     words = POSITIONS - 4  # with three special tokens and one token of the text, exactly full
     labels = ["team " * (words - 1) + "won", "game " * (words - 1) + "won", "sports"]
-    with pytest.warns(UserWarning, match="are cut"):
+    with pytest.warns(UserWarning, match="are truncated"):
         answer = ours(ZERO_SHOT, checkpoint())("a man sleeps", labels, "{}")
     assert_same(answer, their_zero_shot("a man sleeps", labels, hypothesis_template="{}"))
 
@@ -198,7 +198,7 @@ def test_each_text_needs_a_set_of_labels(zero_shot, texts, labels):
 
 
 def test_more_sets_of_labels_than_texts_are_an_error_where_both_can_be_counted(zero_shot):
-    with pytest.raises(InputError, match=r"sets of labels"):
+    with pytest.raises(InputError, match=r"lists of labels"):
         zero_shot(TEXTS, [*SETS, LABELS])
     assert len(zero_shot(TEXTS, itertools.repeat(LABELS))) == len(TEXTS)
 

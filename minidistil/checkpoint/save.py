@@ -1,0 +1,42 @@
+"""A model → the files of a checkpoint, in the Hub's format."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from ..backends import int8
+from ..errors import InputError
+from ..model import Model
+from .files import write_files, write_json
+from .tensors import FLOATS, INT8
+
+
+def save(model: Model, folder: str | Path) -> None:
+    """Write config.json and model.safetensors, in the dtype of the parameters, as transformers reads them.
+
+    An int8 model is written as model-int8.safetensors. Raises InputError for a folder that holds the other file,
+    because it would not be clear which one to load.
+    """
+    from safetensors.torch import save_file
+
+    if model.device.type == "meta":
+        raise InputError("there is nothing to save: the model is on the meta device, without weights")
+    quantized = any(isinstance(part, int8.Linear8) for part in model.modules())
+    # named_parameters() yields tied parameters once, under their first name
+    named = int8.to_stored(model) if quantized else dict(model.named_parameters())
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
+    file, other = (INT8, FLOATS) if quantized else (FLOATS, INT8)
+    if Path(folder, other).exists():
+        raise InputError(
+            f"{folder} holds a {other}, beside which {file} would be ambiguous: choose another folder"
+        )
+    dtype = str(model.dtype).removeprefix("torch.")
+    config = dataclasses.replace(model.config, architectures=(type(model).__name__,), dtype=dtype)
+    write_files(
+        folder,
+        {
+            file: lambda path: save_file(tensors, path, metadata={"format": "pt"}),
+            "config.json": lambda path: write_json(path, config.to_dict()),
+        },
+    )

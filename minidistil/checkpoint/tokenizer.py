@@ -1,0 +1,174 @@
+"""The files of a tokenizer ⇄ a `Tokenizer`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
+
+from ..config import DistilBertConfig, read_json
+from ..errors import CheckpointError
+from ..tokenizer import NO_LIMIT, SPECIAL_TOKENS, Tokenizer, is_library_failure, special_token, token_content
+from .files import Files, find_files, write_files, write_json, write_text
+
+LONGEST_WORD = 1000  # most characters of a word in WordPiece: its time grows with the cube of the length
+NAMED_TOKENS = ("bos_token", "eos_token", *SPECIAL_TOKENS)  # in the order of transformers
+NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and defaults
+    "do_lower_case": ("lowercase", True),
+    "strip_accents": ("strip_accents", None),
+    "tokenize_chinese_chars": ("handle_chinese_chars", True),
+}
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that use tokenizer.json as it is
+
+
+def load_tokenizer(name: str | Path | Files, revision: str | None = None) -> Tokenizer:
+    """Load a tokenizer; see `Tokenizer.from_pretrained`."""
+    files = find_files(name, revision)
+    files.find("config.json")  # first, since every checkpoint has one: on the Hub it determines the commit
+    settings = _settings(files)
+    path = files.get("tokenizer.json", "vocab.txt")
+    backend = (_from_json if path.name == "tokenizer.json" else _from_vocab)(path, settings)
+    backend.add_tokens(_added_tokens(files, backend, settings))
+    return Tokenizer(backend, _max_length(files, settings), settings)
+
+
+def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
+    """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""
+    settings = {key: token_content(v) if key in NAMED_TOKENS else v for key, v in tokenizer.settings.items()}
+    settings |= {"model_max_length": tokenizer.max_length, "tokenizer_class": GENERIC[0]}
+    content = tokenizer.to_json()
+    write_files(
+        folder,
+        {
+            "tokenizer.json": lambda path: write_text(path, content),
+            "tokenizer_config.json": lambda path: write_json(path, settings),
+        },
+    )
+
+
+def _settings(files: Files) -> dict[str, Any]:
+    """Read special tokens and normalization. tokenizer_config.json overrides special_tokens_map.json."""
+    settings: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        settings |= _read_if_present(files, name)
+    if settings.get("truncation_side", "right") not in ("left", "right"):
+        raise CheckpointError(
+            f"{files}: truncation_side is {settings['truncation_side']!r}: expected left or right"
+        )
+    for key, (_, default) in NORMALIZER.items():
+        if not isinstance(settings.get(key, default), bool) and settings.get(key, default) is not default:
+            raise CheckpointError(
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected true or false"
+            )
+    for key, token in SPECIAL_TOKENS.items():
+        if settings.get("tokenizer_class") not in GENERIC:
+            settings.setdefault(key, token)
+        content = token_content(settings.get(key))
+        if content is not None and not (isinstance(content, str) and _is_text(content)):
+            raise CheckpointError(
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
+            )
+    return settings
+
+
+def _read_if_present(files: Files, name: str) -> dict[str, Any]:
+    path = files.find(name)
+    return {} if path is None else read_json(path)
+
+
+def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    try:
+        backend = tokenizers.Tokenizer.from_file(str(path))
+    except BaseException as error:
+        if not is_library_failure(error):
+            raise
+        raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
+    longest = getattr(backend.model, "max_input_chars_per_word", 0)
+    if longest > LONGEST_WORD:
+        raise CheckpointError(f"{path}: max_input_chars_per_word is {longest}: expected at most {LONGEST_WORD}")
+    normalizer = backend.normalizer
+    if isinstance(normalizer, normalizers.BertNormalizer) and settings.get("tokenizer_class") not in GENERIC:
+        for key, (name, _) in NORMALIZER.items():
+            if key in settings:
+                setattr(normalizer, name, settings[key])
+        backend.normalizer = normalizer
+    if backend.post_processor is None:
+        backend.post_processor = _template(path, backend, settings)
+    return backend
+
+
+def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+    """Create BERT's WordPiece: each word is split greedily into the longest tokens of the vocabulary."""
+    try:
+        model = models.WordPiece.from_file(str(path), unk_token=special_token(settings, "unk_token"))
+    except Exception as error:
+        raise CheckpointError(f"{path} is not a readable vocabulary: {error}") from error
+    backend = tokenizers.Tokenizer(model)
+    options: dict[str, Any] = {name: settings.get(key, default) for key, (name, default) in NORMALIZER.items()}
+    backend.normalizer = normalizers.BertNormalizer(clean_text=True, **options)
+    backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    backend.decoder = decoders.WordPiece(prefix="##")
+    backend.post_processor = _template(path, backend, settings)
+    return backend
+
+
+def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> Any:
+    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
+    unk, cls, sep = (special_token(settings, key) for key in ("unk_token", "cls_token", "sep_token"))
+    for token in (unk, cls, sep):
+        if token is None or backend.token_to_id(token) is None:
+            raise CheckpointError(f"{path} has no {token}, which every text needs")
+    return processors.TemplateProcessing(
+        single=[cls, "$A", sep],
+        pair=[cls, "$A", sep, "$B", sep],
+        special_tokens=[(token, backend.token_to_id(token)) for token in (cls, sep)],
+    )
+
+
+def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[AddedToken]:
+    """Return the tokens that the files add to the vocabulary, which are never split."""
+    try:
+        tokens = settings.get("added_tokens_decoder") or {
+            index: content for content, index in _read_if_present(files, "added_tokens.json").items()
+        }
+        added = [
+            _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
+        ]
+        others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
+        others = others.values() if isinstance(others, dict) else others
+        special = [settings.get(key) for key in NAMED_TOKENS] + list(others)
+        listed = {token.content for token in added}
+        unlisted = [token for token in special if token is not None and token_content(token) not in listed]
+        added += [_token(token, special=True) for token in unlisted]
+    except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
+    known = {token.content for token in backend.get_added_tokens_decoder().values()}
+    return [token for token in added if token.content not in known]
+
+
+def _token(token: str | dict[str, Any], *, special: bool) -> AddedToken:
+    if isinstance(token, str):
+        return AddedToken(token, special=special, normalized=not special)
+    flags = {key: token[key] for key in ("single_word", "lstrip", "rstrip", "normalized") if key in token}
+    return AddedToken(token["content"], special=token.get("special", special), **flags)
+
+
+def _max_length(files: Files, settings: dict[str, Any]) -> int:
+    """Return the smaller of the tokenizer's maximum length and the model's number of positions."""
+    config = files.find("config.json")
+    limits = [settings.get("model_max_length", settings.get("max_len"))]
+    if config is not None:
+        limits.append(read_json(config).get("max_position_embeddings", DistilBertConfig.max_position_embeddings))
+    known = [limit for limit in limits if limit is not None]
+    if not known or not all(isinstance(limit, int | float) and limit >= 1 for limit in known):
+        raise CheckpointError(
+            f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected a length"
+        )
+    return int(min(*known, NO_LIMIT))
+
+
+def _is_text(token: str) -> bool:
+    """Return whether a string has no lone surrogates."""
+    return token.encode(errors="ignore").decode() == token

@@ -1,0 +1,143 @@
+"""The model behind a pipeline: sequences of token ids → NumPy arrays, in batches bounded by tokens.
+
+This is the only module of the pipelines that imports torch.
+
+Shapes: T tokens of a batch, n sequences, L length of one, D model width, C labels, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias
+
+import torch
+from torch import Tensor
+
+from ..backends import onednn
+from ..batching import batch_by_size, filler_lengths, with_filler
+from ..checkpoint.architectures import class_for_task
+from ..checkpoint.files import Files
+from ..checkpoint.load import from_pretrained, parse_device
+from ..errors import CheckpointError, InputError
+from ..layout import Batch, enter
+from ..model import Model
+from .base import Ids
+from .scores import Array
+
+TOKENS = 2048  # most tokens of a batch of several sequences, without filler
+CUDA_TOKENS = (
+    4096  # on CUDA. On CPU malloc returns results of this size to the system, and each batch clears pages
+)
+
+Rows: TypeAlias = tuple[Tensor, Sequence[int]]  # rows of all sequences, one after the other; how many each one has
+
+
+def sequence_logits(model: Any, batch: Batch) -> Rows:
+    """Return one row per sequence: (n, C)."""
+    return model(batch.to(model.device)), [1] * len(batch)
+
+
+def token_logits(model: Any, batch: Batch) -> Rows:
+    """Return one row per token: (T, C), or (T, D) from an encoder."""
+    return model(batch.to(model.device)), batch.layout.lengths
+
+
+def span_logits(model: Any, batch: Batch) -> Rows:
+    """Return the logits of an answer's start and end at each token: (T, 2)."""
+    return torch.stack(model(batch.to(model.device)), dim=1), batch.layout.lengths
+
+
+def masked_logits(model: Any, batch: Batch, mask_id: int) -> Rows:
+    """Return one row per masked token: (masks, V). The last block and the head compute no other token."""
+    masks = batch.layout.subset((batch.ids == mask_id).nonzero().flatten())
+    return model(batch.to(model.device), tokens=masks.to(model.device)), masks.lengths
+
+
+def mean(model: Any, batch: Batch) -> Rows:
+    """Return the mean of each sequence's hidden states, in float32: (n, D)."""
+    batch = batch.to(model.device)
+    sums = batch.layout.pad(model(batch).float()).sum(1)  # (n, D)
+    return sums / batch.layout.cu_seqlens.diff().clamp(min=1)[:, None], [1] * len(batch)
+
+
+def cls(model: Any, batch: Batch) -> Rows:
+    """Return the hidden state of each sequence's first token: (n, D). The last block computes no other token."""
+    batch, _ = enter(batch.to(model.device), None, model.config)
+    return batch.first.pad(model.encode(batch, batch.first)).flatten(0, 1), [1] * len(batch)
+
+
+OUTPUTS: dict[str, Callable[..., Rows]] = {
+    function.__name__: function
+    for function in (sequence_logits, token_logits, span_logits, masked_logits, mean, cls)
+}
+
+
+class Engine:
+    """Runs a model for a pipeline, in eval mode."""
+
+    def __init__(self, model: Model, task: str, *, prepack: bool = False):
+        """Wrap a model. prepack: allow prepacked weights, for a model that nobody else has and trains."""
+        expected = class_for_task(task)
+        if not isinstance(model, expected):
+            raise InputError(f"{task} needs a {expected.__name__}, found {type(model).__name__}")
+        self.model: Model = model.eval()
+        self.config = model.config
+        self.prepack = prepack
+        self._batches = 0
+
+    @classmethod
+    def load(cls, files: Files, task: str, dtype: str | torch.dtype | None, device: torch.device) -> Engine:
+        """Load the model that a task needs."""
+        return cls(from_pretrained(files, task=task, dtype=dtype, device=device), task, prepack=True)
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the model."""
+        return self.model.device
+
+    def run(
+        self, output: str, sequences: Sequence[Ids], batch_size: int | None = None, **options: Any
+    ) -> list[Array]:
+        """Return an output in `OUTPUTS` for each sequence of token ids, (rows, columns) in float32.
+
+        Equal sequences are computed once, so that their scores are equal. Raises CheckpointError for nan and inf.
+        """
+        distinct = list(dict.fromkeys(sequences))
+        results: dict[Ids, Array] = {}
+        cuda = self.device.type == "cuda"
+        lengths = [len(sequence) for sequence in distinct]
+        by_length = sorted(range(len(distinct)), key=lengths.__getitem__)
+        max_tokens = CUDA_TOKENS if cuda else TOKENS
+        for group in batch_by_size(lengths, by_length, max_tokens=max_tokens, max_sequences=batch_size, even=True):
+            filler = [] if cuda else filler_lengths([lengths[i] for i in group])
+            batch = Batch.from_lists(with_filler([distinct[i] for i in group], filler))
+            self._prepack_before_second_batch()
+            with torch.inference_mode():
+                rows, counts = OUTPUTS[output](self.model, batch, **options)
+                counts = counts[: len(group)]
+                values = rows[: sum(counts)].float().cpu()  # the one synchronization per batch
+            if not values.isfinite().all():
+                raise CheckpointError(
+                    "the model returns nan or inf: check its weights, and use a wider dtype than "
+                    f"{self.model.dtype}"
+                )
+            array, start = values.numpy(), 0
+            for i, count in zip(group, counts, strict=True):
+                results[distinct[i]] = array[start : start + count]
+                start += count
+        return [results[sequence] for sequence in sequences]
+
+    def _prepack_before_second_batch(self) -> None:
+        """Prepack the weights once they are used again: for a first answer it takes longer than it saves."""
+        self._batches += 1
+        model = self.model
+        if self._batches != 2 or not self.prepack or not onednn.packable(model.ops):
+            return
+        if onednn.works(model.device, model.dtype):
+            self.model = model.with_ops(**onednn.prepacked())
+
+
+def choose_device(device: str | int | torch.device | None) -> torch.device:
+    """Return the device for an argument of `pipeline`; None: CUDA if there is one, else the CPU."""
+    default = "cuda" if torch.cuda.is_available() else "cpu"
+    return parse_device(default if device is None else device)
