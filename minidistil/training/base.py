@@ -11,6 +11,7 @@ import torch
 
 from ..checkpoint.files import find_files
 from ..checkpoint.load import load
+from ..checkpoint.tokenizer import load_tokenizer
 from ..config import DistilBertConfig, read_json
 from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
@@ -31,7 +32,7 @@ def load_base(
 ) -> tuple[DistilBertForSequenceClassification, Tokenizer, bool]:
     """Return the classifier to start from, its tokenizer, and whether its head is new; see `fine_tune`."""
     files = find_files(base, revision)
-    tokenizer = Tokenizer.from_pretrained(files)
+    tokenizer = load_tokenizer(files)
     architectures = read_json(files.get("config.json")).get("architectures") or []
     new_head = labels is not None or (
         bool(architectures) and not any(str(name).endswith("ForSequenceClassification") for name in architectures)
