@@ -15,19 +15,13 @@ from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [
-    *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "backends"),
-    *(
-        "backends.prepared",
-        "backends.onednn",
-        "backends.int8",
-        "checkpoint",
-        "checkpoint.files",
-        "checkpoint.names",
-        "checkpoint.tensors",
-    ),
-    *("checkpoint.load", "tokenizer", "batching"),
-    *("pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
-    *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding", "pipelines"),
+    *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
+    *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
+    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.tensors", "checkpoint.names"),
+    *("checkpoint.architectures", "checkpoint.load", "checkpoint.save", "checkpoint.tokenizer"),
+    *("pipelines.scores", "pipelines.base", "pipelines.inference", "pipelines.classification"),
+    *("pipelines.fill_mask", "pipelines.token_classification", "pipelines.question_answering"),
+    *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),
     *("training.records", "training.data", "training.recipe", "training.distributed"),
     *("training.metrics", "training.evaluation", "training.machine", "training.card", "training.loop"),
     *("training.console", "training.base", "training.run", "training.fine_tuning", "training"),
@@ -38,7 +32,9 @@ ORDER = [
     *("lab.timing", "lab.bulk", "lab", "cli", "cli.output", "cli.options", "cli.sources"),
     *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks", "cli.lab", "cli.main", "__main__"),
 ]
-EXCEPTIONS = {("model", "checkpoint.load")}  # from_pretrained and save_pretrained
+EXCEPTIONS = {  # from_pretrained and save_pretrained
+    *(("model", "checkpoint.load"), ("model", "checkpoint.save"), ("tokenizer", "checkpoint.tokenizer")),
+}
 BUDGETS = {("layout", "ops", "model", "heads"): 820, ("reference",): 115}
 
 
