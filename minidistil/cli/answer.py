@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from ..checkpoint.tasks import TASKS
 from ..errors import InputError
 from .options import (
     MODEL,
@@ -52,11 +53,8 @@ class Verb(NamedTuple):
     many: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = _many_texts  # the same, as streams
     check: Callable[[argparse.Namespace, Source | None], None] | None = None  # runs before the model is loaded
     text: str = "text"  # what the positional argument is
-    default_model: str | None = None
     input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `one`, `many` and `check`
-    call_options: dict[str, dict[str, Any]] = (
-        NO_OPTIONS  # arguments of the pipeline's call, which has the defaults
-    )
+    call_options: dict[str, dict[str, Any]] = NO_OPTIONS  # arguments of the pipeline's call, which has defaults
     show_arguments: dict[str, Any] = NO_OPTIONS  # of a call whose answer is shown, unless the user sets them
 
 
@@ -71,8 +69,9 @@ def add_verb(verbs: Any, verb: Verb) -> None:
     parser.add_argument("--json", **flag("print the answer as one line of JSON"))
     add_debug_option(parser)
     group = parser.add_argument_group("model")
-    default = f" (default: {verb.default_model}, which comes with the package)" if verb.default_model else ""
-    group.add_argument("--model", help=MODEL + default, required=verb.default_model is None)
+    default = TASKS[verb.task].default_model
+    text = MODEL if default is None else f"{MODEL} (default: {default}, which comes with the package)"
+    group.add_argument("--model", help=text, required=default is None)
     add_model_options(group)
     add_dtype_option(group)
     group = parser.add_argument_group("many texts")

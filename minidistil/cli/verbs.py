@@ -55,7 +55,6 @@ ZERO_SHOT = Verb(
     name="zero-shot",
     task="zero-shot-classification",
     help="classify a text with labels of your choice, without training",
-    default_model="minidistil-mnli",
     check=_check_labels,
     one=_text_and_labels,
     many=_texts_and_labels,
