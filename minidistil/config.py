@@ -11,23 +11,23 @@ from typing import Any
 from .checks import is_int
 from .errors import CheckpointError
 
-LIMIT = 2**28  # of every size: more could not be counted in bytes
-DIGITS = 9  # of an id that is written as a string
-MOST_LABELS = 100_000  # of a config that gives their number alone
+LIMIT = 2**28  # for every size, so that sizes in bytes cannot overflow
+DIGITS = 9  # most digits of an id that is stored as a string
+MAX_LABELS = 100_000  # of a config with num_labels and no names
 ALIASES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",
     "num_hidden_layers": "n_layers",
     "torch_dtype": "dtype",
 }
-BERT = {  # BERT's names for what DistilBERT has too, but for those in ALIASES
+BERT = {  # BERT keys -> DistilBERT keys, in addition to ALIASES
     "intermediate_size": "hidden_dim",
     "hidden_act": "activation",
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
 }
-BERT_DEFAULTS = {"num_hidden_layers": 12}  # where the two differ
-BERT_ONLY = {  # keys that DistilBERT lacks, and the values without which BERT is not one; None: any
+BERT_DEFAULTS = {"num_hidden_layers": 12}  # that differ from DistilBERT
+BERT_ONLY = {  # keys that DistilBERT lacks -> values that it can be converted with, the default first; None: any
     "layer_norm_eps": (1e-12,),
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -51,11 +51,10 @@ CHOICES = {
 
 @dataclasses.dataclass(frozen=True)
 class DistilBertConfig:
-    """The shape of a DistilBERT and the names of its labels.
+    """The sizes of a DistilBERT and the names of its labels.
 
-    Fields and defaults are those of transformers' class of this name; the labels are given by `id2label`. `extra`
-    keeps the keys that mean nothing here, so that saving loses none. `CheckpointError` names the key whose value
-    cannot be.
+    Fields and defaults are those of transformers' DistilBertConfig. `extra` keeps unknown keys for saving. Raises
+    CheckpointError, which names the key.
     """
 
     vocab_size: int = 30522
@@ -108,28 +107,28 @@ class DistilBertConfig:
         if not isinstance(labels, Mapping) or not labels or set(labels) != set(range(len(labels))):
             raise CheckpointError(f"id2label is {labels}: expected one label for each id from 0 up")
 
-    hidden_size = property(lambda self: self.dim, doc="Transformers' general name for `dim`.")
-    num_attention_heads = property(lambda self: self.n_heads, doc="Transformers' general name for `n_heads`.")
-    num_hidden_layers = property(lambda self: self.n_layers, doc="Transformers' general name for `n_layers`.")
+    hidden_size = property(lambda self: self.dim, doc="General name of `dim` in transformers.")
+    num_attention_heads = property(lambda self: self.n_heads, doc="General name of `n_heads` in transformers.")
+    num_hidden_layers = property(lambda self: self.n_layers, doc="General name of `n_layers` in transformers.")
 
     @property
     def num_labels(self) -> int:
-        """How many logits a classifier returns."""
+        """Number of logits of a classifier."""
         return len(self.id2label)
 
     @property
     def label2id(self) -> dict[str, int]:
-        """The inverse of `id2label`; of labels with one name, the last counts, as in transformers."""
+        """The inverse of `id2label`. As in transformers, the last id of duplicate labels counts."""
         return {label: index for index, label in self.id2label.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:
-        """Read the keys of a config.json, in any form that the Hub holds: old names, maps with string keys.
+        """Return the config for the keys of a config.json, with old names and string ids as found on the Hub.
 
-        A BERT's become those of the DistilBERT that it is when it is used with one segment.
+        The config of a single-segment BERT is converted to DistilBERT.
         """
         if values.get("model_type") == "bert":
-            values = _fold_bert(values)
+            values = _converted_bert(values)
         rest = {key: value for key, value in values.items() if key not in ALIASES}
         for alias, key in ALIASES.items():
             if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
@@ -161,7 +160,7 @@ class DistilBertConfig:
             raise CheckpointError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The keys of a config.json that transformers reads back to the same config."""
+        """Return the keys of a config.json that transformers reads as the same config."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         extra = values.pop("extra")
         values["architectures"] = list(self.architectures)
@@ -172,24 +171,24 @@ class DistilBertConfig:
         return {**extra, **{key: value for key, value in values.items() if key not in absent}}
 
 
-def _fold_bert(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Give a BERT's config in DistilBERT's words, or refuse what DistilBERT cannot be."""
+def _converted_bert(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the config of a BERT with DistilBERT's keys. Raises CheckpointError if it cannot be converted."""
     for key, needed in BERT_ONLY.items():
         if needed is not None and values.get(key, needed[0]) not in needed:
             raise CheckpointError(
-                f"{key} is {values[key]!r}: DistilBERT, which this BERT becomes, has {needed[0]!r}"
+                f"{key} is {values[key]!r}: this BERT cannot become a DistilBERT, which has {needed[0]!r}"
             )
     activation = values.get("hidden_act", "gelu")
     if activation not in CHOICES["activation"]:
         raise CheckpointError(f"hidden_act is {activation!r}: minidistil has gelu, relu")
     kept = {key: value for key, value in values.items() if key not in BERT_ONLY and key not in BERT.values()}
-    folded = {BERT.get(key, key): value for key, value in {**BERT_DEFAULTS, **kept}.items()}
-    folded["model_type"] = "distilbert"
+    converted = {BERT.get(key, key): value for key, value in {**BERT_DEFAULTS, **kept}.items()}
+    converted["model_type"] = "distilbert"
     if isinstance(names := values.get("architectures"), list):
-        folded["architectures"] = [
+        converted["architectures"] = [
             BERT_CLASSES.get(name, name) if isinstance(name, str) else name for name in names
         ]
-    return folded
+    return converted
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
@@ -216,9 +215,9 @@ def _architectures(names: object) -> tuple[str, ...]:
 
 
 def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int, str]:
-    """One map of id to label out of all that a config may say about it; it may not contradict itself.
+    """Return the labels by id, from all keys that hold them. Raises CheckpointError for contradictions.
 
-    A map of LABEL_n to n says nothing, so it yields to the other map.
+    A map with the default names LABEL_n yields to the other map.
     """
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
     by_id = dict(sorted(by_id.items()))
@@ -228,14 +227,14 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     by_label = dict(sorted(by_label.items()))
     if len(by_label) < len(_pairs("label2id", label2id)):
         raise CheckpointError(f"label2id is {label2id}: two labels have one id")
-    names, inverse = (map_ if not _says_nothing(map_) else {} for map_ in (by_id, by_label))
+    names, inverse = ({} if _has_default_names(map_) else map_ for map_ in (by_id, by_label))
     if names and any(names.get(index) != label for index, label in inverse.items()):
         raise CheckpointError(f"id2label and label2id contradict each other: {id2label} and {label2id}")
     labels = names or inverse or by_id or by_label
     if num_labels is None:
         num_labels = len(labels) or 2
-    if not is_int(num_labels) or not 1 <= num_labels <= MOST_LABELS or (labels and len(labels) != num_labels):
-        raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, which are {labels}")
+    if not is_int(num_labels) or not 1 <= num_labels <= MAX_LABELS or (labels and len(labels) != num_labels):
+        raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, {labels}")
     return labels or {index: f"LABEL_{index}" for index in range(num_labels)}
 
 
@@ -248,11 +247,11 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
 
 
 def _label_id(index: Any, labels: object) -> int:
-    """Ids are stored as numbers or as strings of digits."""
+    """Return an id, which is stored as a number or as a string of digits."""
     if is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
         return int(index)
-    raise CheckpointError(f"the label map {labels} holds the id {index!r}: expected an integer")
+    raise CheckpointError(f"the label map {labels} has the id {index!r}: expected an integer")
 
 
-def _says_nothing(labels: dict[int, str]) -> bool:
+def _has_default_names(labels: dict[int, str]) -> bool:
     return all(label == f"LABEL_{index}" for index, label in labels.items())

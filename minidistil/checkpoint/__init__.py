@@ -1,1 +1,1 @@
-"""Checkpoints in the Hub's format: find the files, read the tensors, match the names, load and save a model."""
+"""Checkpoints in the Hub's format: files, tensors, names; loading and saving of models and tokenizers."""

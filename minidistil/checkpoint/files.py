@@ -1,4 +1,4 @@
-"""The files of a checkpoint: found in a folder, in weights/ or on the Hub; and written, whole or not at all."""
+"""The files of a checkpoint, in a folder, in weights/ or on the Hub; and atomic writes."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ class Files:
     """The files of one checkpoint."""
 
     def find(self, filename: str) -> Path | None:
-        """Give a file's path; None where the checkpoint has no such file."""
+        """Return the path of a file; None if the checkpoint has no such file."""
         raise TypeError(f"{type(self).__name__} has no files: use Folder or HubRepository")
 
     def get(self, *filenames: str) -> Path:
-        """Give the path of the first of these files; CheckpointError where there is none."""
+        """Return the path of the first of these files that exists. Raises CheckpointError if none does."""
         for filename in filenames:
             if (path := self.find(filename)) is not None:
                 return path
         raise CheckpointError(f"{self} has no {' or '.join(filenames)}{self.hint()}")
 
     def hint(self) -> str:
-        """Say what may be the matter where a file is missing."""
-        return ": is it a checkpoint in the Hub's format?"
+        """Return the end of the error message for a missing file."""
+        return ": expected a checkpoint in the Hub's format"
 
 
 def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
-    """Find a checkpoint: a folder, then the checkpoints that come with the package, then the Hub."""
+    """Find a checkpoint: a folder, else a checkpoint that ships with the package, else a Hub repository."""
     if isinstance(name, Files):
         return name
     if not isinstance(name, str | Path) or not str(name):
@@ -44,11 +44,13 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
         for folder in (Path(name).expanduser(), *_shipped(str(name))):
             if folder.is_dir():
                 if revision is not None:
-                    raise InputError(f"revision goes with a Hub id: {folder} is a folder")
+                    raise InputError(
+                        f"revision is {revision!r}, but {folder} is a folder: omit revision="
+                    )
                 return Folder(folder)
         if Path(name).exists():
             raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
-    except (OSError, RuntimeError) as error:  # too long a name, nobody's home
+    except (OSError, RuntimeError) as error:  # a name that is too long, ~ without a home
         raise CheckpointError(f"{name} is not a folder: {error}") from error
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name}: expected one with config.json, or a Hub id")
@@ -56,7 +58,7 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
 
 
 def _shipped(name: str) -> Iterable[Path]:
-    """Where a checkpoint that comes with the project may lie: inside the wheel, or beside an editable package."""
+    """Return where a shipped checkpoint may be: inside the wheel, or beside an editable package."""
     here = Path(__file__).parents[1]
     return (
         root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
@@ -73,18 +75,18 @@ class Folder(Files):
         return str(self.path)
 
     def find(self, filename: str) -> Path | None:
-        """Give a file's path; None where the folder has no such file."""
+        """Return the path of a file; None if the folder has no such file."""
         path = self.path / filename
         try:
             return path if path.is_file() else None
-        except OSError as error:  # too long a name, a folder that may not be read
+        except OSError as error:  # a name that is too long, a folder without read permission
             raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
 class HubRepository(Files):
     """A checkpoint on the Hub, through huggingface_hub: its cache, its offline mode, its token.
 
-    All files come from the commit of the first one, whatever is pushed in between.
+    All files come from the same commit, that of the first file.
     """
 
     def __init__(self, name: str, revision: str | None):
@@ -96,7 +98,7 @@ class HubRepository(Files):
         return self.name if self.revision is None else f"{self.name} at revision {self.revision}"
 
     def find(self, filename: str) -> Path | None:
-        """Give a file's path, downloaded where the cache lacks it; None where the repository has no such file."""
+        """Return the path of a file, downloaded unless cached; None if the repository has no such file."""
         from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
 
         def known_missing() -> bool:
@@ -109,7 +111,7 @@ class HubRepository(Files):
         except errors.LocalEntryNotFoundError as error:
             if constants.HF_HUB_OFFLINE or known_missing():
                 return None
-            hint = "; HF_HUB_OFFLINE=1 makes do with what is cached" if self.pinned else ""
+            hint = "; HF_HUB_OFFLINE=1 uses cached files only" if self.pinned else ""
             raise CheckpointError(
                 f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached: "
                 f"{_reason(error.__cause__ or error)}{hint}"
@@ -118,7 +120,7 @@ class HubRepository(Files):
             return None
         except errors.GatedRepoError as error:
             raise CheckpointError(
-                f"{self} is gated: ask for access on the Hub, and log in: hf auth login"
+                f"{self} is gated: request access on the Hub, and log in: hf auth login"
             ) from error
         except errors.RepositoryNotFoundError as error:
             raise CheckpointError(
@@ -128,50 +130,50 @@ class HubRepository(Files):
             raise CheckpointError(f"{self.name} on the Hub has no revision {self.revision}") from error
         except Exception as error:
             refused = isinstance(error, errors.HfHubHTTPError) and error.response.status_code == 401
-            hint = "; is your token still valid? log in: hf auth login" if refused else ""
+            hint = "; the token may have expired: log in: hf auth login" if refused else ""
             raise CheckpointError(
-                f"cannot get {filename} of {self} from the Hub: {_reason(error)}{hint}"
+                f"cannot download {filename} of {self} from the Hub: {_reason(error)}{hint}"
             ) from error
         if not self.pinned:
-            self.revision = path.parents[filename.count("/")].name  # a file in a folder lies deeper
+            self.revision = path.parents[filename.count("/")].name  # a file in a subfolder is deeper
             self.pinned = True
         return path
 
     def hint(self) -> str:
-        """Say whether the Hub was asked."""
+        """Return whether the Hub was reached, for the error message."""
         from huggingface_hub import constants
 
         return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"
 
 
 def _reason(error: BaseException) -> str:
-    """Say in one line, and without advice for programmers, what the Hub or the way to it has said."""
+    """Return an error of huggingface_hub or the network in one line, without links to documentation."""
     return " ".join(re.sub(r"For more information check: \S+", "", str(error)).split()) or type(error).__name__
 
 
 def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
-    """Write files beside their places, then rename them all: what fails leaves the folder's files as they were."""
+    """Write files into a temporary folder, then move them: after a failure the folder is unchanged."""
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name in writers:
             if (folder / name).is_dir():
                 raise IsADirectoryError(f"{name} is a folder")
-        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-", ignore_cleanup_errors=True) as beside:
+        with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-", ignore_cleanup_errors=True) as temporary:
             for name, write in writers.items():
-                path = Path(beside, name)
+                path = Path(temporary, name)
                 path.touch()
                 mode = path.stat().st_mode
                 write(path)
-                path.chmod(mode)  # safetensors makes files that only their owner may read
+                path.chmod(mode)  # safetensors creates files that only the owner may read
             for name in writers:
-                Path(beside, name).replace(folder / name)
+                Path(temporary, name).replace(folder / name)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"cannot write to {folder}: {error}") from error
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a JSON file in the Hub's form."""
+    """Write a JSON file, formatted as on the Hub."""
     write_text(path, json.dumps(values, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 

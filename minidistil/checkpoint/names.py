@@ -1,7 +1,7 @@
-"""Which tensor of a file is which parameter of a model: the Hub's names, in every form that was ever saved.
+"""Match the tensor names in a file with the parameter names of a model.
 
-Each incoming name is kept, renamed or dropped by a rule of the tables below; anything else is an error. Names
-are compared without the encoder's prefix, so it does not matter whether file and model have one.
+The rules in the tables below rename or drop the names that older versions of transformers, TensorFlow and BERT
+have saved. Names are compared without the encoder's prefix, so files match models with and without a head.
 """
 
 from __future__ import annotations
@@ -14,47 +14,47 @@ from ..errors import CheckpointError
 
 
 class Rule(NamedTuple):
-    """What becomes of the names that a pattern is found in."""
+    """A rule for the names that match a pattern."""
 
     reason: str
     pattern: str
-    becomes: str | None  # what the found part is replaced with; None: the name is dropped
+    replacement: str | None  # of the match; None: the name is dropped
 
 
 LAYER = r"^encoder\.layer\.(\d+)\."
-REPAIRS = (
+RENAMES = (
     Rule("wrapped by DataParallel or torch.compile", r"(^|\.)(?:(?:module|_orig_mod)\.)+", r"\1"),
     Rule("the encoder's prefix", r"^(?:distilbert|bert)\.", ""),
-    Rule("a norm's weight, by its name in TensorFlow", r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight"),
-    Rule("a norm's bias, by its name in TensorFlow", r"(LayerNorm|layer_norm)\.beta$", r"\1.bias"),
-    Rule("0, 1, 2, ..., which old versions saved", r"^embeddings\.position_ids$", None),
+    Rule("a LayerNorm weight, by its TensorFlow name", r"(LayerNorm|layer_norm)\.gamma$", r"\1.weight"),
+    Rule("a LayerNorm bias, by its TensorFlow name", r"(LayerNorm|layer_norm)\.beta$", r"\1.bias"),
+    Rule("position ids, which old versions saved", r"^embeddings\.position_ids$", None),
 )
-BERT = (  # after REPAIRS, for a BERT's files
+BERT = (  # after RENAMES, for BERT checkpoints
     Rule("the pooler, which DistilBERT lacks", r"^pooler\.", None),
     Rule("next-sentence prediction, which DistilBERT lacks", r"^cls\.seq_relationship\.", None),
-    Rule("the queries' product", LAYER + r"attention\.self\.query\.", r"transformer.layer.\1.attention.q_lin."),
-    Rule("the keys' product", LAYER + r"attention\.self\.key\.", r"transformer.layer.\1.attention.k_lin."),
-    Rule("the values' product", LAYER + r"attention\.self\.value\.", r"transformer.layer.\1.attention.v_lin."),
+    Rule("query", LAYER + r"attention\.self\.query\.", r"transformer.layer.\1.attention.q_lin."),
+    Rule("key", LAYER + r"attention\.self\.key\.", r"transformer.layer.\1.attention.k_lin."),
+    Rule("value", LAYER + r"attention\.self\.value\.", r"transformer.layer.\1.attention.v_lin."),
     Rule(
-        "attention's last product",
+        "attention output",
         LAYER + r"attention\.output\.dense\.",
         r"transformer.layer.\1.attention.out_lin.",
     ),
-    Rule("attention's norm", LAYER + r"attention\.output\.LayerNorm\.", r"transformer.layer.\1.sa_layer_norm."),
-    Rule("the widening product", LAYER + r"intermediate\.dense\.", r"transformer.layer.\1.ffn.lin1."),
-    Rule("the narrowing product", LAYER + r"output\.dense\.", r"transformer.layer.\1.ffn.lin2."),
-    Rule("the layer's norm", LAYER + r"output\.LayerNorm\.", r"transformer.layer.\1.output_layer_norm."),
-    Rule("the masked words' transform", r"^cls\.predictions\.transform\.dense\.", "vocab_transform."),
-    Rule("the masked words' norm", r"^cls\.predictions\.transform\.LayerNorm\.", "vocab_layer_norm."),
-    Rule("the masked words' product", r"^cls\.predictions\.decoder\.", "vocab_projector."),
-    Rule("its bias, under its other name", r"^cls\.predictions\.bias$", "vocab_projector.bias"),
+    Rule("attention LayerNorm", LAYER + r"attention\.output\.LayerNorm\.", r"transformer.layer.\1.sa_layer_norm."),
+    Rule("first feed-forward layer", LAYER + r"intermediate\.dense\.", r"transformer.layer.\1.ffn.lin1."),
+    Rule("second feed-forward layer", LAYER + r"output\.dense\.", r"transformer.layer.\1.ffn.lin2."),
+    Rule("output LayerNorm", LAYER + r"output\.LayerNorm\.", r"transformer.layer.\1.output_layer_norm."),
+    Rule("masked LM transform", r"^cls\.predictions\.transform\.dense\.", "vocab_transform."),
+    Rule("masked LM LayerNorm", r"^cls\.predictions\.transform\.LayerNorm\.", "vocab_layer_norm."),
+    Rule("masked LM projector", r"^cls\.predictions\.decoder\.", "vocab_projector."),
+    Rule("masked LM bias, under its other name", r"^cls\.predictions\.bias$", "vocab_projector.bias"),
 )
 WORDS = "embeddings.word_embeddings.weight"
 POSITIONS = "embeddings.position_embeddings.weight"
-SEGMENTS = "embeddings.token_type_embeddings.weight"  # a BERT's; the first row is part of every position
-PROJECTOR = "vocab_projector.weight"  # the word table again, where the config ties them
+SEGMENTS = "embeddings.token_type_embeddings.weight"  # of BERT; the first row is added to every position
+PROJECTOR = "vocab_projector.weight"  # the word embeddings, if the config ties them
 OTHER_HEAD = "the head of another task"
-HEADS = {  # the beginning of a name that only this head has -> those of all its names
+HEADS = {  # a prefix that only this head has -> the prefixes of all its names
     "vocab_": ("vocab_transform.", "vocab_layer_norm.", "vocab_projector."),
     "qa_outputs.": ("qa_outputs.",),
     "pre_classifier.": ("pre_classifier.", "classifier."),
@@ -63,24 +63,29 @@ HEADS = {  # the beginning of a name that only this head has -> those of all its
 
 
 class Plan(NamedTuple):
-    """Where each parameter comes from, and what becomes of the other names in the file."""
+    """The source of each parameter, and the other names in the file."""
 
     sources: dict[str, str]  # parameter -> name in the file
-    segments: str | None  # the name in the file of a BERT's segments
+    segments: str | None  # name in the file of BERT's segment embeddings
     dropped: dict[str, str]  # name in the file -> reason
     missing: list[str]  # parameters
     unexpected: list[str]  # names in the file
 
 
-def plan(found: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: bool, pooled: bool = False) -> Plan:
-    """Match the names in a file with the parameters that a model needs.
+def plan(names: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: bool, pooled: bool = False) -> Plan:
+    """Match the names in a file with the parameters of a model.
 
-    bert: whether it is a BERT's file. tied: whether projector and word table may stand for each other. pooled:
-    whether the file's classifier reads a pooler, so that it cannot be kept. `CheckpointError` where two names
-    mean one parameter.
+    Args:
+        names: in the file.
+        parameters: names in the model.
+        bert: whether the file is a BERT checkpoint.
+        tied: whether one of projector and word embeddings may be loaded as the other.
+        pooled: whether the classifier in the file reads a pooler, so that it cannot be loaded.
+
+    Raises CheckpointError where two names belong to one parameter.
     """
     needed = {_without_prefix(name): name for name in parameters}
-    incoming, dropped = _repair(found, (*REPAIRS, *BERT) if bert else REPAIRS)
+    incoming, dropped = _rename(names, (*RENAMES, *BERT) if bert else RENAMES)
     kept = _heads(needed) - ({"classifier."} if pooled else set())
     for head in sorted(_heads(incoming) - kept):
         for name in [name for name in incoming if name.startswith(HEADS[head])]:
@@ -102,30 +107,30 @@ def plan(found: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: b
     )
 
 
-def _repair(found: Iterable[str], rules: Iterable[Rule]) -> tuple[dict[str, str], dict[str, str]]:
-    """Give the file's names by their repaired ones, and the dropped ones with the reason."""
+def _rename(names: Iterable[str], rules: Iterable[Rule]) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the names in the file by their new names, and the dropped names with the reason."""
     incoming: dict[str, str] = {}
     dropped: dict[str, str] = {}
-    for name in found:
-        repaired = name
+    for name in names:
+        renamed = name
         for rule in rules:
-            if not re.search(rule.pattern, repaired):
+            if not re.search(rule.pattern, renamed):
                 continue
-            if rule.becomes is None:
+            if rule.replacement is None:
                 dropped[name] = rule.reason
                 break
-            repaired = re.sub(rule.pattern, rule.becomes, repaired)
+            renamed = re.sub(rule.pattern, rule.replacement, renamed)
         else:
-            other = incoming.setdefault(repaired, name)
+            other = incoming.setdefault(renamed, name)
             if other != name and sorted(map(_is_decoder_bias, (name, other))) != [False, True]:
-                raise CheckpointError(f"{other} and {name} are both {repaired}: expected one of them")
+                raise CheckpointError(f"{other} and {name} are both {renamed}: expected one of them")
             if _is_decoder_bias(name):
-                incoming[repaired] = name
+                incoming[renamed] = name
     return incoming, dropped
 
 
 def _is_decoder_bias(name: str) -> bool:
-    """Whether it is the name that a BERT computes with, of two for one bias."""
+    """Return whether a name is the one of two names for the same bias that BERT computes with."""
     return name.endswith("cls.predictions.decoder.bias")
 
 
@@ -134,6 +139,6 @@ def _without_prefix(name: str) -> str:
 
 
 def _heads(names: Iterable[str]) -> set[str]:
-    """Tell the heads that these names belong to, by what only each of them has."""
+    """Return the heads that these names belong to."""
     heads = {head for head in HEADS for name in names if name.startswith(head)}
     return heads - {"classifier."} if "pre_classifier." in heads else heads

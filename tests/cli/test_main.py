@@ -46,7 +46,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["classify", "a", "--device", "banana"], "device is 'banana'"),
         (["classify", "a", "--device", "cuda:99"], "device is 'cuda:99'"),
         (["classify", "a", "--device", "hpu"], "device is 'hpu'"),
-        (["classify", "a", "--revision", "main"], "revision goes with a Hub id"),
+        (["classify", "a", "--revision", "main"], "revision is 'main', but "),
         (["classify", "a", "--model", "./nowhere"], "no folder ./nowhere"),
         (["classify", "--input", "nowhere.txt"], "nowhere.txt"),
         (["classify", "a\udcff"], "lone surrogate"),

@@ -137,7 +137,7 @@ def test_pairs_are_cut_by_the_strategies_of_transformers(checkpoint, their_class
 
 
 def test_a_second_text_that_alone_is_too_long_cannot_be_cut_to_fit_in_the_first(classify):
-    with pytest.raises(InputError, match="cannot be cut to fit"):
+    with pytest.raises(InputError, match="cannot be truncated to fit"):
         classify({"text": "a", "text_pair": "the team " * 20}, truncation="only_first", max_length=12)
 
 
@@ -155,7 +155,7 @@ def test_equal_scores_keep_the_order_of_the_labels(checkpoint):
 
 
 def test_a_long_text_that_may_not_be_cut_is_an_error(classify):
-    with pytest.raises(InputError, match=f"tokens, more than {POSITIONS}, and may not be cut"):
+    with pytest.raises(InputError, match=f"tokens, more than {POSITIONS}: truncate it"):
         classify("the team won " * 40, truncation=False)
     assert_same(classify(TEXTS, truncation=False), classify(TEXTS))
 

@@ -135,7 +135,7 @@ def test_a_long_text_that_may_not_be_cut_is_named(tokenizer):
 
 
 def test_a_pair_that_cannot_be_cut_as_asked_is_named(tokenizer):
-    with pytest.raises(InputError, match=r"texts\[1\] cannot be cut"):
+    with pytest.raises(InputError, match=r"texts\[1\] cannot be truncated"):
         tokenizer(["a b c d", "a"], ["b", "a b c d e f"], max_length=6, truncation="only_first")
 
 

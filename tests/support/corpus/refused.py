@@ -533,7 +533,7 @@ REFUSED = [
     ),
     case("BERT's two first tasks, and no task", "BertForPreTraining", error=r"names BertForPreTraining.*task="),
     case(
-        "a BERT with a new head, and no task", "BertForSequenceClassification", new_head=True, error="give task="
+        "a BERT with a new head, and no task", "BertForSequenceClassification", new_head=True, error="pass task="
     ),
     case(
         "a BERT without segments",
