@@ -95,7 +95,8 @@ def check(options: argparse.Namespace) -> int:
 def bench(options: argparse.Namespace) -> None:
     """Run `lab bench`: print a report, and with --json one line of JSON at its end."""
     from ..lab import load
-    from ..lab.timing import bench, bench_model
+    from ..lab.bench import bench
+    from ..lab.in_model import bench_model
 
     op, names = options.what, None if options.name is None else [options.name]
     if op.endswith(".py"):

@@ -1,9 +1,10 @@
-"""The kernel lab: is a kernel right, is it fast, and what does it do to a real model?
+"""The kernel lab: is a kernel correct, is it fast, and what does it do to a real model?
 
-Start with a page: `add_norm.py`, `embed.py`, `products.py`, `attention.py`, `whole.py`, from the formula to fast.
-`truth.py` is what they are judged by, `cases.py` on which inputs, `gate.py` how; `registry.py` knows them by name.
-Nothing but the command line imports this package: what it finds is handed to a model as `ops=`; `fast(device)` is
-the fastest of it.
+Start with a module of implementations, from the formula to the fastest: `add_norm.py`, `embed.py`, `linear.py`,
+`attention.py`, `block.py`. `reference.py` computes what they are compared with, in float64. `operations.py` lists
+the cases and the tolerance of each operation, `gate.py` checks them, and `bench.py` times what passes. Only the
+command line imports this package: implementations are passed to a model as `ops=`, and `fast(device)` returns the
+fastest.
 """
 
 from .registry import Implementation, fast, find, implementation, implementations, load

@@ -1,4 +1,4 @@
-"""softmax(q kᵀ / √d) v inside each sequence, from obvious to fast."""
+"""softmax(q kᵀ / √d) v within each sequence, from the formula to the fastest."""
 
 from __future__ import annotations
 
@@ -7,60 +7,68 @@ import math
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import ops
 from ..errors import InputError
 from ..layout import Layout
 from ..reference import Array
-from . import reference as truth
-from .numpy_ops import reference
+from . import reference
+from .numpy_ops import register_reference
 from .registry import REFERENCE, implementation, refuse_gradients
 from .triton_setup import INTERPRETED, tl, triton
 
-BLOCK = 64  # queries, and keys, that Triton's kernel holds at once
+BLOCK = 64  # queries, and keys, that the Triton kernel processes at a time
 
 
 def _reference(q: Array, k: Array, v: Array, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Array:
     _refuse_dropout(REFERENCE, dropout_p)
-    return truth.attention(q, k, v, truth.spans_of(queries, keys))
+    return reference.attention(q, k, v, reference.spans_of(queries, keys))
 
 
-reference("attention", _reference)
-implementation("attention", "torch", gradients=True, about="the default: the two below, each where it is better")(
+register_reference("attention", _reference)
+implementation("attention", "torch", gradients=True, about="the default: dense or padded, by device and lengths")(
     ops.attention
 )
-implementation(
-    "attention", "dense", gradients=True, about="SDPA for each run of sequences of one length: no mask"
-)(lambda q, k, v, queries, keys, dropout_p=0.0: ops.attention_dense(q, k, v, queries, keys, dropout_p))
-implementation("attention", "padded", gradients=True, about="SDPA over padded rows, padding masked: one call")(
-    lambda q, k, v, queries, keys, dropout_p=0.0: ops.attention_padded(q, k, v, queries, keys, dropout_p)
+implementation("attention", "dense", gradients=True, about="SDPA for each run of equal lengths: no mask")(
+    ops.attention_by_length
 )
+
+
+@implementation("attention", "padded", gradients=True)
+def attention_padded(
+    q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
+) -> Tensor:
+    """SDPA over padded rows, padding masked: one call."""
+    q, k, v = (layout.pad(x).transpose(1, 2) for layout, x in ((queries, q), (keys, k), (keys, v)))  # (n, H, L, d)
+    mask = keys.mask()[:, None, None, :]  # (n, 1, 1, L)
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)  # (n, H, Lq, d)
+    return queries.unpad(out.transpose(1, 2))
 
 
 @implementation("attention", "loop", gradients=True)
 def attention_loop(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """A sequence at a time, as the formula says: scores in memory, and in float32, which sharp ones need."""
+    """The formula, one sequence at a time: scores in memory, in float32, which large ones need."""
     outputs = [q[:0]]
-    for of_q, of_k, of_v in zip(
-        q.split(queries.lengths), k.split(keys.lengths), v.split(keys.lengths), strict=True
-    ):
-        scores = torch.einsum("qhd,khd->hqk", of_q.float(), of_k.float()) / math.sqrt(q.shape[-1])
-        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1).to(v.dtype), of_v))
+    lengths_q, lengths_k = queries.lengths, keys.lengths
+    for qs, ks, vs in zip(q.split(lengths_q), k.split(lengths_k), v.split(lengths_k), strict=True):
+        scores = torch.einsum("qhd,khd->hqk", qs.float(), ks.float()) / math.sqrt(q.shape[-1])
+        outputs.append(torch.einsum("hqk,khd->qhd", scores.softmax(-1).to(v.dtype), vs))
     return torch.cat(outputs)
 
 
 def _by(backend: str) -> Callable[..., Tensor]:
-    """SDPA held to one of its kernels: it raises where that one cannot run, and does not choose another."""
+    """Return SDPA restricted to one of its kernels. It raises where that kernel cannot run."""
 
     def attention(
         q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
     ) -> Tensor:
-        from torch.nn.attention import SDPBackend, sdpa_kernel  # which imports the compiler
+        from torch.nn.attention import SDPBackend, sdpa_kernel  # imports the compiler, torch._dynamo
 
-        run = ops.attention_padded if backend == "EFFICIENT_ATTENTION" else ops.attention_dense
+        run = attention_padded if backend == "EFFICIENT_ATTENTION" else ops.attention_by_length
         with sdpa_kernel(getattr(SDPBackend, backend)):
             return run(q, k, v, queries, keys, dropout_p)
 
@@ -68,13 +76,13 @@ def _by(backend: str) -> Callable[..., Tensor]:
 
 
 HALF = ("bfloat16", "float16")
-implementation("attention", "math", gradients=True, about="SDPA's own form of the formula, scores in memory")(
+implementation("attention", "math", gradients=True, about="SDPA's math kernel: the formula, scores in memory")(
     _by("MATH")
 )
 implementation("attention", "flash", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's flash kernel")(
     _by("FLASH_ATTENTION")
 )
-implementation("attention", "efficient", needs=("cuda",), gradients=True, about="SDPA's, which takes a mask")(
+implementation("attention", "efficient", needs=("cuda",), gradients=True, about="SDPA's kernel that takes a mask")(
     _by("EFFICIENT_ATTENTION")
 )
 implementation("attention", "cudnn", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's cuDNN kernel")(
@@ -86,13 +94,13 @@ implementation("attention", "cudnn", needs=("cuda",), dtypes=HALF, gradients=Tru
 def attention_varlen(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Flash attention over the flat list itself, by where sequences begin: no padding, one call."""
-    from torch.nn.attention.varlen import varlen_attn  # which imports the compiler
+    """Flash attention over the packed batch, by its cu_seqlens: no padding, one call."""
+    from torch.nn.attention.varlen import varlen_attn  # imports the compiler, torch._dynamo
 
     _refuse_dropout("varlen", dropout_p)
-    # what stands after these seven is called otherwise from one torch to the next
-    out = varlen_attn(q, k, v, queries.starts, keys.starts, queries.longest, keys.longest)
-    assert isinstance(out, Tensor)  # it gives more only where it is asked to
+    # later arguments have other names in other versions of torch
+    out = varlen_attn(q, k, v, queries.cu_seqlens, keys.cu_seqlens, queries.max_seqlen, keys.max_seqlen)
+    assert isinstance(out, Tensor)  # it returns a tuple only on request
     return out
 
 
@@ -100,18 +108,20 @@ def attention_varlen(
 def attention_flex(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """FlexAttention: a token sees those of its own sequence, and blocks where none does are left out."""
+    """FlexAttention: tokens attend within their sequence, blocks of other sequences are skipped."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     _refuse_dropout("flex", dropout_p)
     if not len(q):
         return q
-    of_q, of_k = (_sequences(layout, q.device) for layout in (queries, keys))
-    mask = create_block_mask(lambda b, h, i, j: of_q[i] == of_k[j], None, None, len(q), len(k), device=q.device)
+    rows_q, rows_k = (_sequence_of(layout, q.device) for layout in (queries, keys))
+    mask = create_block_mask(
+        lambda b, h, i, j: rows_q[i] == rows_k[j], None, None, len(q), len(k), device=q.device
+    )
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, H, T, d)
-    # sizes left open spare compiling for each; of fewer queries than keys torch 2.13 writes C++ that is none
-    sizes_open = q.is_cuda or q.shape == k.shape
-    return _flex(sizes_open)(q, k, v, block_mask=mask)[0].transpose(0, 1)
+    # dynamic shapes avoid one compilation per size; for fewer queries than keys torch 2.13 generates invalid C++
+    dynamic = q.is_cuda or q.shape == k.shape
+    return _flex(dynamic)(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
 
 @functools.cache
@@ -121,9 +131,9 @@ def _flex(dynamic: bool) -> Callable[..., Tensor]:
     return torch.compile(flex_attention, dynamic=dynamic)
 
 
-def _sequences(layout: Layout, device: torch.device) -> Tensor:
-    """Give each token its sequence's number: (T,)."""
-    return torch.repeat_interleave(layout.starts.diff().to(device))
+def _sequence_of(layout: Layout, device: torch.device) -> Tensor:
+    """Return the index of each token's sequence: (T,)."""
+    return torch.repeat_interleave(layout.cu_seqlens.diff().to(device))
 
 
 def _refuse_dropout(name: str, dropout_p: float) -> None:
@@ -133,56 +143,61 @@ def _refuse_dropout(name: str, dropout_p: float) -> None:
 
 @triton.jit
 def _attention_kernel(
-    q, k, v, out, of_queries, of_keys, row_q, row_k, row_v, head_q, head_k, head_v, heads, scale,
+    q, k, v, out, cu_seqlens_q, cu_seqlens_k, row_q, row_k, row_v, head_q, head_k, head_v, heads, scale,
     WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """A program for each block of a sequence's queries, in one head. It walks along the keys, and keeps the
-    largest score so far, the sum of the shares, and that of the values which they weigh; never the scores.
+    """Compute one head of a block of one sequence's queries (flash attention).
+
+    A loop over blocks of keys keeps the largest score so far, the sum of exp2(score - largest), and the sum of the
+    values weighted by it, never all scores.
     """
     sequence, head = tl.program_id(0), tl.program_id(1)
-    begin, begin_k = tl.load(of_queries + sequence), tl.load(of_keys + sequence)
-    count, count_k = tl.load(of_queries + sequence + 1) - begin, tl.load(of_keys + sequence + 1) - begin_k
+    begin_q, begin_k = tl.load(cu_seqlens_q + sequence), tl.load(cu_seqlens_k + sequence)
+    length_q = tl.load(cu_seqlens_q + sequence + 1) - begin_q
+    length_k = tl.load(cu_seqlens_k + sequence + 1) - begin_k
     rows = tl.program_id(2) * QUERIES + tl.arange(0, QUERIES)
-    across = tl.arange(0, WIDTH)
-    if tl.program_id(2) * QUERIES < count:
-        at = (begin + rows)[:, None].to(tl.int64)
-        asked = tl.load(q + at * row_q + head * head_q + across[None, :], mask=rows[:, None] < count, other=0.0)
+    dims = tl.arange(0, WIDTH)
+    if tl.program_id(2) * QUERIES < length_q:
+        row_index = (begin_q + rows)[:, None].to(tl.int64)
+        query = tl.load(
+            q + row_index * row_q + head * head_q + dims[None, :], mask=rows[:, None] < length_q, other=0.0
+        )
         largest = tl.full([QUERIES], float("-inf"), tl.float32)
-        shared = tl.zeros([QUERIES], tl.float32)
-        gathered = tl.zeros([QUERIES, WIDTH], tl.float32)
-        for start in range(0, count_k, KEYS):
+        total = tl.zeros([QUERIES], tl.float32)
+        weighted = tl.zeros([QUERIES, WIDTH], tl.float32)
+        for start in range(0, length_k, KEYS):
             columns = start + tl.arange(0, KEYS)
-            there = columns < count_k
-            at_k = (begin_k + columns).to(tl.int64)
+            mask = columns < length_k
+            key_index = (begin_k + columns).to(tl.int64)
             keys = tl.load(
-                k + at_k[None, :] * row_k + head * head_k + across[:, None], mask=there[None, :], other=0.0
+                k + key_index[None, :] * row_k + head * head_k + dims[:, None], mask=mask[None, :], other=0.0
             )
             values = tl.load(
-                v + at_k[:, None] * row_v + head * head_v + across[None, :], mask=there[:, None], other=0.0
+                v + key_index[:, None] * row_v + head * head_v + dims[None, :], mask=mask[:, None], other=0.0
             )
             if WIDEN:
-                asked, keys = asked.to(tl.float32), keys.to(tl.float32)
-            scores = tl.dot(asked, keys, input_precision="ieee") * scale  # in powers of two
-            scores = tl.where(there[None, :], scores, float("-inf"))
+                query, keys = query.to(tl.float32), keys.to(tl.float32)
+            scores = tl.dot(query, keys, input_precision="ieee") * scale  # in powers of two
+            scores = tl.where(mask[None, :], scores, float("-inf"))
             larger = tl.maximum(largest, tl.max(scores, 1))
-            shares = tl.exp2(scores - larger[:, None])
-            shrink = tl.exp2(largest - larger)
-            shared = shared * shrink + tl.sum(shares, 1)
-            gathered = gathered * shrink[:, None]
-            shares = shares.to(values.dtype)
+            weights = tl.exp2(scores - larger[:, None])
+            rescale = tl.exp2(largest - larger)
+            total = total * rescale + tl.sum(weights, 1)
+            weighted = weighted * rescale[:, None]
+            weights = weights.to(values.dtype)
             if WIDEN:
-                shares, values = shares.to(tl.float32), values.to(tl.float32)
-            gathered += tl.dot(shares, values, input_precision="ieee")
+                weights, values = weights.to(tl.float32), values.to(tl.float32)
+            weighted += tl.dot(weights, values, input_precision="ieee")
             largest = larger
-        to = out + (at * heads + head) * WIDTH + across[None, :]
-        tl.store(to, (gathered / shared[:, None]).to(out.dtype.element_ty), mask=rows[:, None] < count)
+        target = out + (row_index * heads + head) * WIDTH + dims[None, :]
+        tl.store(target, (weighted / total[:, None]).to(out.dtype.element_ty), mask=rows[:, None] < length_q)
 
 
 @implementation("attention", "triton", needs=("triton",))
 def attention_triton(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Flash attention over the flat list, written out: blocks of queries and of keys, no scores kept."""
+    """Flash attention over the packed batch, written out: blocks of queries and keys, scores never in memory."""
     _refuse_dropout("triton", dropout_p)
     heads, width = q.shape[1:]
     if width < 16 or width & (width - 1):
@@ -191,13 +206,13 @@ def attention_triton(
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_empty(q.shape)
     if len(q):
-        grid = (len(queries), heads, triton.cdiv(queries.longest, BLOCK))
-        # in float32, without tensor cores, a block of 64 keys would not stay in registers
+        grid = (len(queries), heads, triton.cdiv(queries.max_seqlen, BLOCK))
+        # in float32, without tensor cores, a block of 64 keys does not fit into registers
         keys_at_once = max(16, min(BLOCK, 2 * BLOCK * BLOCK // (width * q.itemsize)))
         strides = [x.stride(dim) for dim in (0, 1) for x in (q, k, v)]
         scale = math.log2(math.e) / math.sqrt(width)
         _attention_kernel[grid](
-            q, k, v, out, queries.starts, keys.starts, *strides, heads, scale,
+            q, k, v, out, queries.cu_seqlens, keys.cu_seqlens, *strides, heads, scale,
             WIDTH=width, QUERIES=BLOCK, KEYS=keys_at_once, WIDEN=INTERPRETED,
             num_warps=2 * q.itemsize, num_stages=2,
         )  # fmt: skip

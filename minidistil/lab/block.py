@@ -1,6 +1,6 @@
-"""Larger parts done as one: the feed-forward, two products with GELU between them, and the whole block.
+"""Larger operations: the feed-forward, which is two linear layers with GELU between them, and the whole block.
 
-What can be saved here is memory's time: what lies between two operations need not be written and read again.
+A fused implementation saves memory traffic: results between two operations need not be written and read again.
 """
 
 from __future__ import annotations
@@ -10,74 +10,72 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..backends import int8
-from ..backends import onednn as packed
+from .. import ops
+from ..backends import int8, onednn
+from ..backends.prepared import Prepared
 from ..layout import Layout
 from ..model import Block
-from ..ops import Ops, Product
+from ..ops import Ops
 from ..reference import Array
-from . import reference as truth
-from .cases import WHOLE, in_turn
-from .linear import PACKED
-from .numpy_ops import reference_product, weights_of
+from . import reference
+from .linear import PREPACKED
+from .numpy_ops import layer_arrays, register_reference
 from .registry import implementation
 
-reference_product("feed_forward", lambda x, layers: truth.feed_forward(x, *layers[0], *layers[1]))
-implementation("feed_forward", "torch", gradients=True, about="two of PyTorch's products, GELU between them")(
-    WHOLE["feed_forward"]
+register_reference("feed_forward", lambda x, lin1, lin2, ops: reference.feed_forward(x, *lin1, *lin2))
+implementation("feed_forward", "torch", gradients=True, about="the default: two linear layers, GELU between them")(
+    ops.feed_forward
 )
 
 
-_packed = in_turn(packed.PRODUCTS["linear_gelu"], packed.PRODUCTS["linear"])
+def _pack(lin1: nn.Linear, lin2: nn.Linear) -> tuple[onednn.Packed, onednn.Packed]:
+    return onednn.pack(lin1), onednn.pack(lin2)
 
 
-def _by_rows(x: Tensor, states: Any) -> Tensor:
-    return torch.cat([_packed.run(some, states) for some in x.split(int8.ROWS)])
+def _prepacked(x: Tensor, state: tuple[onednn.Packed, onednn.Packed], *, ops: Ops) -> Tensor:
+    return onednn.linear(onednn.linear_gelu(x, state[0]), state[1])
 
 
-for _name, _product, _about in (
-    ("packed", _packed, "weights laid out by oneDNN once, GELU inside the first product"),
+def _prepacked_by_rows(x: Tensor, state: tuple[onednn.Packed, onednn.Packed], *, ops: Ops) -> Tensor:
+    return torch.cat([_prepacked(rows, state, ops=ops) for rows in x.split(int8.ROWS)])
+
+
+for _name, _run, _about in (
+    ("prepacked", _prepacked, "weights prepacked by oneDNN, GELU fused into the first matmul"),
     (
-        "packed by rows",
-        _packed._replace(run=_by_rows),
-        "512 tokens at a time: the cache holds what lies between, but products cost more",
+        "prepacked by rows",
+        _prepacked_by_rows,
+        "512 tokens at a time: intermediate results stay in the cache, but smaller matmuls are slower",
     ),
 ):
-    implementation("feed_forward", _name, needs=PACKED, dtypes=("float32", "bfloat16"), about=_about)(_product)
+    implementation("feed_forward", _name, needs=PREPACKED, dtypes=("float32", "bfloat16"), about=_about)(
+        Prepared(_pack, _run)
+    )
 implementation(
-    "feed_forward", "int8", needs=("cpu",), precision="int8", about="in 8 bits, 512 tokens at a time likewise"
-)(int8.PRODUCTS["feed_forward"])
+    "feed_forward", "int8", needs=("cpu",), precision="int8", about="8 bits, 512 tokens at a time on AMX"
+)(int8.quantized()["feed_forward"])
 
 
-def _weights(block: Block) -> tuple[dict[str, Array], int, str]:
-    found = {}
-    for name in truth.block_layers(*block.ffn.lin2.weight.shape):
-        found[f"{name}.weight"], found[f"{name}.bias"] = weights_of(block.get_submodule(name))
-    return found, block.attention.n_heads, block.ffn.activation
+def _block_reference(x: Array, module: Block, *, layout: Layout, queries: Layout, ops: Ops) -> Array:
+    weights = {}
+    for name in reference.block_layers(*module.ffn.lin2.weight.shape):
+        weights[f"{name}.weight"], weights[f"{name}.bias"] = layer_arrays(module.get_submodule(name))
+    spans = reference.spans_of(queries, layout)
+    return reference.block(x, weights, spans, module.attention.n_heads, module.ffn.activation)
 
 
-def _reference(x: Array, state: tuple[dict[str, Array], int, str], layout: Layout, queries: Layout) -> Array:
-    weights, n_heads, activation = state
-    return truth.block(x, weights, truth.spans_of(queries, layout), n_heads, activation)
-
-
-reference_product("block", _reference, _weights)
-implementation("block", "torch", gradients=True, about="the six operations, one after the other")(WHOLE["block"])
+register_reference("block", _block_reference)
+implementation("block", "torch", gradients=True, about="the default: one operation after the other")(ops.block)
 
 
 @functools.cache
 def _compiled() -> Callable[..., Tensor]:
-    def block(x: Tensor, part: Any, layout: Layout, queries: Layout) -> Tensor:
-        return part(x, layout, Ops(), queries)
-
-    return torch.compile(block, dynamic=True)
+    return torch.compile(ops.block, dynamic=True)
 
 
-implementation(
-    "block",
-    "compiled",
-    needs=("compiler",),
-    about="torch.compile: what lies between products is fused, attention padded",
-)(Product(lambda part: part, lambda x, part, layout, queries: _compiled()(x, part, layout, queries), live=True))
+@implementation("block", "compiled", needs=("compiler",))
+def block_compiled(x: Tensor, module: nn.Module, **context: Any) -> Tensor:
+    """torch.compile: the operations between the matmuls are fused, attention is padded."""
+    return _compiled()(x, module, **context)

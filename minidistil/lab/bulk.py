@@ -1,6 +1,6 @@
-"""The whole model in bulk on this device, beside transformers: real tokens a second, and the products' share.
+"""Bulk inference of a whole model on this device, compared with transformers, in tokens per second.
 
-All classify the same token ids, in this process, in turns; the batches' size is each one's best of a few. Ours
+All classify the same token ids, in this process, in turns. Each uses the best of a few batch sizes. minidistil
 runs with `fast(device)`.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import statistics
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -34,13 +34,12 @@ from ..layout import Batch
 from ..tokenizer import Tokenizer
 from .registry import DTYPES, fast
 
-TOKENS = (2048, 4096, 16384)  # of a batch of ours
-TEXTS = (16, 32, 64, 128, 256)  # of a batch of theirs
-GIVEN = 32  # texts of a batch of theirs where nothing is chosen
-SQUARE = {"cpu": 2048, "cuda": 8192}  # of the product whose rate is the ceiling
+TOKENS = (2048, 4096, 16384)  # per batch of minidistil: the sizes that are tried
+TEXTS = (16, 32, 64, 128, 256)  # per batch of transformers: the sizes that are tried
+DEFAULT_TEXTS = 32  # per batch of transformers, without sorting
+SQUARE = {"cpu": 2048, "cuda": 8192}  # size of the square matmul whose rate is the ceiling
 
 
-@torch.inference_mode()
 def bulk(
     model: str,
     pairs: str,
@@ -52,9 +51,11 @@ def bulk(
 ) -> dict[str, Any]:
     """Measure, print a report, and return it.
 
-    model: a checkpoint for text classification. pairs: a JSONL file with premise and hypothesis, of which the
-    first `texts` are run. base: take random weights of DistilBERT base's size with that checkpoint's tokenizer.
-    seconds: when to stop where times are not known to 2 % before; each is taken five times at least.
+    Args:
+        model: a checkpoint for text classification.
+        pairs: a JSONL file with premise and hypothesis, of which the first `texts` are run.
+        base: use random weights of DistilBERT base's size with that checkpoint's tokenizer.
+        seconds: time limit. Each is timed at least five times, and until its mean is known to 2 %.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -64,75 +65,75 @@ def bulk(
     with TemporaryDirectory() as folder:
         if base:
             write_base_model(model, folder)
-        where = Path(folder if base else model)
-        ids = Tokenizer.from_pretrained(where).encode(premises, hypotheses).ids
-        ours = from_pretrained(
-            where, task="text-classification", dtype=dtype, device=device, ops=fast(device, dtype)
-        )
-        theirs = load_transformers(where, dtype, "sdpa").to(device)
-    in_order, lengths = sorted(ids, key=len), [len(sequence) for sequence in ids]
+        path = Path(folder if base else model)
+        ids = Tokenizer.from_pretrained(path).encode(premises, hypotheses).ids
+        ops = fast(device, dtype)
+        ours = from_pretrained(path, task="text-classification", dtype=dtype, device=device, ops=ops)
+        theirs = load_transformers(path, dtype, "sdpa").to(device)
+    by_length, lengths = sorted(ids, key=len), [len(sequence) for sequence in ids]
 
-    def mine(sequences: Sequences, size: int) -> Callable[[], Tensor]:
-        return lambda: _all(
-            split_into_batches(sequences, max_tokens=size), lambda some: ours(Batch.from_lists(some).to(device))
-        )
+    def run_ours(sequences: Sequences, max_tokens: int) -> Callable[[], Tensor]:
+        def classify(batch: Sequences) -> Tensor:
+            return ours(Batch.from_lists(batch).to(device))
 
-    def peers(call: Callable[..., Any], sequences: Sequences, size: int) -> Callable[[], Tensor]:
-        def classify(some: Sequences) -> Tensor:
-            given, mask = (torch.from_numpy(x).to(device) for x in padded(some))
-            return call(input_ids=given, attention_mask=mask).logits
+        return lambda: _classify_all(split_into_batches(sequences, max_tokens=max_tokens), classify)
 
-        return lambda: _all(split_into_batches(sequences, max_sequences=size), classify)
+    def run_theirs(call: Callable[..., Any], sequences: Sequences, max_sequences: int) -> Callable[[], Tensor]:
+        def classify(batch: Sequences) -> Tensor:
+            input_ids, mask = (torch.from_numpy(x).to(device) for x in padded(batch))
+            return call(input_ids=input_ids, attention_mask=mask).logits
 
-    token_size = _best(TOKENS, lambda size: mine(in_order, size), device)
-    text_size = _best(TEXTS, lambda size: peers(theirs, in_order, size), device)
+        return lambda: _classify_all(split_into_batches(sequences, max_sequences=max_sequences), classify)
+
+    tokens = _fastest(TOKENS, lambda size: run_ours(by_length, size), device)
+    count = _fastest(TEXTS, lambda size: run_theirs(theirs, by_length, size), device)
     compiled = torch.compile(theirs, dynamic=True)
     runs = {
-        f"minidistil, sorted, {token_size} tokens a batch": mine(in_order, token_size),
-        f"minidistil, as given, {token_size} tokens a batch": mine(ids, token_size),
-        f"transformers SDPA, as given, {GIVEN} texts a batch": peers(theirs, ids, GIVEN),
-        f"transformers SDPA, sorted, {text_size} texts a batch": peers(theirs, in_order, text_size),
-        f"transformers compiled, sorted, {text_size} texts a batch": peers(compiled, in_order, text_size),
+        f"minidistil, sorted, {tokens} tokens per batch": run_ours(by_length, tokens),
+        f"minidistil, unsorted, {tokens} tokens per batch": run_ours(ids, tokens),
+        f"transformers SDPA, unsorted, {DEFAULT_TEXTS} texts per batch": run_theirs(theirs, ids, DEFAULT_TEXTS),
+        f"transformers SDPA, sorted, {count} texts per batch": run_theirs(theirs, by_length, count),
+        f"transformers compiled, sorted, {count} texts per batch": run_theirs(compiled, by_length, count),
     }
-    answers = [run() for run in runs.values()]  # which also warms all up
-    taken = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds=seconds)
+    logits = [run() for run in runs.values()]  # also warms up
+    times = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds=seconds)
+    size, first = SQUARE[device], statistics.median(times[0])
+    rate = matmul_rate([(size, size)], dtype, device, rows=size)
     report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine(device)}
-    size = SQUARE[device]
-    report |= {"texts": len(ids), "tokens": sum(lengths)}
-    report |= {"product rate": matmul_rate([(size, size)], dtype, device, rows=size)}
-    first = statistics.median(taken[0])
-    report["share of the product rate"] = matmul_flops(ours.config, lengths) / first / report["product rate"]
-    report["largest difference"] = float((answers[0] - answers[3]).abs().max())
+    report |= {"texts": len(ids), "tokens": sum(lengths), "matmul rate": rate}
+    report["share of the matmul rate"] = matmul_flops(ours.config, lengths) / first / rate
+    report["largest difference"] = float((logits[0] - logits[3]).abs().max())
     report["rows"] = [
-        {"name": name, "seconds": (median := statistics.median(some)), "spread": interquartile_range(some)}
-        | {"tokens a second": sum(lengths) / median, "ratio": median / first}
-        for name, some in zip(runs, taken, strict=True)
+        {"name": name, "seconds": (median := statistics.median(runs)), "spread": interquartile_range(runs)}
+        | {"tokens per second": sum(lengths) / median, "ratio": median / first}
+        for name, runs in zip(runs, times, strict=True)
     ]
-    print(*show(report), sep="\n", flush=True)
+    print(*lines(report), sep="\n", flush=True)
     return report
 
 
-def _all(batches: Iterator[Sequences], classify: Callable[[Sequences], Tensor]) -> Tensor:
-    """Classify all batches; the wait for the device is at the end."""
-    return torch.cat([classify(some) for some in batches]).float().cpu()
+@torch.inference_mode()
+def _classify_all(batches: Iterable[Sequences], classify: Callable[[Sequences], Tensor]) -> Tensor:
+    """Classify all batches. The device is synchronized once, at the end."""
+    return torch.cat([classify(batch) for batch in batches]).float().cpu()
 
 
-def _best(sizes: Sequence[int], run_of: Callable[[int], Callable[[], Any]], device: str) -> int:
-    """Give the size with which a run takes least."""
+def _fastest(sizes: Sequence[int], run_with: Callable[[int], Callable[[], Any]], device: str) -> int:
+    """Return the batch size of the shortest run."""
     for size in sizes:
-        run_of(size)()
-    return min(sizes, key=lambda size: min(seconds_of(run_of(size), device) for _ in range(2)))
+        run_with(size)()
+    return min(sizes, key=lambda size: min(seconds_of(run_with(size), device) for _ in range(2)))
 
 
-def show(report: dict[str, Any]) -> Iterator[str]:
-    """Say it for people, a line each."""
+def lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the report as lines of text."""
     yield f"{report['model']}, {report['dtype']}; {report['machine']}, torch {report['torch']}"
     yield f"{report['texts']:,} texts, {report['tokens']:,} tokens"
     width = max(len(row["name"]) for row in report["rows"])
-    yield f"  {'':<{width}} {'ms':>9} {'IQR':>8} {'tokens/s':>10}  ours is faster by"
+    yield f"  {'':<{width}} {'ms':>9} {'IQR':>8} {'tokens/s':>10}  time / first"
     for row in report["rows"]:
         times = f"{row['seconds'] * 1e3:9.1f} {row['spread'] * 1e3:8.1f}"
-        yield f"  {row['name']:<{width}} {times} {row['tokens a second']:10,.0f}  {row['ratio']:.2f}"
-    rate = f"{report['product rate'] / 1e9:,.0f} GFLOP/s of a product of {SQUARE[report['device']]}³"
-    yield f"products run, over {rate}: {report['share of the product rate']:.2f}"
-    yield f"largest difference of a logit from transformers': {report['largest difference']:.1e}"
+        yield f"  {row['name']:<{width}} {times} {row['tokens per second']:10,.0f}  {row['ratio']:.2f}"
+    rate, size = f"{report['matmul rate'] / 1e9:,.0f} GFLOP/s", SQUARE[report["device"]]
+    yield f"matmuls of the first: {report['share of the matmul rate']:.0%} of {rate}, a matmul of {size}³"
+    yield f"largest difference from transformers' logits: {report['largest difference']:.1e}"

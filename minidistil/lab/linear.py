@@ -1,4 +1,4 @@
-"""The products with weights, from obvious to fast: query, key and value; a linear layer; one with GELU."""
+"""Linear layers, from the formula to the fastest: query, key and value; one layer; one layer with GELU."""
 
 from __future__ import annotations
 
@@ -7,32 +7,29 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import ops
-from ..backends import int8
-from ..backends import onednn as packed
-from ..ops import Product
-from . import reference as truth
-from .numpy_ops import reference_product
-from .registry import implementation
+from ..backends import int8, onednn
+from ..backends.prepared import Prepared
+from . import reference
+from .numpy_ops import register_reference
+from .registry import implementation, refuse_gradients
 from .triton_setup import INTERPRETED, tl, triton
 
 TILE = 128 if INTERPRETED else 64  # rows and columns of the result that one Triton program computes
 
-reference_product("qkv", lambda x, layers: tuple(truth.linear(x, *layer) for layer in layers))
-reference_product("linear", lambda x, layers: truth.linear(x, *layers[0]))
-reference_product("linear_gelu", lambda x, layers: truth.gelu(truth.linear(x, *layers[0])))
+register_reference("qkv", lambda x, *layers: tuple(reference.linear(x, *layer) for layer in layers))
+register_reference("linear", lambda x, layer: reference.linear(x, *layer))
+register_reference("linear_gelu", lambda x, layer: reference.gelu(reference.linear(x, *layer)))
 
-PACKED = ("onednn", "cpu")
+PREPACKED = ("onednn", "cpu")
 for _name in ("qkv", "linear", "linear_gelu"):
-    _about = "the default: PyTorch's own product, over the live weights"
+    _about = "the default: nn.Linear"
     implementation(_name, "torch", gradients=True, about=_about)(getattr(ops, _name))
-    _about = "weights laid out by oneDNN once; query, key and value as one product, GELU inside it"
-    implementation(_name, "packed", needs=PACKED, dtypes=("float32", "bfloat16"), about=_about)(
-        packed.PRODUCTS[_name]
+    _about = "weights prepacked by oneDNN; query, key and value in one matmul, GELU fused into it"
+    implementation(_name, "prepacked", needs=PREPACKED, dtypes=("float32", "bfloat16"), about=_about)(
+        onednn.prepacked()[_name]
     )
-    _about = (
-        "weights rounded to 8 bits once, a scale for each output, activations as they come, a scale for each token"
-    )
-    implementation(_name, "int8", needs=("cpu",), precision="int8", about=_about)(int8.PRODUCTS[_name])
+    _about = "8 bits: weights quantized once with one scale per output, activations with one scale per token"
+    implementation(_name, "int8", needs=("cpu",), precision="int8", about=_about)(int8.quantized()[_name])
 
 
 def _stack(*lins: nn.Linear) -> tuple[Tensor, Tensor]:
@@ -43,9 +40,9 @@ def _stacked(x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     return F.linear(x, *state).chunk(3, dim=1)
 
 
-implementation(
-    "qkv", "stacked", gradients=True, about="the three weights in one, of three times the height: one product"
-)(Product(_stack, _stacked))
+implementation("qkv", "stacked", about="the three weights concatenated once: one matmul of three times the width")(
+    Prepared(_stack, _stacked)
+)
 
 
 @triton.jit
@@ -62,21 +59,21 @@ def _linear_gelu_kernel(
     K: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """A program for each tile of the result, M x N: it walks along K, then adds, bends and writes."""
+    """Compute one M x N tile of the result: loop over blocks of K, then bias, GELU, and one write."""
     m = tl.program_id(0) * M + tl.arange(0, M)
     n = tl.program_id(1) * N + tl.arange(0, N)
     k = tl.arange(0, K)
     total = tl.zeros([M, N], tl.float32)
     for start in range(0, inputs, K):
-        along = start + k
+        columns = start + k
         left = tl.load(
-            x + m[:, None].to(tl.int64) * inputs + along[None, :],
-            mask=(m[:, None] < rows) & (along[None, :] < inputs),
+            x + m[:, None].to(tl.int64) * inputs + columns[None, :],
+            mask=(m[:, None] < rows) & (columns[None, :] < inputs),
             other=0.0,
         )
         right = tl.load(
-            weight + n[None, :].to(tl.int64) * inputs + along[:, None],
-            mask=(n[None, :] < outputs) & (along[:, None] < inputs),
+            weight + n[None, :].to(tl.int64) * inputs + columns[:, None],
+            mask=(n[None, :] < outputs) & (columns[:, None] < inputs),
             other=0.0,
         )
         if WIDEN:
@@ -84,25 +81,20 @@ def _linear_gelu_kernel(
         total += tl.dot(left, right, input_precision="ieee")
     y = total + tl.load(bias + n, mask=n < outputs, other=0.0).to(tl.float32)[None, :]
     y = 0.5 * y * (1.0 + tl.erf(y * 0.7071067811865476))
-    at = m[:, None].to(tl.int64) * outputs + n[None, :]
-    tl.store(out + at, y.to(out.dtype.element_ty), mask=(m[:, None] < rows) & (n[None, :] < outputs))
+    offsets = m[:, None].to(tl.int64) * outputs + n[None, :]
+    tl.store(out + offsets, y.to(out.dtype.element_ty), mask=(m[:, None] < rows) & (n[None, :] < outputs))
 
 
-def _keep(lin: nn.Linear) -> tuple[Tensor, Tensor]:
-    return lin.weight.contiguous(), lin.bias
-
-
-def _linear_gelu_triton(x: Tensor, state: tuple[Tensor, Tensor]) -> Tensor:
-    (outputs, inputs), x = state[0].shape, x.contiguous()
+@implementation("linear_gelu", "triton", needs=("triton",))
+def linear_gelu_triton(x: Tensor, lin: nn.Linear) -> Tensor:
+    """GELU in the kernel of the matmul: the sum before it is never written to memory."""
+    refuse_gradients("linear_gelu triton", x, lin.weight, lin.bias)
+    (outputs, inputs), x = lin.weight.shape, x.contiguous()
     out = x.new_empty(len(x), outputs)
     if len(x):
         grid = (triton.cdiv(len(x), TILE), triton.cdiv(outputs, TILE))
+        weight, bias = lin.weight.contiguous(), lin.bias
         _linear_gelu_kernel[grid](
-            x, *state, out, len(x), outputs, inputs, M=TILE, N=TILE, K=TILE // 2, WIDEN=INTERPRETED
+            x, weight, bias, out, len(x), outputs, inputs, M=TILE, N=TILE, K=TILE // 2, WIDEN=INTERPRETED
         )
     return out
-
-
-implementation(
-    "linear_gelu", "triton", needs=("triton",), about="GELU in the product's own kernel: the sum is never written"
-)(Product(_keep, _linear_gelu_triton))

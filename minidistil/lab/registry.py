@@ -1,4 +1,4 @@
-"""Implementations of the operations, each by its name: what it needs, and whether it can run here.
+"""Implementations of the operations by name: what each one needs, and whether it can run here.
 
 A file of your own is enough:
 
@@ -9,8 +9,8 @@ A file of your own is enough:
 
     minidistil lab check my_file.py
 
-The signatures are those of `ops.py`. A product's implementation is a `Product`, of two functions:
-`implementation("linear", "mine")(Product(prepare, run))`.
+The signatures are those of `ops.py`. An operation over prepacked, fused or quantized weights is a
+`backends.prepared.Prepared`: `implementation("linear", "mine")(Prepared(prepare, run))`.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ from ..errors import InputError
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
-PAGES = ("embed", "linear", "add_norm", "attention", "block")  # where what comes with the package is
+MODULES = ("embed", "linear", "add_norm", "attention", "block")  # where the package's own implementations are
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
-REFERENCE = "reference"  # the name of what each page begins with
+REFERENCE = "reference"  # name of the first implementation of every operation
 T = TypeVar("T")
 
 
@@ -56,14 +56,15 @@ def _lacks_varlen() -> str | None:
 
 
 def _lacks_compiler() -> str | None:
-    """On a CPU torch.compile writes C++; on CUDA it writes Triton."""
+    """On a CPU torch.compile generates C++; on CUDA it generates Triton."""
     if torch.cuda.is_available():
         return _lacks_triton()
-    found = any(shutil.which(name) for name in (os.environ.get("CXX"), "g++", "clang++") if name)
+    compilers = (os.environ.get("CXX"), "g++", "clang++")
+    found = any(shutil.which(name) for name in compilers if name)
     return None if found else "there is no C++ compiler, which torch.compile needs on a CPU"
 
 
-NEEDS: dict[str, Callable[[], str | None]] = {  # what an implementation may need, and why it is not there
+NEEDS: dict[str, Callable[[], str | None]] = {  # what an implementation can need: None, or why it is missing here
     "cpu": lambda: None,
     "cuda": _lacks_cuda,
     "triton": _lacks_triton,
@@ -75,21 +76,21 @@ NEEDS: dict[str, Callable[[], str | None]] = {  # what an implementation may nee
 
 @dataclasses.dataclass(frozen=True)
 class Implementation:
-    """One way to do an operation."""
+    """One implementation of an operation."""
 
     op: str
     name: str
-    value: Any  # what `Ops` takes
-    needs: tuple[str, ...] = ()  # names in `NEEDS`
-    dtypes: tuple[str, ...] = DTYPES  # that it claims to work in
-    gradients: bool = False  # whether it claims to give them
-    precision: str | None = None  # what its products compute in, if less than the dtype: one of `PRECISIONS`
-    about: str = ""  # one line: what it does otherwise than the one before it
+    value: Any  # what `Ops` takes: a function, or a `Prepared`
+    needs: tuple[str, ...] = ()  # keys of `NEEDS`
+    dtypes: tuple[str, ...] = DTYPES  # that it claims to support
+    gradients: bool = False  # whether it claims to support autograd
+    precision: str | None = None  # of its matmuls, if lower than the dtype: one of `PRECISIONS`
+    about: str = ""  # one line: how it differs from the one before
     file: str = ""
 
     @property
     def title(self) -> str:
-        """What reports call it."""
+        """Its name in reports."""
         return f"{self.op} {self.name}"
 
     @property
@@ -99,11 +100,11 @@ class Implementation:
 
     @property
     def device(self) -> str:
-        """Where it runs here: on the CUDA device, if there is one and it is not made for CPUs."""
+        """The device that it runs on here: CUDA if there is one, unless it is made for CPUs."""
         return "cuda" if torch.cuda.is_available() and not {"cpu", "onednn"} & {*self.needs} else "cpu"
 
 
-_found: dict[tuple[str, str], Implementation] = {}
+_registered: dict[tuple[str, str], Implementation] = {}
 
 
 def implementation(
@@ -116,50 +117,56 @@ def implementation(
     precision: str | None = None,
     about: str = "",
 ) -> Callable[[T], T]:
-    """Register a function, or a `Product`, as an implementation of an operation.
+    """Register a function, or a `Prepared`, as an implementation of an operation.
 
-    op: a field of `Ops`. needs: names in `NEEDS`. dtypes, gradients: what it claims, and is checked for.
-    precision: one of `PRECISIONS`, where its products compute in less than its dtypes; they are judged by plain
-    ones that do so too. about: one line; without it the first of its docstring. `InputError` for what is not
-    known, and for a name that is taken.
+    Args:
+        op: a field of `Ops`.
+        needs: keys of `NEEDS`.
+        dtypes: what it claims to support, and is checked for.
+        gradients: whether it claims to support autograd, and is checked for that.
+        precision: one of `PRECISIONS`, if its matmuls compute in less than its dtype. Its errors are compared with
+            those of plain matmuls in that precision.
+        about: one line; by default the first line of its docstring.
+
+    Raises InputError for unknown values and for a name that is taken.
     """
     needs, dtypes = tuple(needs), tuple(dtypes)
-    of_precision = [] if precision is None else [precision]
-    for what, given, known in (
+    for argument, values, known in (
         ("op", [op], OPERATIONS),
         ("needs", needs, NEEDS),
         ("dtypes", dtypes, DTYPES),
-        ("precision", of_precision, PRECISIONS),
+        ("precision", [] if precision is None else [precision], PRECISIONS),
     ):
-        if unknown := [one for one in given if one not in known]:
-            raise InputError(f"{what} of {op} {name} has {unknown[0]!r}: expected one of {', '.join(known)}")
+        if unknown := [value for value in values if value not in known]:
+            raise InputError(f"{argument} of {op} {name} has {unknown[0]!r}: expected one of {', '.join(known)}")
 
     def register(value: T) -> T:
-        code = getattr(getattr(value, "run", value), "__code__", None)
+        function = getattr(value, "run", value)
+        code = getattr(function, "__code__", None)
         file = code.co_filename if code else ""
-        line = about or (getattr(value, "__doc__", None) or "").strip().split("\n")[0]
-        taken = _found.get((op, name))
+        line = about or (getattr(function, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
+        taken = _registered.get((op, name))
         if taken is not None and taken.file != file:
-            raise InputError(f"{op} {name} is there already, in {taken.file}: give this one another name")
-        _found[op, name] = Implementation(op, name, value, needs, dtypes, gradients, precision, line, file)
+            raise InputError(f"{op} {name} is already registered, in {taken.file}: choose another name")
+        _registered[op, name] = Implementation(op, name, value, needs, dtypes, gradients, precision, line, file)
         return value
 
     return register
 
 
 def implementations(op: str | None = None) -> list[Implementation]:
-    """Give what is registered, what comes with the package included; of one operation, or of all."""
-    for page in PAGES:
-        importlib.import_module(f".{page}", __package__)
+    """Return all registered implementations, of one operation or of all, including the package's own."""
+    for module in MODULES:
+        importlib.import_module(f".{module}", __package__)
     if op is not None and op not in OPERATIONS:
         raise InputError(f"there is no operation {op!r}: expected one of {', '.join(OPERATIONS)}")
-    found = [one for one in _found.values() if op in (None, one.op)]
-    return sorted(found, key=lambda one: OPERATIONS.index(one.op))
+    selected = [each for each in _registered.values() if op in (None, each.op)]
+    return sorted(selected, key=lambda each: OPERATIONS.index(each.op))
 
 
 def find(op: str, name: str) -> Implementation:
-    """Give one that can run here; InputError for an unknown one, and for one that cannot, with the reason."""
-    named = {one.name: one for one in implementations(op)}
+    """Return an implementation that can run here. Raises InputError for another, with the reason."""
+    named = {each.name: each for each in implementations(op)}
     if name not in named:
         raise InputError(f"{op} has no implementation {name!r}: expected one of {', '.join(named)}")
     if (lacking := named[name].lacks) is not None:
@@ -168,42 +175,42 @@ def find(op: str, name: str) -> Implementation:
 
 
 def refuse_gradients(title: str, *inputs: Tensor) -> None:
-    """Raise InputError where a gradient would be lost: the answer of what has none knows nothing of its inputs."""
+    """Raise InputError if autograd would record these inputs: an implementation without gradients loses them."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
         raise InputError(f"{title} has no gradients: call it under torch.inference_mode()")
 
 
-FASTEST = {  # by device and operation; what is not named is PyTorch's own
-    "cpu": {"qkv": "packed", "linear": "packed", "linear_gelu": "packed"},
+FASTEST = {  # by device and operation; PyTorch's own for all others
+    "cpu": {"qkv": "prepacked", "linear": "prepacked", "linear_gelu": "prepacked"},
     "cuda": {"embed": "triton", "qkv": "stacked", "add_norm": "triton", "attention": "varlen"},
 }
 
 
 def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
-    """Give the fastest operations for answering on a device in a dtype: `from_pretrained(..., ops=fast("cuda"))`.
+    """Return the fastest operations for inference on a device: `from_pretrained(..., ops=fast("cuda"))`.
 
-    On a CPU they are what `minidistil bench` measured; on CUDA they are chosen by what each saves, and not by a
-    measurement yet: `minidistil lab bench OP` makes one. What cannot run here is left out, and PyTorch's own
-    operation stays. They are for answering only: some hold a copy of the weights. `InputError` for another device
-    or dtype, and for CUDA where there is none.
+    The choice for CPUs rests on measurements by `minidistil bench`. The choice for CUDA has not been measured yet:
+    `minidistil lab bench OP` does that. An implementation that cannot run here is replaced by PyTorch's own. Some
+    keep a copy of the weights, for inference only. Raises InputError for another device or dtype, and for "cuda"
+    without a CUDA device.
     """
     dtype, kind = str(dtype).removeprefix("torch."), torch.device(device).type
-    for what, given, known in (("device", kind, FASTEST), ("dtype", dtype, DTYPES)):
-        if given not in known:
-            raise InputError(f"{what} is {given!r}: expected one of {', '.join(known)}")
+    for argument, value, known in (("device", kind, FASTEST), ("dtype", dtype, DTYPES)):
+        if value not in known:
+            raise InputError(f"{argument} is {value!r}: expected one of {', '.join(known)}")
     if kind == "cuda" and (lacking := _lacks_cuda()) is not None:
         raise InputError(f"device is {device!r}: {lacking}")
-    found = [one for one in implementations() if FASTEST[kind].get(one.op) == one.name]
-    return Ops(**{one.op: one.value for one in found if one.lacks is None and dtype in one.dtypes})
+    fastest = [each for each in implementations() if FASTEST[kind].get(each.op) == each.name]
+    return Ops(**{each.op: each.value for each in fastest if each.lacks is None and dtype in each.dtypes})
 
 
 def load(path: str) -> list[Implementation]:
-    """Run a file of Python, and give what it registers; InputError where that is nothing."""
+    """Run a Python file and return the implementations that it registers. Raises InputError if there are none."""
     implementations()
-    before = dict(_found)
+    before = dict(_registered)
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
-        raise InputError(f"cannot read {path}: expected a file of Python, whose name ends in .py")
+        raise InputError(f"cannot read {path}: expected a Python file, with a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:
@@ -212,7 +219,7 @@ def load(path: str) -> list[Implementation]:
         raise
     except Exception as error:
         raise InputError(f"{path} raises {type(error).__name__}: {error}") from error
-    found = [one for key, one in _found.items() if before.get(key) is not one]
-    if not found:
-        raise InputError(f'{path} registers nothing: expected @implementation("add_norm", "mine") or the like')
-    return found
+    added = [each for key, each in _registered.items() if before.get(key) is not each]
+    if not added:
+        raise InputError(f'{path} registers nothing: expected @implementation("add_norm", "mine") or similar')
+    return added

@@ -1,4 +1,4 @@
-"""Triton for the pages: on a GPU the real one, elsewhere its interpreter, nothing where it is not installed."""
+"""Triton for the lab: the compiler on a GPU, its interpreter elsewhere, a stub where it is not installed."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 import torch
 
 if not torch.cuda.is_available():
-    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: each program runs in NumPy
-INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # where a kernel's WIDEN is set: it multiplies no bfloat16
-ROWS = 64 if INTERPRETED else 1  # that a program normalises: in NumPy many cost as little as one
+    os.environ.setdefault("TRITON_INTERPRET", "1")  # read when a kernel is defined: programs run in NumPy
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"  # sets WIDEN in kernels: NumPy has no bfloat16
+ROWS = 64 if INTERPRETED else 1  # per program of a LayerNorm kernel; in NumPy many rows are as fast as one
 
 
 class _Missing:
-    """What stands in for it: kernels stay functions that nobody calls."""
+    """Replaces the module if Triton is not installed: kernels stay plain functions, which are never called."""
 
     @staticmethod
     def jit(kernel: Any) -> Any:
@@ -28,8 +28,8 @@ try:
 except ImportError:
     triton = tl = _Missing()
 else:
-    # `tl.sum` and others are kernels too: compiled ones, where Triton was imported before, as torch.compile does
-    for place in (tl, tl.standard, tl.tensor) if INTERPRETED else ():
-        for name, kernel in [*vars(place).items()]:
+    # tl.sum and others are kernels too, and compiled ones if torch.compile, for example, imported Triton before
+    for namespace in (tl, tl.standard, tl.tensor) if INTERPRETED else ():
+        for name, kernel in [*vars(namespace).items()]:
             if isinstance(kernel, triton.JITFunction):
-                setattr(place, name, triton.jit(kernel.fn))
+                setattr(namespace, name, triton.jit(kernel.fn))

@@ -28,7 +28,7 @@ def test_what_fits_is_answered_as_ever_and_every_batch_has_one_size(lengths, lon
     ids = sequences(lengths)
     batch = budget.fill(ids)
     assert (len(batch.ids), len(batch)) == (budget.tokens, budget.sequences)
-    assert max(batch.layout.lengths) <= longest == batch.layout.longest == batch.layout.width
+    assert max(batch.layout.lengths) <= longest == batch.layout.max_seqlen == batch.layout.width
     assert [x.shape for x in _tensors(batch)] == [x.shape for x in _tensors(budget.fill(sequences([5])))]
     torch.testing.assert_close(budget(ids), plain(ids), atol=1e-5, rtol=0)
 
@@ -58,7 +58,7 @@ def test_a_size_that_no_batch_has_is_refused(size, message):
 
 
 def test_a_word_beyond_the_vocabulary_is_refused_as_ever():
-    with pytest.raises(InputError, match="a token id is 99999, beyond the model's vocabulary"):
+    with pytest.raises(InputError, match="a token id is 99999, but vocab_size is 1000"):
         Budget(twins()[0], tokens=9, sequences=3)([[99999]])
 
 

@@ -1,4 +1,4 @@
-"""The timer counts what it says, times nothing that is wrong, and finds what cheats; no test asserts a time."""
+"""The cost model, the timer and its reports: wrong implementations are not timed. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -11,18 +11,30 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from minidistil import Batch, InputError, Product, ops
+from minidistil import Batch, InputError, ops
+from minidistil.backends.prepared import Prepared
 from minidistil.benchmarks import measure
-from minidistil.lab import cases, implementation, implementations, registry, timing
+from minidistil.lab import bench as lab_bench
+from minidistil.lab import (
+    cases,
+    cost,
+    implementation,
+    implementations,
+    in_model,
+    operations,
+    registry,
+    timer,
+    workloads,
+)
 from minidistil.layout import Layout
 from support.places import OURS, ROOT
 from support.twins import twins
 
 DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
-SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "PLACES": 16}
-SMALL |= {"TEXTS": ([3], [2, 5]), "EQUAL": [4] * 2}
-SMALL |= {"FLUSHED": {"cpu": 2**12, "cuda": 2**12}}
-SMALL |= {"SHAPES": {"qkv": [(24, 24, 3)], "linear": [(24, 24, 1), (48, 24, 1)], "linear_gelu": [(24, 48, 1)]}}
+SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "POSITIONS": 16}
+SMALL |= {"LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
+SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
+INTERPRETED = "it runs in Triton's interpreter, whose speed says nothing about a GPU"
 TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
 
 
@@ -30,18 +42,19 @@ TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
 def small(monkeypatch, one_thread):
     """What a test registers is forgotten after it; the gate asks little, and the shapes are small."""
     implementations()
-    monkeypatch.setattr(registry, "_found", dict(registry._found))
-    for op, operation in cases.ALL.items():
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    for op, operation in operations.ALL.items():
         few = [case for case in operation.cases if "ordinary" in case.name or case.name == "equal lengths"][:2]
-        monkeypatch.setitem(cases.ALL, op, dataclasses.replace(operation, cases=few))
+        monkeypatch.setitem(operations.ALL, op, dataclasses.replace(operation, cases=few))
     for name, value in SMALL.items():
-        monkeypatch.setattr(timing, name, value)
+        monkeypatch.setattr(workloads, name, value)
+    monkeypatch.setattr(timer, "FLUSHED_BYTES", {"cpu": 2**12, "cuda": 2**12})
     monkeypatch.setattr(measure, "MATMUL_ROWS", 8)
     monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12, "cuda": 2**12})
 
 
 def bench(op="add_norm", names=("torch",), **options):
-    return timing.bench(op, names=names, seconds=0, **options)
+    return lab_bench.bench(op, names=names, seconds=0, **options)
 
 
 # What is counted
@@ -52,8 +65,8 @@ def inputs_of(case):
 
 
 def counted(op, inputs):
-    outputs = cases.ALL[op].run(cases.ALL[op].plain, inputs)
-    return timing.bytes_of(op, inputs, outputs), timing.operations_of(op, inputs, outputs)
+    outputs = operations.ALL[op].run(operations.ALL[op].plain, inputs)
+    return cost.bytes_of(op, inputs, outputs), cost.operations_of(op, inputs, outputs)
 
 
 def test_a_norm_reads_two_and_writes_one():
@@ -63,14 +76,14 @@ def test_a_norm_reads_two_and_writes_one():
 def test_a_lookup_reads_each_row_once():
     inputs = inputs_of(cases.embed_case(5, 24))
     inputs["ids"] = torch.tensor([3, 3, 3, 7, 8])
-    inputs["positions"] = torch.tensor([0, 1, 0, 1, 2])
+    inputs["position_ids"] = torch.tensor([0, 1, 0, 1, 2])
     read, written, weights, ids = (3 + 3) * 24, 5 * 24, 2 * 24, 2 * 5
     assert counted("embed", inputs) == (8 * (read + written + weights + ids), 8 * 5 * 24)
 
 
 @pytest.mark.parametrize(("op", "parts"), [("linear", 1), ("linear_gelu", 1), ("qkv", 3)])
-def test_a_product_reads_its_input_once_and_every_weight(op, parts):
-    inputs = inputs_of(cases.product_case(5, 24, 48, parts=parts))
+def test_a_linear_layer_reads_its_input_once_and_every_weight(op, parts):
+    inputs = inputs_of(cases.linear_case(5, 24, 48, layers=operations.LAYERS[op]))
     moved = 5 * 24 + parts * (24 * 48 + 48 + 5 * 48)
     assert counted(op, inputs) == (8 * moved, parts * 2 * 5 * 24 * 48)
 
@@ -78,8 +91,8 @@ def test_a_product_reads_its_input_once_and_every_weight(op, parts):
 def test_attention_is_counted_by_sequence():
     inputs = inputs_of(cases.attention_case("", [2, 5], heads=2, width=12))
     assert counted("attention", inputs) == (8 * 4 * 7 * 24, 4 * 24 * (2 * 2 + 5 * 5))
-    inputs |= {"queries": Layout.from_lengths([2, 5]).first}
-    inputs["q"] = inputs["queries"].pick(inputs["q"])
+    inputs |= {"queries": Layout.from_lengths([2, 5]).first_tokens()}
+    inputs["q"] = inputs["queries"].select(inputs["q"])
     assert counted("attention", inputs) == (8 * (2 * 2 + 2 * 7) * 24, 4 * 24 * (2 + 5))
 
 
@@ -88,7 +101,7 @@ def test_a_feed_forward_does_not_move_what_lies_between():
     assert counted("feed_forward", inputs) == (8 * (2 * 5 * 24 + 2 * 24 * 48 + 24 + 48), 2 * 2 * 5 * 24 * 48)
 
 
-def test_a_block_is_its_products_and_its_attention():
+def test_a_block_is_its_linear_layers_and_its_attention():
     inputs = inputs_of(cases.block_case("", [2, 5], width=24, heads=2, hidden=48))
     weights, products = 4 * 24 * 24 + 2 * 24 * 48, 2 * 7 * (4 * 24 * 24 + 2 * 24 * 48)
     vectors = 4 * 24 + 48 + 24 + 4 * 24  # biases, and the weights of two norms
@@ -99,7 +112,7 @@ def test_a_block_is_its_products_and_its_attention():
 def test_the_bulk_is_of_2048_tokens(monkeypatch):
     monkeypatch.undo()
     bulk = "47 texts of 15 to 115 tokens, 2,048 in all"
-    titles = {op: [case.name for case in timing.timed_cases(op)] for op in cases.ALL}
+    titles = {op: [case.name for case in workloads.timed_cases(op)] for op in operations.ALL}
     assert titles["embed"] == titles["add_norm"] == ["1 text of 16 tokens", "1 text of 128 tokens", bulk]
     assert titles["attention"] == [*titles["embed"], "16 texts of 128 tokens, 2,048 in all"]
     assert titles["qkv"][-1] == f"{bulk}; 768 to 2304"
@@ -108,21 +121,21 @@ def test_the_bulk_is_of_2048_tokens(monkeypatch):
 
 @pytest.mark.parametrize("dtype", registry.DTYPES)
 def test_ceilings_are_rates(dtype):
-    assert min(timing.ceilings(dtype).values()) > 0
+    assert min(cost.ceilings(dtype).values()) > 0
 
 
 # The report
 
 
-@pytest.mark.parametrize("op", cases.ALL)
+@pytest.mark.parametrize("op", operations.ALL)
 def test_the_report_has_every_case_with_its_bound(op, capsys):
-    report = timing.bench(op, names=[one.name for one in implementations(op) if not one.needs], seconds=0)
+    report = lab_bench.bench(op, names=[one.name for one in implementations(op) if not one.needs], seconds=0)
     assert json.loads(json.dumps(report)) == report
-    assert list(report["cases"]) == [case.name for case in timing.timed_cases(op)]
+    assert list(report["cases"]) == [case.name for case in workloads.timed_cases(op)]
     for case in report["cases"].values():
         bounds = [case["bytes"] / report["ceilings"]["copy rate"]]
-        bounds += [case["operations"] / report["ceilings"]["product rate"]]
-        assert case["bound"] == max(bounds) == bounds[case["bound by"] == "products"]
+        bounds += [case["operations"] / report["ceilings"]["matmul rate"]]
+        assert case["bound"] == max(bounds) == bounds[case["bound by"] == "compute"]
         for row in case["rows"].values():
             for cache in ("cold", "warm"):
                 found, plain = row[cache], case["rows"]["torch"][cache]
@@ -130,8 +143,10 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
                 assert found["share"] == case["bound"] / found["seconds"]
                 assert found["speed"] == plain["seconds"] / found["seconds"]
     out = capsys.readouterr().out
-    assert re.search(r"^ceilings: copies [\d.]+ GB/s, products [\d,]+ GFLOP/s$", out, re.MULTILINE)
-    assert re.search(r"^\n1 text of 3 tokens.*: [\d.]+ MB, [\d.]+ MFLOP, at least [\d.]+ ms by", out, re.MULTILINE)
+    assert re.search(r"^ceilings: copy [\d.]+ GB/s, matmul [\d,]+ GFLOP/s$", out, re.MULTILINE)
+    assert re.search(
+        r"^\n1 text of 3 tokens.*: [\d.]+ MB, [\d.]+ MFLOP, at least [\d.]+ ms, bound by", out, re.MULTILINE
+    )
     assert len(re.findall(r"^  torch +[\d.]+ +[\d.]+ +\d+% +1\.00[x?]", out, re.MULTILINE)) == len(report["cases"])
 
 
@@ -142,22 +157,22 @@ def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
     implementation("add_norm", "for GPUs", needs=("cuda",))(ops.add_norm)
     implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
-    report = timing.bench("add_norm", seconds=0)
-    assert report["left out"]["interpreted"] == "interpreted: its time says nothing"
-    assert report["left out"]["for GPUs"] == "there is no CUDA device here"
-    assert report["left out"]["narrow"] == "it does not claim float32"
+    report = lab_bench.bench("add_norm", seconds=0)
+    assert report["skipped"]["interpreted"] == INTERPRETED
+    assert report["skipped"]["for GPUs"] == "there is no CUDA device here"
+    assert report["skipped"]["narrow"] == "it does not claim float32"
     assert report["rejected"].keys() == {"wrong"}
     assert {*report["cases"][TITLES[0]]["rows"]} >= {"torch", "steps"}
     assert not {"interpreted", "for GPUs", "narrow", "wrong"} & {*report["cases"][TITLES[0]]["rows"]}
     out = capsys.readouterr().out
-    assert re.search(r"wrong +not timed: rejected by the gate: .*\(float32\): the output errs by", out)
-    assert re.search(r"interpreted +left out: interpreted: its time says nothing", out)
+    assert re.search(r"wrong +not timed: rejected by the gate: .*\(float32\): the output has an error of", out)
+    assert re.search(f"interpreted +skipped: {INTERPRETED}", out)
 
 
-def test_beside_a_gpu_what_is_for_cpus_is_left_out(monkeypatch):
+def test_beside_a_gpu_what_is_for_cpus_is_skipped(monkeypatch):
     implementation("add_norm", "for CPUs", needs=("cpu",))(ops.add_norm)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "it is for CPUs" in timing.why_not(registry.find("add_norm", "for CPUs"), "float32")
+    assert "it is for CPUs" in lab_bench.why_not_timed(registry.find("add_norm", "for CPUs"), "float32")
 
 
 def test_nothing_to_time_is_no_error(tmp_path):
@@ -186,18 +201,30 @@ def test_what_cheats_while_it_is_timed_loses_its_time(capsys):
     implementation("add_norm", "cheat", dtypes=("float32",))(keeps_its_answer)
     report = bench(names=["torch", "cheat"])
     assert [[*case["rows"]] for case in report["cases"].values()] == [["torch"]] * 2
-    assert re.match(f"time withdrawn: {TITLES[1]}, fresh numbers: the output errs by", report["rejected"]["cheat"])
+    assert re.match(
+        f"time withdrawn: {TITLES[1]}, new inputs: the output has an error of", report["rejected"]["cheat"]
+    )
     assert "cheat  time withdrawn: " in capsys.readouterr().out
 
 
-def test_a_product_that_cheats_loses_its_time():
-    def run(x, lins):
-        fresh = lins[0](x)
+def test_a_linear_layer_that_cheats_loses_its_time():
+    def run(x, lin):
+        fresh = lin(x)
         return answers.setdefault(x.shape, fresh) if len(x) == 7 else fresh
 
     answers: dict[torch.Size, torch.Tensor] = {}
-    implementation("linear", "cheat", dtypes=("float32",))(Product(lambda *lins: lins, run))
-    assert "errs by" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
+    implementation("linear", "cheat", dtypes=("float32",))(run)
+    assert "has an error of" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
+
+
+def test_a_linear_layer_that_keeps_old_weights_loses_its_time():
+    def run(x, lin):
+        return F.linear(x, copies.setdefault(lin, lin.weight.clone()), lin.bias)
+
+    copies: dict[torch.nn.Linear, torch.Tensor] = {}
+    implementation("linear", "stale", dtypes=("float32",))(run)
+    rejected = bench("linear", ["torch", "stale"])["rejected"]
+    assert re.match("time withdrawn: .*, new inputs: the output has an error of", rejected["stale"])
 
 
 def test_what_raises_or_writes_past_an_end_on_a_timed_shape_is_not_timed():
@@ -233,16 +260,18 @@ def test_an_input_changes_before_each_timed_call():
     assert all(a == -b for a, b in itertools.pairwise(cold))
 
 
-def test_a_product_is_prepared_once_for_a_case():
+def test_weights_are_prepared_once_for_a_case_and_again_for_new_ones():
     shapes = []
 
-    def prepare(*lins):
-        shapes.append(lins[0].weight.shape)
-        return lins
+    def prepare(lin):
+        shapes.append(lin.weight.shape)
+        return lin.weight.clone(), lin.bias.clone()
 
-    implementation("linear", "counts", dtypes=("float32",))(Product(prepare, lambda x, lins: lins[0](x)))
-    bench("linear", ["counts"])
-    assert shapes.count((24, 48)) == len(timing.TEXTS)
+    implementation("linear", "counts", dtypes=("float32",))(
+        Prepared(prepare, lambda x, state: F.linear(x, *state))
+    )
+    assert not bench("linear", ["counts"])["rejected"]
+    assert shapes.count((24, 48)) == 2 * len(workloads.LENGTHS)  # once to be timed, once for the new inputs
 
 
 def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
@@ -251,7 +280,9 @@ def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     implementation("add_norm", "compiled", needs=("compiler",))(ops.add_norm)
     bench(names=["torch", "compiled"])
-    assert len(resets) == 3 * len(cases.ALL["add_norm"].cases) + 1  # for each case of each dtype, and after them
+    assert (
+        len(resets) == 3 * len(operations.ALL["add_norm"].cases) + 1
+    )  # for each case of each dtype, and after them
 
 
 @pytest.mark.parametrize("name", ["roof.svg", "roof.png"])
@@ -280,7 +311,7 @@ def test_what_cannot_be_is_refused(options, message):
 
 
 def bench_model(op="add_norm", name="torch", data=DATA, **options):
-    return timing.bench_model(str(OURS), data, op, name, **{"seconds": 0, "examples": 3, **options})
+    return in_model.bench_model(str(OURS), data, op, name, **{"seconds": 0, "examples": 3, **options})
 
 
 def test_the_same_implementation_changes_no_logit(capsys):
@@ -290,12 +321,12 @@ def test_the_same_implementation_changes_no_logit(capsys):
     assert report["score"][0] == report["score"][1]
     assert (report["examples"], report["batches"]) == (3, 1)
     out = capsys.readouterr().out
-    assert re.search(r"the model's speed, by Amdahl's law +[\d.]+x$", out, re.MULTILINE)
+    assert re.search(r"speed of the model, by Amdahl's law +[\d.]+x$", out, re.MULTILINE)
     assert re.search(r"^  accuracy +[\d.]+  to [\d.]+$", out, re.MULTILINE)
 
 
 def test_what_the_model_can_gain_is_amdahls(monkeypatch):
-    monkeypatch.setattr(timing, "take_turns", lambda calls, seconds: [[8.0], [6.0], [4.0], [1.0]])
+    monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[8.0], [6.0], [4.0], [1.0]])
     report = bench_model("linear", "torch")
     assert (report["share"], report["speed of the operation"]) == (0.5, 4.0)
     assert report["speed allowed"] == pytest.approx(1 / (0.5 + 0.5 / 4))
@@ -303,19 +334,19 @@ def test_what_the_model_can_gain_is_amdahls(monkeypatch):
 
 
 def test_another_implementation_changes_little_and_examples_are_in_batches(monkeypatch):
-    monkeypatch.setattr(timing, "take_turns", lambda calls, seconds: [[call()] for call in calls])
-    monkeypatch.setattr(timing, "TOKENS", 110)
+    monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[call()] for call in calls])
+    monkeypatch.setattr(in_model, "TOKENS", 110)
     report = bench_model("add_norm", "steps", examples=4)
     assert (report["examples"], report["tokens"], report["batches"]) == (4, 153, 2)
     assert 0 < report["largest change"] < 1e-4
     assert report["share"] > 0
 
 
-@pytest.mark.parametrize("op", cases.ALL)
+@pytest.mark.parametrize("op", operations.ALL)
 def test_every_call_of_an_operation_is_watched(op):
     model, spans = twins()[0], []
     batch = Batch.from_lists([[1, 2, 3], [4]])
-    watched = model.with_ops(**{op: timing._watched(cases.ALL[op].plain, "cpu", spans)})
+    watched = model.with_ops(**{op: in_model.timed(operations.ALL[op].plain, "cpu", spans)})
     assert torch.equal(watched(batch), model(batch))
     layers = model.config.n_layers
     calls = {"embed": 1, "qkv": layers, "linear": 2 * layers, "linear_gelu": layers, "add_norm": 2 * layers}
@@ -327,7 +358,7 @@ def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: F.relu(x))
     implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
     with pytest.raises(
-        InputError, match=r"add_norm wrong is not timed: rejected by the gate: .*the output errs by"
+        InputError, match=r"add_norm wrong is not timed: rejected by the gate: .*the output has an error of"
     ):
         bench_model(name="wrong")
     with pytest.raises(InputError, match="add_norm narrow is not timed: it does not claim float32"):
@@ -338,13 +369,13 @@ def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
 
 def test_texts_without_labels_are_no_examples(tmp_path):
     (tmp_path / "none.jsonl").write_text('{"text": "A text.", "label": -1}\n', encoding="utf-8")
-    with pytest.raises(InputError, match="there are no examples"):
+    with pytest.raises(InputError, match="has no labeled examples: expected at least one"):
         bench_model(data=str(tmp_path / "none.jsonl"))
 
 
 @pytest.mark.cuda
 def test_it_runs_on_a_gpu():
-    report = timing.bench("attention", dtype="bfloat16", seconds=0)
+    report = lab_bench.bench("attention", dtype="bfloat16", seconds=0)
     assert report["device"] == "cuda"
     assert "torch" in report["cases"][TITLES[0]]["rows"]
     assert bench_model("add_norm", "steps")["device"] == "cuda"
