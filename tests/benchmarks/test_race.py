@@ -78,18 +78,19 @@ def test_what_pads_runs_more_and_what_prunes_runs_less():
 
 
 def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeypatch):
-    monkeypatch.setattr(race, "PAUSE", 0)
-    monkeypatch.setattr(race, "LENGTHS", (8, 64))
-    monkeypatch.setattr(measure, "MATMUL_ROWS", 64)
+    for name, small in {"PAUSE": 0, "LENGTHS": (8, 16), "SINGLE_REPEATS": 2, "WARM_UP": 1}.items():
+        monkeypatch.setattr(race, name, small)
+    monkeypatch.setattr(measure, "MATMUL_ROWS", 16)
+    monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12})
     monkeypatch.setattr(race.os, "cpu_count", lambda: 1)  # threads: the other tests use the other core
-    command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--peers", "--texts", "4", "--repeats", "2"]
+    command = ["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--peers", "--texts", "2", "--repeats", "2"]
     assert main([*command, "--only", "minidistil int8,sdpa float32"]) == 0
     out = capsys.readouterr().out
     report = json.loads(out.splitlines()[-1])
     assert len(report["cases"]) == len(race.LENGTHS) + 2
-    assert {*report["cases"]["4 texts in given order"]} == {"minidistil int8", "transformers SDPA float32"}
+    assert {*report["cases"]["2 texts in given order"]} == {"minidistil int8", "transformers SDPA float32"}
     assert report["error"]["transformers SDPA float32"] < 1e-5 < report["error"]["minidistil int8"]
-    assert "4 texts sorted by length: " in out
+    assert "2 texts sorted by length: " in out
 
 
 @pytest.mark.parametrize("name", ["speed.svg", "speed.png"])
