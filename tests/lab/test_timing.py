@@ -342,6 +342,14 @@ def test_another_implementation_changes_little_and_examples_are_in_batches(monke
     assert report["share"] > 0
 
 
+def test_prepared_weights_are_timed_in_a_model():
+    prepared = Prepared(lambda lin: (lin.weight.clone(), lin.bias.clone()), lambda x, state: F.linear(x, *state))
+    implementation("linear", "copied", dtypes=("float32",))(prepared)
+    assert bench_model("linear", "copied")["largest change"] < 1e-4
+    assert not in_model.timed(prepared, "cpu", []).live
+    assert in_model.timed(ops.linear, "cpu", []).live
+
+
 @pytest.mark.parametrize("op", operations.ALL)
 def test_every_call_of_an_operation_is_watched(op):
     model, spans = twins()[0], []
