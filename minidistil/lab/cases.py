@@ -32,6 +32,11 @@ class Case:
     strided: tuple[str, ...] = ()  # inputs with a gap between rows in memory, like columns of a larger tensor
 
 
+def linear_weights(inputs: Inputs) -> list[Tensor]:
+    """Return the weights of all linear layers among the inputs: each (N, K)."""
+    return [x for name, x in inputs.items() if name.endswith(".weight") and x.ndim == 2]
+
+
 def with_strides(case: Case, *names: str) -> Case:
     """Return a case some of whose inputs are columns of a larger tensor."""
     return dataclasses.replace(case, name=f"{case.name}, {' '.join(names)} columns of one result", strided=names)

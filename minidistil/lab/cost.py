@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..benchmarks.measure import copy_rate, default_device, matmul_rate
 from . import workloads
-from .cases import Inputs
+from .cases import Inputs, linear_weights
 
 
 def ceilings(dtype: str) -> dict[str, float]:
@@ -37,7 +37,7 @@ def bytes_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
 
 def operations_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
     """Return the floating-point operations that must be computed, without biases, GELU and softmax."""
-    weights = [x for name, x in i.items() if name.endswith(".weight") and x.ndim == 2]  # of linear layers
+    weights = linear_weights(i)
     matmuls = 2 * len(i["x"]) * sum(weight.numel() for weight in weights) if weights else 0
     if op in ("attention", "block"):
         lengths = zip(i["queries"].lengths, i["keys"].lengths, strict=True)
