@@ -21,9 +21,6 @@ hypothesis.settings.register_profile("no deadline", deadline=None)  # machines d
 hypothesis.settings.load_profile("no deadline")
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
-if "PYTEST_XDIST_WORKER" in os.environ:  # one of several processes: one thread, in what it starts too
-    os.environ["OMP_NUM_THREADS"] = "1"
-    torch.set_num_threads(1)
 if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, as torch.compile does
 
@@ -34,6 +31,12 @@ def _record(error: minidistil.Error, *arguments: object) -> None:
 
 
 minidistil.Error.__init__ = _record  # type: ignore[method-assign]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Start each of several test processes with one thread. NumPy reads the variable when it is imported."""
+    if config.getoption("numprocesses", None):
+        os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
@@ -88,3 +91,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A processor for which oneDNN has no matmul in bfloat16, whatever this one is."""
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)

@@ -129,10 +129,16 @@ def prepare(*layers: Layer) -> State:
     weight = torch.cat([part.weight for part in parts])
     scale = torch.cat([part.weight_scale for part in parts]).flatten()
     bias = torch.cat([part.bias for part in parts])
-    onednn = weight.is_cpu and torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()
+    onednn = weight.is_cpu and _onednn_is_exact()
     if onednn:
         weight = torch.ops.onednn.qlinear_prepack(weight, None)
     return State(weight, scale, torch.zeros_like(scale, dtype=torch.int32), bias, onednn)
+
+
+def _onednn_is_exact() -> bool:
+    """Return whether oneDNN has exact 8-bit matmuls: restricted to AVX2 by ONEDNN_MAX_CPU_ISA, sums saturate."""
+    vnni = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()
+    return bool(vnni and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # true where oneDNN uses AVX-512
 
 
 def prepare_each(*layers: Layer) -> tuple[State, ...]:

@@ -36,10 +36,21 @@ class Packed(NamedTuple):
 
 def works(device: torch.device, dtype: torch.dtype) -> bool:
     """Return whether oneDNN has matmuls for this device and dtype on this machine."""
-    if device.type != "cpu" or not torch.backends.mkldnn.is_available():
-        return False
-    bfloat16: bool = dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return dtype == torch.float32 or bfloat16
+    return lacks(device, dtype) is None
+
+
+def lacks(device: torch.device, dtype: torch.dtype) -> str | None:
+    """Return why weights cannot be prepacked on this machine, and what to do; None if they can."""
+    name = str(dtype).removeprefix("torch.")
+    if device.type != "cpu":
+        return f"oneDNN runs on a CPU, not on {device}: use PyTorch's own operations"
+    if not torch.backends.mkldnn.is_available():
+        return "this torch has no oneDNN: use PyTorch's own operations"
+    if dtype not in (torch.float32, torch.bfloat16):
+        return f"weights are prepacked in float32 or bfloat16, not in {name}: use float32"
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return "oneDNN has no bfloat16 matmul for this processor (on x86 it needs AVX-512): use float32"
+    return None
 
 
 def pack(*lins: nn.Linear) -> Packed:
@@ -51,12 +62,8 @@ def pack(*lins: nn.Linear) -> Packed:
             )
     weight = torch.cat([lin.weight.detach() for lin in lins])
     bias = torch.cat([lin.bias.detach() for lin in lins])
-    if not works(weight.device, weight.dtype):
-        raise InputError(
-            f"weights can be prepacked in float32, and in bfloat16 where the CPU supports it: not in "
-            f"{weight.dtype} "
-            f"on {weight.device} here"
-        )
+    if (reason := lacks(weight.device, weight.dtype)) is not None:
+        raise InputError(f"the weights cannot be prepacked: {reason}")
     amx = weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
     return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, amx and len(weight) < weight.shape[1])
 

@@ -1,10 +1,10 @@
 """Operations over prepared weights: prepacked, fused or quantized once, then used for many batches.
 
 A prepared operation keeps an alias and the version counter of every tensor that its weights were made from. Each
-call compares them, and prepares again after a tensor was replaced or modified: by an optimizer's step, by to(), by
-load_state_dict(), by an assignment, through this view of the model or another. Two changes go unnoticed: a write
-through `.data` or through a NumPy array that shares the memory, which PyTorch does not count; and any change of the
-weights of a compiled model, until the model is called once without torch.compile.
+call compares them, and prepares again after a tensor was replaced or modified: by an optimizer's step, by to(),
+by load_state_dict(), by an assignment, through this view of the model or another. Two changes go unnoticed: a
+write through `.data` or through a NumPy array that shares the memory, which PyTorch does not count; and any change
+of the weights of a compiled model, until the model is called once without torch.compile.
 """
 
 from __future__ import annotations

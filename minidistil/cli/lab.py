@@ -54,7 +54,7 @@ def list_implementations(options: argparse.Namespace) -> None:
 
     listed = implementations(options.op)
     if options.json:
-        fields = ("op", "name", "device", "needs", "dtypes", "gradients", "precision", "lacks", "about", "file")
+        fields = ("op", "name", "device", "needs", "dtypes", "gradients", "precision", "lacking", "about", "file")
         print(
             json.dumps([{field: getattr(implementation, field) for field in fields} for implementation in listed])
         )
@@ -63,8 +63,9 @@ def list_implementations(options: argparse.Namespace) -> None:
     for op, group in itertools.groupby(listed, lambda implementation: implementation.op):
         print(op)
         for implementation in group:
-            lacks = implementation.lacks
-            device = implementation.device if lacks is None else f"cannot run: {lacks}"
+            reason = implementation.lacks()
+            device = ", not in ".join([implementation.device, *implementation.lacking])
+            device = device if reason is None else f"cannot run: {reason}"
             print(f"  {implementation.name:<{width}}  {device}  {implementation.about}")
 
 
@@ -81,8 +82,8 @@ def check(options: argparse.Namespace) -> int:
         chosen = implementations(options.what)
     verdicts = []
     for implementation in chosen:
-        if implementation.lacks is not None:
-            print(f"skipped  {implementation.title}: {implementation.lacks}", file=sys.stderr)
+        if (reason := implementation.lacks()) is not None:
+            print(f"skipped   {implementation.title}: cannot run here: {reason}", file=sys.stderr)
             continue
         verdicts.append(check(implementation))
         if not options.json:

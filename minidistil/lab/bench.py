@@ -74,15 +74,18 @@ def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
     """Return why an implementation is not timed here; None if it is. Raises InputError for an unknown dtype."""
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
-    if implementation.lacks is not None:
-        return implementation.lacks
+    if (reason := implementation.lacks()) is not None:
+        return f"cannot run here: {reason}"
     if implementation.name == REFERENCE:
         return "it is the reference, in NumPy, whose threads would disturb the others"
     if implementation.device == "cpu" and "triton" in implementation.needs:
         return "it runs in Triton's interpreter, whose speed says nothing about a GPU"
     if implementation.device != default_device():
         return "it is for CPUs, and the others are timed on the CUDA device"
-    return None if dtype in implementation.dtypes else f"it does not claim {dtype}"
+    if dtype not in implementation.dtypes:
+        return f"it does not claim {dtype}"
+    reason = implementation.lacks(dtype)
+    return None if reason is None else f"cannot run here in {dtype}: {reason}"
 
 
 def first_finding(implementation: Implementation) -> str | None:

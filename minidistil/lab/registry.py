@@ -1,4 +1,4 @@
-"""Implementations of the operations by name: what each one needs, and whether it can run here.
+"""Implementations of the operations by name: what each one needs, and in which dtypes it can run here.
 
 A file of your own is enough:
 
@@ -28,6 +28,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from ..backends import onednn
 from ..errors import InputError
 from ..ops import Ops
 
@@ -39,38 +40,42 @@ REFERENCE = "reference"  # name of the first implementation of every operation
 T = TypeVar("T")
 
 
-def _lacks_cuda() -> str | None:
+def _lacks_cuda(dtype: str) -> str | None:
     return None if torch.cuda.is_available() else "there is no CUDA device here"
 
 
-def _lacks_triton() -> str | None:
+def _lacks_triton(dtype: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install 'minidistil[triton]'"
     return None  # without a GPU its interpreter runs, see `triton_setup.py`
 
 
-def _lacks_varlen() -> str | None:
-    if (lacking := _lacks_cuda()) is not None:
-        return lacking
+def _lacks_varlen(dtype: str) -> str | None:
+    if (reason := _lacks_cuda(dtype)) is not None:
+        return reason
     return None if torch.cuda.get_device_capability() >= (8, 0) else "the CUDA device is older than Ampere"
 
 
-def _lacks_compiler() -> str | None:
+def _lacks_compiler(dtype: str) -> str | None:
     """On a CPU torch.compile generates C++; on CUDA it generates Triton."""
     if torch.cuda.is_available():
-        return _lacks_triton()
+        return _lacks_triton(dtype)
     compilers = (os.environ.get("CXX"), "g++", "clang++")
     found = any(shutil.which(name) for name in compilers if name)
     return None if found else "there is no C++ compiler, which torch.compile needs on a CPU"
 
 
-NEEDS: dict[str, Callable[[], str | None]] = {  # what an implementation can need: None, or why it is missing here
-    "cpu": lambda: None,
+def _lacks_onednn(dtype: str) -> str | None:
+    return onednn.lacks(torch.device("cpu"), getattr(torch, dtype))
+
+
+NEEDS: dict[str, Callable[[str], str | None]] = {  # what an implementation can need: why a dtype lacks it here
+    "cpu": lambda dtype: None,
     "cuda": _lacks_cuda,
     "triton": _lacks_triton,
     "varlen": _lacks_varlen,
     "compiler": _lacks_compiler,
-    "onednn": lambda: None if torch.backends.mkldnn.is_available() else "this torch has no oneDNN",
+    "onednn": _lacks_onednn,
 }
 
 
@@ -93,10 +98,17 @@ class Implementation:
         """Its name in reports."""
         return f"{self.op} {self.name}"
 
+    def lacks(self, dtype: str | None = None) -> str | None:
+        """Return why it cannot run here in a dtype; None if it can. Without a dtype: in any that it claims."""
+        if dtype is None:
+            reasons = self.lacking.values()
+            return "; ".join(dict.fromkeys(reasons)) if len(reasons) == len(self.dtypes) else None
+        return next((reason for need in self.needs if (reason := NEEDS[need](dtype)) is not None), None)
+
     @property
-    def lacks(self) -> str | None:
-        """Why it cannot run here; None if it can."""
-        return next((lacking for need in self.needs if (lacking := NEEDS[need]()) is not None), None)
+    def lacking(self) -> dict[str, str]:
+        """The dtypes that it claims and cannot run in here, each with the reason."""
+        return {dtype: reason for dtype in self.dtypes if (reason := self.lacks(dtype)) is not None}
 
     @property
     def device(self) -> str:
@@ -165,12 +177,12 @@ def implementations(op: str | None = None) -> list[Implementation]:
 
 
 def find(op: str, name: str) -> Implementation:
-    """Return an implementation that can run here. Raises InputError for another, with the reason."""
+    """Return an implementation that can run here in some dtype. Raises InputError for another, with the reason."""
     named = {each.name: each for each in implementations(op)}
     if name not in named:
         raise InputError(f"{op} has no implementation {name!r}: expected one of {', '.join(named)}")
-    if (lacking := named[name].lacks) is not None:
-        raise InputError(f"{op} {name} cannot run here: {lacking}")
+    if (reason := named[name].lacks()) is not None:
+        raise InputError(f"{op} {name} cannot run here: {reason}")
     return named[name]
 
 
@@ -190,18 +202,18 @@ def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
     """Return the fastest operations for inference on a device: `from_pretrained(..., ops=fast("cuda"))`.
 
     The choice for CPUs rests on measurements by `minidistil bench`. The choice for CUDA has not been measured yet:
-    `minidistil lab bench OP` does that. An implementation that cannot run here is replaced by PyTorch's own. Some
-    keep a copy of the weights, for inference only. Raises InputError for another device or dtype, and for "cuda"
-    without a CUDA device.
+    `minidistil lab bench OP` does that. An implementation that cannot run here in this dtype is replaced by
+    PyTorch's own. Some keep a copy of the weights, for inference only. Raises InputError for another device or
+    dtype, and for "cuda" without a CUDA device.
     """
     dtype, kind = str(dtype).removeprefix("torch."), torch.device(device).type
     for argument, value, known in (("device", kind, FASTEST), ("dtype", dtype, DTYPES)):
         if value not in known:
             raise InputError(f"{argument} is {value!r}: expected one of {', '.join(known)}")
-    if kind == "cuda" and (lacking := _lacks_cuda()) is not None:
-        raise InputError(f"device is {device!r}: {lacking}")
+    if kind == "cuda" and (reason := _lacks_cuda(dtype)) is not None:
+        raise InputError(f"device is {device!r}: {reason}")
     fastest = [each for each in implementations() if FASTEST[kind].get(each.op) == each.name]
-    return Ops(**{each.op: each.value for each in fastest if each.lacks is None and dtype in each.dtypes})
+    return Ops(**{each.op: each.value for each in fastest if dtype in each.dtypes and each.lacks(dtype) is None})
 
 
 def load(path: str) -> list[Implementation]:

@@ -88,6 +88,12 @@ def test_a_product_is_that_of_the_rounded_numbers_exactly(rows):
         assert torch.allclose(int8.linear_gelu(x, state).double(), gelu, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.usefixtures("no_bfloat16")  # as where oneDNN is restricted to AVX2 on a processor that has more
+def test_onednn_is_not_asked_where_its_sums_of_16_bits_would_saturate(monkeypatch):
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: True)
+    assert not int8.prepare(torch.nn.Linear(1, 1)).onednn
+
+
 @ONEDNN
 def test_signed_and_unsigned_numbers_have_one_product(monkeypatch):
     state, (whole, _) = int8.prepare(torch.nn.Linear(64, 48)), int8.quantize(numbers(9, 64, 4))

@@ -78,8 +78,40 @@ def test_no_gradient_is_lost_in_silence():
 
 def test_what_oneDNN_has_no_product_for_is_refused():
     model = twins("plain", torch.float64)[0].with_ops(**packed.prepacked())
-    with pytest.raises(InputError, match=r"can be prepacked in float32.*not in torch\.float64 on cpu here"):
+    with pytest.raises(InputError, match="weights are prepacked in float32 or bfloat16, not in float64"):
         model(Batch.from_lists([[1, 2]]))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "device", "message"),
+    [
+        (torch.float64, "cpu", "weights are prepacked in float32 or bfloat16, not in float64: use float32"),
+        (torch.bfloat16, "cpu", r"oneDNN has no bfloat16 matmul for this processor \(.*\): use float32"),
+        (torch.float32, "meta", "oneDNN runs on a CPU, not on meta: use PyTorch's own operations"),
+    ],
+)
+@pytest.mark.usefixtures("no_bfloat16")
+def test_what_cannot_be_prepacked_is_refused(dtype, device, message):
+    with pytest.raises(InputError, match=f"the weights cannot be prepacked: {message}"):
+        packed.pack(torch.nn.Linear(4, 4, device=device, dtype=dtype))
+    assert not packed.works(torch.device(device), dtype)
+
+
+def test_without_oneDNN_nothing_is_prepacked(monkeypatch):
+    monkeypatch.setattr(torch.backends.mkldnn, "is_available", lambda: False)
+    reason = packed.lacks(torch.device("cpu"), torch.float32)
+    assert reason == "this torch has no oneDNN: use PyTorch's own operations"
+
+
+@pytest.mark.usefixtures("no_bfloat16")
+def test_a_pipeline_in_bfloat16_does_without_where_the_processor_lacks_it():
+    pipe = pipeline("text-classification", model=OURS, device="cpu", dtype="bfloat16")
+    answers = [pipe("One text.") for _ in range(3)]
+    assert packed.packable(pipe.model.ops)
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_adapters_are_not_prepacked():
     with pytest.raises(InputError, match=r"only nn\.Linear can be prepacked, found Sequential"):
         packed.pack(torch.nn.Sequential())
 

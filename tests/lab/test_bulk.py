@@ -45,6 +45,12 @@ def test_all_answer_alike_and_are_timed(capsys, dtype, near):
     assert re.fullmatch(r"matmuls of the first: \d+% of [\d,]+ GFLOP/s, a matmul of 32³", said[8])
 
 
+@pytest.mark.usefixtures("no_bfloat16")
+def test_bfloat16_runs_where_onednn_has_no_matmul_in_it(capsys):
+    bulk.bulk(str(OURS), PAIRS, dtype="bfloat16", texts=2, seconds=0)
+    assert re.search("^largest difference from", capsys.readouterr().out, re.MULTILINE)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from minidistil import Batch, InputError, Layout, from_pretrained, ops
+from minidistil import Batch, InputError, Layout, Ops, from_pretrained, ops
 from minidistil.backends import int8, onednn
 from minidistil.backends.prepared import Prepared
 from minidistil.cli.main import main
@@ -254,6 +254,26 @@ def test_what_is_wrong_is_rejected_with_its_reason(name):
     assert next(iter(gate.show(found))).startswith("REJECTED")
 
 
+def one_by_one(x, lin):
+    """The bias, then each product added to one sum, in float32: the order with the largest error."""
+    terms = torch.cat([lin.bias.expand(len(x), -1)[..., None], x[:, None] * lin.weight], dim=2)
+    return torch.from_numpy(terms.numpy().cumsum(axis=2)[..., -1].copy())
+
+
+def in_three_halves(x, lin):
+    """As if a matmul in float32 were three in bfloat16: 16 binary digits of 24."""
+    high, upper = x.bfloat16().float(), lin.weight.bfloat16().float()
+    return high @ upper.T + (x - high) @ upper.T + high @ (lin.weight - upper).T + lin.bias
+
+
+def test_products_may_be_added_one_by_one_whatever_error_plain_pytorch_has(monkeypatch):
+    few = [case for case in operations.LINEAR.cases if case.name.startswith(("1 x 768 ", "2 x 96 "))]
+    monkeypatch.setitem(operations.ALL, "linear", dataclasses.replace(operations.LINEAR, cases=few))
+    monkeypatch.setattr(gate, "SEEDS", range(10))
+    assert verdict("linear", one_by_one).passed
+    assert len(verdict("linear", in_three_halves).findings) == len(few) == 2
+
+
 @pytest.mark.parametrize("op", ["qkv", "linear", "linear_gelu"])
 def test_8_bits_are_judged_by_8_bits(op):
     def judged(value):
@@ -316,7 +336,7 @@ def test_a_tolerance_that_checks_nothing_is_refused(monkeypatch):
 # What is right
 
 
-HERE = [one for one in implementations() if one.lacks is None]
+HERE = [one for one in implementations() if one.lacks() is None]
 
 
 def takes_long(one, case):
@@ -395,7 +415,7 @@ def test_the_first_implementation_is_the_reference_which_a_model_takes(op):
     batch = Batch.from_lists([[101, 2009, 17, 102], [101, 102], [101, 5, 6, 7, 8, 9, 102]])
     with torch.inference_mode():
         torch.testing.assert_close(model.with_ops(**{op: first.value})(batch), model(batch), atol=1e-5, rtol=0)
-    assert (first.name, first.lacks) == ("reference", None)
+    assert (first.name, first.lacking) == ("reference", {})
     assert bench.why_not_timed(first, "float32").startswith("it is the reference, in NumPy")
 
 
@@ -575,12 +595,19 @@ def test_the_fastest_operations_give_the_models_answers(dtype):
 
     model = twins("plain", getattr(torch, dtype))[0]
     quick = model.with_ops(**vars(fast("cpu", model.dtype)))
-    assert (quick.ops.qkv is ops.qkv) == (dtype == "float16")  # for which oneDNN has no products everywhere
+    # oneDNN has no float16 matmuls everywhere, and bfloat16 ones on some processors only
+    prepacked = dtype != "float16" and onednn.works(torch.device("cpu"), model.dtype)
+    assert getattr(quick.ops.qkv, "run", None) is (onednn.qkv if prepacked else None)
     for form in FORMS:
         batch = Batch.from_padded(*inputs(form, 17, 1000))
         with torch.inference_mode():
             near = {"float32": 1e-5, "bfloat16": 0.05, "float16": 0}[dtype]
             torch.testing.assert_close(quick(batch), model(batch), atol=near, rtol=near)
+
+
+@pytest.mark.usefixtures("no_bfloat16")
+def test_the_fastest_operations_leave_out_what_the_processor_lacks():
+    assert fast("cpu", "bfloat16") == Ops()
 
 
 def test_every_name_of_the_fastest_is_registered():
@@ -668,3 +695,52 @@ def test_what_cannot_be_timed_is_said(tmp_path, monkeypatch, capsys, arguments, 
     (tmp_path / "both.py").write_text(MINE.replace("EPS", "eps") + second)
     assert main(["lab", "bench", *arguments]) == 2
     assert message in capsys.readouterr().err
+
+
+NO_BFLOAT16 = r"oneDNN has no bfloat16 matmul for this processor \(.*\): use float32"
+
+
+@pytest.mark.usefixtures("no_bfloat16")
+def test_a_dtype_that_the_processor_lacks_is_reported_and_not_a_failure(monkeypatch, capsys):
+    monkeypatch.setattr(gate, "SEEDS", (0,))
+    few = dataclasses.replace(operations.LINEAR, cases=operations.LINEAR.cases[:2])
+    monkeypatch.setitem(operations.ALL, "linear", few)
+    one = find("linear", "prepacked")
+    assert (one.lacks(), one.lacks("float32"), [*one.lacking]) == (None, None, ["bfloat16"])
+    assert main(["lab", "check", "linear", "prepacked"]) == 0
+    out = capsys.readouterr().out
+    assert re.fullmatch(
+        rf"passed    linear prepacked: 2 checks, .*\n  cannot run here in bfloat16: {NO_BFLOAT16}\n", out
+    )
+    assert main(["lab", "check", "linear", "prepacked", "--json"]) == 0
+    [row] = json.loads(capsys.readouterr().out)
+    assert (row["passed"], row["checks"], row["lacking"]) == (True, 2, one.lacking)
+    assert main(["lab", "list", "linear"]) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"^  prepacked +cpu, not in bfloat16  ", out, re.MULTILINE)
+    assert re.search(r"^  torch +cpu  ", out, re.MULTILINE)
+
+
+NARROW = """
+from minidistil import ops
+from minidistil.lab import implementation
+
+implementation("linear", "narrow", needs=("onednn",), dtypes=("bfloat16",))(ops.linear)
+"""
+
+
+@pytest.mark.usefixtures("no_bfloat16")
+def test_what_can_run_in_no_dtype_is_skipped_with_the_reason(tmp_path, capsys):
+    (tmp_path / "narrow.py").write_text(NARROW, encoding="utf-8")
+    [narrow] = load(str(tmp_path / "narrow.py"))
+    [first, second] = gate.show(gate.check(narrow))
+    assert first == "skipped   linear narrow"
+    assert re.fullmatch(f"  cannot run here in bfloat16: {NO_BFLOAT16}", second)
+    with pytest.raises(InputError, match=f"linear narrow cannot run here: {NO_BFLOAT16}"):
+        find("linear", "narrow")
+    assert main(["lab", "check", str(tmp_path / "narrow.py")]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert re.fullmatch(f"skipped   linear narrow: cannot run here: {NO_BFLOAT16}\n", printed.err)
+    assert main(["lab", "list", "linear"]) == 0
+    assert re.search(f"^  narrow +cannot run: {NO_BFLOAT16}", capsys.readouterr().out, re.MULTILINE)

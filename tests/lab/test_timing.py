@@ -152,14 +152,14 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
 
 def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setitem(registry.NEEDS, "triton", lambda: None)
+    monkeypatch.setitem(registry.NEEDS, "triton", lambda dtype: None)
     implementation("add_norm", "interpreted", needs=("triton",))(ops.add_norm)
     implementation("add_norm", "for GPUs", needs=("cuda",))(ops.add_norm)
     implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
     report = lab_bench.bench("add_norm", seconds=0)
     assert report["skipped"]["interpreted"] == INTERPRETED
-    assert report["skipped"]["for GPUs"] == "there is no CUDA device here"
+    assert report["skipped"]["for GPUs"] == "cannot run here: there is no CUDA device here"
     assert report["skipped"]["narrow"] == "it does not claim float32"
     assert report["rejected"].keys() == {"wrong"}
     assert {*report["cases"][TITLES[0]]["rows"]} >= {"torch", "steps"}
@@ -167,6 +167,19 @@ def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
     out = capsys.readouterr().out
     assert re.search(r"wrong +not timed: rejected by the gate: .*\(float32\): the output has an error of", out)
     assert re.search(f"interpreted +skipped: {INTERPRETED}", out)
+
+
+NO_BFLOAT16 = r"cannot run here in bfloat16: oneDNN has no bfloat16 matmul for this processor \(.*\): use float32"
+
+
+@pytest.mark.usefixtures("no_bfloat16")
+def test_a_dtype_that_the_processor_lacks_is_skipped(capsys):
+    report = lab_bench.bench("linear", dtype="bfloat16", names=["torch", "prepacked"], seconds=0)
+    assert re.fullmatch(NO_BFLOAT16, report["skipped"]["prepacked"])
+    assert all({*case["rows"]} == {"torch"} for case in report["cases"].values())
+    assert re.search(f"^  prepacked  skipped: {NO_BFLOAT16}$", capsys.readouterr().out, re.MULTILINE)
+    with pytest.raises(InputError, match=f"linear prepacked is not timed: {NO_BFLOAT16}"):
+        bench_model("linear", "prepacked", dtype="bfloat16")
 
 
 def test_beside_a_gpu_what_is_for_cpus_is_skipped(monkeypatch):
@@ -276,7 +289,7 @@ def test_weights_are_prepared_once_for_a_case_and_again_for_new_ones():
 
 def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
     resets = []
-    monkeypatch.setitem(registry.NEEDS, "compiler", lambda: None)
+    monkeypatch.setitem(registry.NEEDS, "compiler", lambda dtype: None)
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     implementation("add_norm", "compiled", needs=("compiler",))(ops.add_norm)
     bench(names=["torch", "compiled"])
