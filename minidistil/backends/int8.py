@@ -96,13 +96,9 @@ class Table8(nn.Module):
 
 def _refuse_conversion(fn: Callable[[Tensor], Tensor]) -> None:
     """Raise InputError where a function, such as that of half(), would change the dtype of scales."""
-    dtype = fn(torch.empty(0)).dtype
-    if dtype != torch.float32:
-        raise InputError(
-            f"an int8 model cannot be converted to {dtype}: load the checkpoint with dtype='{dtype}'".replace(
-                "torch.", ""
-            )
-        )
+    dtype = str(fn(torch.empty(0)).dtype).removeprefix("torch.")
+    if dtype != "float32":
+        raise InputError(f"an int8 model cannot be converted to {dtype}: load the checkpoint with dtype='{dtype}'")
 
 
 Layer: TypeAlias = nn.Linear | Linear8

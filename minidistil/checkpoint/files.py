@@ -44,9 +44,7 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
         for folder in (Path(name).expanduser(), *_shipped(str(name))):
             if folder.is_dir():
                 if revision is not None:
-                    raise InputError(
-                        f"revision is {revision!r}, but {folder} is a folder: omit revision="
-                    )
+                    raise InputError(f"revision is {revision!r}, but {folder} is a folder: omit revision=")
                 return Folder(folder)
         if Path(name).exists():
             raise CheckpointError(f"{name} is a file: expected a folder with config.json and model.safetensors")
