@@ -25,9 +25,7 @@ from .base import Ids
 from .scores import Array
 
 TOKENS = 2048  # most tokens of a batch of several sequences, without filler
-CUDA_TOKENS = (
-    4096  # on CUDA. On CPU malloc returns results of this size to the system, and each batch clears pages
-)
+CUDA_TOKENS = 4096  # on CUDA; on CPU, malloc would return results of this size to the system in every batch
 
 Rows: TypeAlias = tuple[Tensor, Sequence[int]]  # rows of all sequences, one after the other; how many each one has
 

@@ -12,7 +12,8 @@ Array: TypeAlias = NDArray[np.float32]
 
 def softmax(logits: Array) -> Array:
     """Return probabilities that add up to 1 over the last axis."""
-    exp: Array = np.exp(logits - logits.max(-1, keepdims=True))
+    with np.errstate(over="ignore"):  # a difference beyond float32 is -inf, whose exp is 0
+        exp: Array = np.exp(logits - logits.max(-1, keepdims=True))
     return exp / exp.sum(-1, keepdims=True)
 
 

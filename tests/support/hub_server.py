@@ -31,7 +31,7 @@ import torch
 LARGE = (".safetensors", ".bin", ".h5")  # what the Hub keeps elsewhere, and redirects to
 METHODS = multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
-PRELOADED = ["pytest", "torch", "minidistil.checkpoint.load", "minidistil.pipelines", "minidistil.cli.main"]
+PRELOADED = ["pytest", "torch", "minidistil.pipelines.inference", "minidistil.cli.main"]
 PRELOADED += ["httpx", "httpx2", "httpcore", "httpcore2", "truststore", "filelock", "yaml", "tqdm.auto"]
 CONTEXT.set_forkserver_preload(PRELOADED)
 
