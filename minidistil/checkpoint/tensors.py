@@ -130,7 +130,7 @@ def _sharded(files: Files, index: Path) -> dict[str, Stored]:
     for name, shard in shard_of.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or not shard.endswith(ending):
             raise CheckpointError(f"{index}: {name} is in {shard!r}: expected a {ending} file beside the index")
-    found: dict[str, Stored] = {}
+    tensors: dict[str, Stored] = {}
     for shard in sorted(set(shard_of.values())):
         try:
             path = files.get(shard)
@@ -140,8 +140,8 @@ def _sharded(files: Files, index: Path) -> dict[str, Stored]:
             if shard_of.get(name) != shard:
                 place = f"places in {shard_of[name]}" if name in shard_of else "does not name"
                 raise CheckpointError(f"{path} holds {name}, which {index.name} {place}")
-            found[name] = stored
+            tensors[name] = stored
     for name, shard in shard_of.items():
-        if name not in found:
+        if name not in tensors:
             raise CheckpointError(f"{index}: {name} is not in {shard}")
-    return found
+    return tensors
