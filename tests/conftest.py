@@ -41,10 +41,14 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Mark slow tests as full, and note whether the whole suite runs, or only a part of it."""
+    """Mark what `-m "not full"` skips, and note whether the whole suite runs, or only a part of it."""
+    begun: set[str] = set()
     for item in items:
-        if item.get_closest_marker("slow"):
+        test = item.nodeid.partition("[")[0]
+        if test in begun or item.get_closest_marker("slow"):  # of a parametrized test the first case is not full
             item.add_marker("full")
+        else:
+            begun.add(test)
     files = {item.path for item in items}
     option = session.config.option
     every_test = not option.keyword and option.markexpr == "not slow" and not option.collectonly

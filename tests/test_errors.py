@@ -64,6 +64,7 @@ def test_what_is_refused_says_why(call, message, tmp_path):
         call(tmp_path)
 
 
+@pytest.mark.full
 def test_an_error_that_was_not_raised_is_found():
     """The whole suite fails where there is one; see conftest.py."""
     every = list(messages())

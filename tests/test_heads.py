@@ -68,6 +68,7 @@ def test_what_each_token_gets_is_within_1e_5_of_transformers_and_0_at_padding(he
             assert torch.equal(packed, padded[mask.bool()])
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CONFIGS)
 def test_multiple_choice_is_within_1e_5_of_transformers(name):
     mine, other = twins(CHOICE, name)
@@ -82,6 +83,7 @@ def test_multiple_choice_is_within_1e_5_of_transformers(name):
             assert torch.equal(packed, scores.flatten())
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x != "plain")) for x in CONFIGS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])

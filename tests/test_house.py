@@ -126,6 +126,7 @@ def test_nothing_imports_transformers(module):
     assert not [name for name in imports_of(module) if name.split(".")[0] == "transformers"]
 
 
+@pytest.mark.full
 def test_the_public_names_cost_few_modules():
     before = "import sys, json, torch, safetensors, tokenizers; before = set(sys.modules)\n"
     use = "from minidistil import from_pretrained, Tokenizer, pipeline\n"
@@ -150,6 +151,7 @@ def checkpoint(tmp_path):
     return tmp_path
 
 
+@pytest.mark.full
 def test_a_zero_shot_answer_loads_neither_dynamo_nor_transformers(checkpoint):
     code = f"""
 import sys, json

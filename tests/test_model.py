@@ -38,6 +38,7 @@ def test_every_float32_logit_is_within_1e_5_of_transformers(name):
         assert worst < 1e-5, f"{form}, {length} tokens: {first_difference(mine, other, ids, mask)}"
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
 def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtype):
@@ -56,6 +57,7 @@ def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtyp
     assert my_error.abs().max() <= 3 * their_error.abs().max(), where
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CONFIGS)
 def test_float64_logits_are_transformers_own_to_1e_12(name):
     mine, other = twins(name, torch.float64)
@@ -356,6 +358,7 @@ def different_batches(count: int) -> list[Batch]:
     return batches
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("part", ["classifier", "encoder"])
 def test_one_compilation_serves_twenty_batches_of_different_sizes(part):
     import torch._dynamo.testing
@@ -371,6 +374,7 @@ def test_one_compilation_serves_twenty_batches_of_different_sizes(part):
     assert counter.frame_count == 1
 
 
+@pytest.mark.full
 def test_a_compiled_model_trains():
     mine = ours(theirs({})).train()
     torch._dynamo.reset()

@@ -23,6 +23,7 @@ def run_cells(sources):
         yield printed.getvalue()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_every_cell_prints_what_the_notebook_says(path, monkeypatch):
     monkeypatch.chdir(path.parent)

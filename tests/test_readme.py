@@ -32,6 +32,7 @@ def _in_the_root(monkeypatch):
     monkeypatch.chdir(ROOT)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("command", "output"), commands())
 def test_a_command_prints_what_the_readme_says(command, output, capsys):
     program, *arguments = shlex.split(command)
@@ -43,6 +44,7 @@ def test_a_command_prints_what_the_readme_says(command, output, capsys):
     assert printed == output
 
 
+@pytest.mark.full
 def test_the_python_examples_give_what_the_readme_says():
     session = doctest.DocTestParser().get_doctest("\n".join(blocks("pycon")), {}, "README", None, 0)
     results = doctest.DocTestRunner().run(session)

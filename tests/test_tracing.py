@@ -65,6 +65,7 @@ def test_only_a_batch_is_traced():
         minidistil.trace(twins()[0], inputs("ragged", 17, 1000)[0])
 
 
+@pytest.mark.full
 def test_the_function_and_the_module_of_one_name_both_work():
     code = "import minidistil; from minidistil.tracing import Trace; assert callable(minidistil.trace)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

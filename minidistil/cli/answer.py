@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoint.tasks import TASKS
@@ -25,8 +23,11 @@ from .options import (
     load_pipeline,
     supplied,
 )
+from .output import print_json
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from .sinks import Sink
     from .sources import Source
 
@@ -96,13 +97,15 @@ def run(verb: Verb, options: argparse.Namespace) -> None:
         answers = pipe(*verb.many(options, source), **arguments)
         sink.write(map(_plain, answers), source)
     elif options.json:
-        print(json.dumps(_plain(pipe(*verb.one(options), **arguments)), ensure_ascii=False))
+        print_json(_plain(pipe(*verb.one(options), **arguments)))
     else:
         answer = pipe(*verb.one(options), **{**verb.show_arguments, **arguments})
         print(*verb.show(options, answer), sep="\n")
 
 
 def _check(options: argparse.Namespace) -> None:
+    from pathlib import Path  # not needed for --help
+
     if (options.text is None) == (options.input is None):
         raise InputError("expected either one text or --input FILE")
     if options.input is None and (options.output is not None or options.jsonl):

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from typing import Any
 
 from ..errors import InputError
 from .options import DATA, MODEL, OPTIONAL, add_debug_option, add_parser, flag, integer, supplied
+from .output import print_json
 
 
 def add_bench(verbs: Any) -> None:
@@ -48,4 +48,4 @@ def bench(options: argparse.Namespace) -> None:
         report = bench(options.model, options.pairs, **supplied(options, "base", "repeats"))
     else:
         report = bench_training(options.model, options.train, **supplied(options, "base", "steps", "repeats"))
-    print(json.dumps(report))
+    print_json(report)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import sys
 from typing import Any
 
 from ..errors import InputError
 from .options import DATA, MODEL, OPTIONAL, add_debug_option, add_parser, flag, integer, supplied
+from .output import print_json
 
 
 def add_lab(verbs: Any) -> None:
@@ -55,9 +55,7 @@ def list_implementations(options: argparse.Namespace) -> None:
     listed = implementations(options.op)
     if options.json:
         fields = ("op", "name", "device", "needs", "dtypes", "gradients", "precision", "lacking", "about", "file")
-        print(
-            json.dumps([{field: getattr(implementation, field) for field in fields} for implementation in listed])
-        )
+        print_json([{field: getattr(implementation, field) for field in fields} for implementation in listed])
         return
     width = max(len(implementation.name) for implementation in listed)
     for op, group in itertools.groupby(listed, lambda implementation: implementation.op):
@@ -89,7 +87,7 @@ def check(options: argparse.Namespace) -> int:
         if not options.json:
             print(*show(verdicts[-1]), sep="\n", flush=True)
     if options.json:
-        print(json.dumps([verdict.as_json() for verdict in verdicts]))
+        print_json([verdict.as_json() for verdict in verdicts])
     return int(not all(verdict.passed for verdict in verdicts))
 
 
@@ -119,7 +117,7 @@ def bench(options: argparse.Namespace) -> None:
     else:
         report = bench_model(options.model, options.data, op, names[0], **call, **supplied(options, "examples"))
     if options.json:
-        print(json.dumps(report))
+        print_json(report)
 
 
 def bulk(options: argparse.Namespace) -> None:
@@ -128,4 +126,4 @@ def bulk(options: argparse.Namespace) -> None:
 
     report = bulk(options.model, options.pairs, **supplied(options, "base", "dtype", "texts", "seconds"))
     if options.json:
-        print(json.dumps(report))
+        print_json(report)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 BAR_WIDTH = 24  # characters of the bar for a score of 1
 
@@ -19,6 +20,13 @@ def score_lines(title: str, scores: Iterable[tuple[str, float]]) -> Iterator[str
     for label, score in rows:
         bar = "█" * round(BAR_WIDTH * min(max(score, 0.0), 1.0))
         yield f"  {pad(label, width)}  {score:.3f}  {bar}".rstrip()
+
+
+def print_json(value: Any) -> None:
+    """Print a value as one line of JSON."""
+    import json  # not needed for --help
+
+    print(json.dumps(value, ensure_ascii=False))
 
 
 def one_line(text: str) -> str:

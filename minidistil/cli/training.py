@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from typing import Any
 
@@ -22,6 +21,7 @@ from .options import (
     names,
     supplied,
 )
+from .output import print_json
 
 RECIPE: tuple[tuple[str, type, Any, str], ...] = (  # fields of `Recipe`: name, type, default, help
     ("epochs", float, 5.0, "passes over the training data"),
@@ -141,7 +141,7 @@ def evaluate(options: argparse.Namespace) -> None:
     if unlabeled:
         print(f"minidistil: skipped {unlabeled} rows without a label", file=sys.stderr)
     if options.json:
-        print(json.dumps(metrics, ensure_ascii=False))
+        print_json(metrics)
     else:
         _print_table(metrics)
 

@@ -172,6 +172,7 @@ def test_saved_and_loaded_is_the_same_bit_for_bit_and_again(tmp_path, name):
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
+@pytest.mark.full
 def test_the_file_is_about_a_quarter(tmp_path):
     minidistil.from_pretrained(OURS).save_pretrained(tmp_path / "floats")
     minidistil.from_pretrained(OURS, dtype="int8").save_pretrained(tmp_path / "small")
@@ -179,6 +180,7 @@ def test_the_file_is_about_a_quarter(tmp_path):
     assert small.stat().st_size < 0.28 * large.stat().st_size
 
 
+@pytest.mark.full
 def test_transformers_does_not_take_the_file_for_its_own(tmp_path):
     minidistil.from_pretrained(OURS, dtype="int8").save_pretrained(tmp_path)
     with pytest.raises(OSError, match="no file named model"):
@@ -275,6 +277,7 @@ def test_the_products_alone_serve_a_model_in_float32(folder):
     assert torch.equal(answer(minidistil.from_pretrained(folder)), answer(model))
 
 
+@pytest.mark.full
 def test_loading_imports_no_compiler(folder, tmp_path):
     import subprocess
     import sys

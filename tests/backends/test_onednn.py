@@ -21,6 +21,7 @@ CLASSES = ["DistilBertModel", "DistilBertForTokenClassification", "DistilBertFor
 CLASSES += ["DistilBertForQuestionAnswering", "DistilBertForSequenceClassification"]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_logit_is_the_plain_models(name):
     plain = twins(name)[0]
@@ -138,6 +139,7 @@ def test_a_pipeline_leaves_a_model_that_others_have_as_it_is():
     assert pipe.model is model
 
 
+@pytest.mark.full
 def test_a_stream_runs_in_few_sizes_and_answers_as_one_text_does(monkeypatch):
     pipe = pipeline("text-classification", OURS)
     texts = [f"{'many words ' * (i % 17)}and {i}." for i in range(300)]

@@ -190,6 +190,7 @@ def test_prepared_weights_do_not_make_a_pickle_larger():
     assert len(pickle.dumps(view)) == size
 
 
+@pytest.mark.full
 def test_prepared_weights_are_freed_with_the_modules_and_with_the_operation():
     model = ours(theirs({}))
     operations = copied()
@@ -343,6 +344,7 @@ def test_a_fused_step_of_another_model_is_left_alone():
     assert other.weight._version == version
 
 
+@pytest.mark.full
 def test_one_compilation_serves_a_prepared_view():
     import torch._dynamo.testing
 

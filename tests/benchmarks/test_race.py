@@ -77,6 +77,7 @@ def test_what_pads_runs_more_and_what_prunes_runs_less():
     assert race.runtime_flops(onnx, config, sequences) == matmul_flops(config, [3, 3], prunes=False)
 
 
+@pytest.mark.full
 def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeypatch):
     for name, small in {"PAUSE": 0, "LENGTHS": (8, 16), "SINGLE_REPEATS": 2, "WARM_UP": 1}.items():
         monkeypatch.setattr(race, name, small)
@@ -93,6 +94,7 @@ def test_the_report_names_each_case_and_ends_with_a_line_of_json(capsys, monkeyp
     assert "2 texts sorted by length: " in out
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["speed.svg", "speed.png"])
 def test_a_report_is_plotted(tmp_path, name):
     row = {"seconds": 0.01, "tokens/s": 100.0}
@@ -123,6 +125,7 @@ def test_no_runtime_to_compare_is_an_error(folder):
         race._start(folder, "banana", {})
 
 
+@pytest.mark.full
 def test_a_runtime_that_stops_says_why(tmp_path):
     with pytest.raises(InputError, match=r"minidistil float32 stopped: .*no config\.json"):
         race.RuntimeProcess(find_runtime("minidistil", "float32"), tmp_path)

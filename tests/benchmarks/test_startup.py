@@ -34,6 +34,7 @@ def test_a_missing_package_is_named_with_the_extra_that_brings_it():
         require("no_such_package", extra="peers")
 
 
+@pytest.mark.full
 def test_a_batch_is_measured_against_transformers():
     report = {}
     row = startup._measure_batch(str(OURS), *read_pairs(str(PAIRS), 4), repeats=1, report=report)

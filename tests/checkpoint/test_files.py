@@ -27,6 +27,8 @@ from support.hub_server import (
     zero_shot,
 )
 
+pytestmark = pytest.mark.full  # a Hub and a process for each
+
 NAME = "typeform/distilbert-base-uncased-mnli"
 VOCABULARY = [
     "[PAD]",

@@ -36,6 +36,7 @@ def check(cases: Iterable[int]) -> Counter[tuple[str, str]]:
     return counts
 
 
+@pytest.mark.full
 @linux
 def test_200_damaged_checkpoints_are_loaded_or_refused() -> None:
     counts = check(range(200))
@@ -57,6 +58,7 @@ def test_2000_damaged_checkpoints_are_loaded_or_refused() -> None:
         assert loaded >= LOADED.get(target, 0.1) * (loaded + refused), target
 
 
+@pytest.mark.full
 def test_every_kind_of_damage_has_its_turn_in_200_cases() -> None:
     seen = {make(case)[:2] for case in range(200)}
     assert len(seen) > 150

@@ -577,6 +577,7 @@ def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monke
     minidistil.from_pretrained("tiny")
 
 
+@pytest.mark.full
 def test_a_wheel_brings_its_checkpoints(saved, tmp_path):
     pytest.importorskip("hatchling", reason="needs hatchling to build a wheel: pip install hatchling")
     project, site = tmp_path / "project", tmp_path / "site"

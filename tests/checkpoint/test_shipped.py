@@ -82,6 +82,7 @@ def read_rows_of_log(path):
         return [line for line in map(json.loads, lines) if "loss" in line]
 
 
+@pytest.mark.full
 def test_real_pairs_get_transformers_logits(model, tokenizer):
     rows = read_rows(SAMPLE)
     batch = tokenizer([row.text for row in rows], [row.pair for row in rows])
@@ -92,6 +93,7 @@ def test_real_pairs_get_transformers_logits(model, tokenizer):
         torch.testing.assert_close(model(batch), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
 
 
+@pytest.mark.full
 def test_it_is_the_default_of_zero_shot_classification_from_any_folder(tmp_path):
     code = "import minidistil; print(minidistil.pipeline('zero-shot-classification')('A match.', 'sports, war'))"
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)

@@ -139,6 +139,7 @@ def start(*arguments, **options):
     return subprocess.Popen([sys.executable, "-c", program, *arguments], env=environment, **pipes, **options)
 
 
+@pytest.mark.full
 def test_control_c_stops_a_long_run_between_lines(folder):
     arguments = ["classify", "--model", str(folder), "--device", "cpu", "--input", "-"]
     with start(*arguments, stdin=subprocess.PIPE) as process:
@@ -155,6 +156,7 @@ def test_control_c_stops_a_long_run_between_lines(folder):
     assert err.splitlines()[-1] == "minidistil: interrupted; the lines written so far are complete"
 
 
+@pytest.mark.full
 def test_a_closed_pipe_is_quiet_and_warnings_are_one_line(folder, tmp_path):
     path = tmp_path / "texts.txt"  # its answers are more than a pipe holds
     path.write_text("team " * 100 + "\n" + "the team won\n" * 4 * base.WINDOW)

@@ -49,6 +49,7 @@ def written(path):
         return False
 
 
+@pytest.mark.full
 def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, tmp_path):
     command = [sys.executable, "-m", "minidistil", *many(folder, tmp_path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
@@ -94,6 +95,7 @@ def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(folder, tmp_path, c
         assert "--resume requires --input FILE and --output FILE" in capsys.readouterr().err
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("verb", [["classify"], ["classify", "--top-k", "3"], ["zero-shot", "--labels", "a,b"]])
 def test_a_table_goes_on_at_whatever_byte_it_was_cut(folder, tmp_path, verb):
     source = table(tmp_path / "texts.csv", ["text"], *([text] for text in ODD * 3))

@@ -24,6 +24,7 @@ def small(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # which takes half a minute
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.2)])
 def test_all_answer_alike_and_are_timed(capsys, dtype, near):
     command = ["lab", "bulk", str(OURS), PAIRS, "--dtype", dtype, "--texts", "5", "--seconds", "0", "--json"]
@@ -45,6 +46,7 @@ def test_all_answer_alike_and_are_timed(capsys, dtype, near):
     assert re.fullmatch(r"matmuls of the first: \d+% of [\d,]+ GFLOP/s, a matmul of 32³", said[8])
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("no_bfloat16")
 def test_bfloat16_runs_where_onednn_has_no_matmul_in_it(capsys):
     bulk.bulk(str(OURS), PAIRS, dtype="bfloat16", texts=2, seconds=0)

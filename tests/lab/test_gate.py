@@ -274,6 +274,7 @@ def test_products_may_be_added_one_by_one_whatever_error_plain_pytorch_has(monke
     assert len(verdict("linear", in_three_halves).findings) == len(few) == 2
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("op", ["qkv", "linear", "linear_gelu"])
 def test_8_bits_are_judged_by_8_bits(op):
     def judged(value):
@@ -296,6 +297,7 @@ def test_8_bits_are_for_linear_layers_only():
         gate.check(one)
 
 
+@pytest.mark.full
 def test_a_wrong_backward_is_rejected_and_its_forward_is_not():
     found = verdict("add_norm", WrongBackward.apply, gradients=True)
     assert found.findings
@@ -304,11 +306,13 @@ def test_a_wrong_backward_is_rejected_and_its_forward_is_not():
     assert verdict("add_norm", WrongBackward.apply).passed
 
 
+@pytest.mark.full
 def test_gradients_that_are_claimed_and_not_there_are_missed():
     found = verdict("add_norm", lambda *given: ops.add_norm(*given).detach(), gradients=True)
     assert {finding.reason for finding in found.findings} == {"it claims gradients, and its output has none"}
 
 
+@pytest.mark.full
 def test_gradients_reach_the_weights_of_layers():
     found = verdict("linear", lambda x, lin: F.linear(x, lin.weight.detach(), lin.bias), gradients=True)
     assert found.findings
@@ -354,6 +358,7 @@ INTERPRETED = (
 )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("one", [one for one in HERE if "compiler" not in one.needs], ids=lambda one: one.title)
 def test_what_comes_with_the_package_passes(one, monkeypatch):
     """But for what takes long, float16, and questions asked again; the slow test leaves nothing out."""
@@ -372,6 +377,7 @@ def test_what_comes_with_the_package_passes_every_case(one):
     assert found.passed, "\n".join(gate.show(found))
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("op", operations.ALL)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_reference_and_its_gradients_are_those_of_torch_in_float64(op, seed):
@@ -427,6 +433,7 @@ def test_the_reference_of_a_block_knows_relu():
         torch.testing.assert_close(found, model(batch), atol=1e-6, rtol=0)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("op", ["qkv", "linear", "block"])
 def test_the_reference_does_not_read_8_bits(op):
     model = from_pretrained(OURS, dtype="int8").with_ops(feed_forward=ops.feed_forward)
@@ -449,6 +456,7 @@ def test_what_the_reference_does_not_do_is_refused():
 # Triton, here by its interpreter
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("before", ["torch._dynamo", "transformers.modeling_utils"])
 def test_triton_runs_here_whoever_imported_it_before(before):
     code = f"import {before}, sys; assert 'triton' in sys.modules; import torch; from minidistil import ops\n"
@@ -509,6 +517,7 @@ def add_norm(x, residual, weight, bias, eps):
 '''
 
 
+@pytest.mark.full
 @pytest.mark.parametrize(("eps", "code"), [("eps", 0), ("1e-5", 1)])
 def test_a_users_file_is_enough(tmp_path, capsys, eps, code):
     (tmp_path / "mine.py").write_text(MINE.replace("EPS", eps), encoding="utf-8")
@@ -629,6 +638,7 @@ def test_the_fastest_for_what_is_not_there_is_refused(monkeypatch, given, messag
         fast(*given)
 
 
+@pytest.mark.full
 def test_importing_the_lab_loads_no_compiler():
     code = "import sys, minidistil.lab; print('torch._dynamo' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
@@ -647,6 +657,7 @@ def masked(text):
     return re.sub(r"\d+(\.\d+e[+-]\d+|%)", "N", text)
 
 
+@pytest.mark.full
 def test_the_readme_is_true(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for code, console in zip(blocks("python"), blocks("console"), strict=True):
@@ -663,6 +674,7 @@ def words(lines):
     return sorted(" ".join(re.sub(r"[\d.,]+([x?%]|e[+-]\d+)?", "", line.split("; ")[0]).split()) for line in lines)
 
 
+@pytest.mark.full
 def test_a_users_file_is_timed_beside_plain_pytorch(tmp_path, capsys):
     path = tmp_path / "my_add_norm.py"
     path.write_text(blocks("python")[1], encoding="utf-8")

@@ -127,6 +127,7 @@ def test_ceilings_are_rates(dtype):
 # The report
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("op", operations.ALL)
 def test_the_report_has_every_case_with_its_bound(op, capsys):
     report = lab_bench.bench(op, names=[one.name for one in implementations(op) if not one.needs], seconds=0)
@@ -188,6 +189,7 @@ def test_beside_a_gpu_what_is_for_cpus_is_skipped(monkeypatch):
     assert "it is for CPUs" in lab_bench.why_not_timed(registry.find("add_norm", "for CPUs"), "float32")
 
 
+@pytest.mark.full
 def test_nothing_to_time_is_no_error(tmp_path):
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
     report = bench(names=["wrong"], plot=str(tmp_path / "nothing.png"))
@@ -298,6 +300,7 @@ def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
     )  # for each case of each dtype, and after them
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["roof.svg", "roof.png"])
 def test_a_report_is_drawn(tmp_path, name):
     bench("attention", ["torch", "loop"], plot=str(tmp_path / name))
@@ -327,6 +330,7 @@ def bench_model(op="add_norm", name="torch", data=DATA, **options):
     return in_model.bench_model(str(OURS), data, op, name, **{"seconds": 0, "examples": 3, **options})
 
 
+@pytest.mark.full
 def test_the_same_implementation_changes_no_logit(capsys):
     report = bench_model()
     assert json.loads(json.dumps(report)) == report
@@ -338,6 +342,7 @@ def test_the_same_implementation_changes_no_logit(capsys):
     assert re.search(r"^  accuracy +[\d.]+  to [\d.]+$", out, re.MULTILINE)
 
 
+@pytest.mark.full
 def test_what_the_model_can_gain_is_amdahls(monkeypatch):
     monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[8.0], [6.0], [4.0], [1.0]])
     report = bench_model("linear", "torch")
@@ -346,6 +351,7 @@ def test_what_the_model_can_gain_is_amdahls(monkeypatch):
     assert report["speed"] == pytest.approx(8 / 6)
 
 
+@pytest.mark.full
 def test_another_implementation_changes_little_and_examples_are_in_batches(monkeypatch):
     monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[call()] for call in calls])
     monkeypatch.setattr(in_model, "TOKENS", 110)
@@ -355,6 +361,7 @@ def test_another_implementation_changes_little_and_examples_are_in_batches(monke
     assert report["share"] > 0
 
 
+@pytest.mark.full
 def test_prepared_weights_are_timed_in_a_model():
     prepared = Prepared(lambda lin: (lin.weight.clone(), lin.bias.clone()), lambda x, state: F.linear(x, *state))
     implementation("linear", "copied", dtypes=("float32",))(prepared)

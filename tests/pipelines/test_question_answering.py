@@ -76,6 +76,7 @@ def test_answers_are_those_of_transformers_4_in_all_long_contexts(ask):
         compare(ask, i)
 
 
+@pytest.mark.full
 def test_a_context_longer_than_the_model_is_read_in_parts(ask):
     long = "Nothing happens here. " * 150 + TEXT
     assert len(ask.tokenizer(long, max_length=10**6).ids) > ask.limit()

@@ -56,18 +56,21 @@ def real_folder(request, tmp_path_factory):
     return folder
 
 
+@pytest.mark.full
 @needs_data
 def test_two_hundred_real_questions_get_the_zero_shot_answers_of_transformers(real_folder, real_questions):
     texts, options, expected = real_questions
     assert_same(ours(ZERO_SHOT, real_folder)(texts, **options), expected)
 
 
+@pytest.mark.full
 @needs_data
 def test_two_hundred_real_pairs_are_classified_as_by_transformers(real_folder, real_pairs):
     pairs, expected = real_pairs
     assert_same(ours(CLASSIFY, real_folder)(pairs, top_k=None), expected)
 
 
+@pytest.mark.full
 @needs_data
 def test_transformers_reads_the_folder_that_the_tokenizer_saved(real_folder, real_questions):
     texts, options, expected = real_questions

@@ -63,6 +63,7 @@ def test_how_texts_are_batched_changes_no_answer(
     assert_same(classify(many_texts, batch_size=batch_size), one_by_one[1])
 
 
+@pytest.mark.full
 def test_the_order_of_the_texts_changes_no_answer(zero_shot, classify, many_texts, one_by_one):
     order = random.Random(1).sample(range(len(many_texts)), len(many_texts))
     shuffled = [many_texts[i] for i in order]

@@ -31,6 +31,7 @@ def test_a_tokenizer_that_knows_no_limit_of_the_model_is_held_to_it(checkpoint, 
     assert_same(answer, their_classify(text, truncation=True))
 
 
+@pytest.mark.full
 @with_examples
 @given(text=ANY_TEXT)
 def test_any_unicode_text_is_classified_as_by_transformers(classify, their_classify, text):

@@ -211,6 +211,7 @@ ANY_TEXT = st.lists(
 ).map("".join)
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:texts longer than")
 @settings(max_examples=120, derandomize=True)
 @example(text="in Jo\u0301se", strategy="first", lower=True)
@@ -348,6 +349,7 @@ def test_no_words_and_no_texts_have_no_entities(tag):
 LONG = ["Maria jose lives in new york, the paris " * 9, *TEXTS[2:11], "Mariaparisyorklives " * 7, "\u65e5" * 70]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("limit", [8, 20, POSITIONS])
 @pytest.mark.parametrize("strategy", AGGREGATED)
 def test_a_long_text_is_read_in_parts_as_by_transformers(twins, strategy, limit):
@@ -446,6 +448,7 @@ def bytes_of_characters():
     return backend, tokenizers.trainers.BpeTrainer
 
 
+@pytest.mark.full
 @pytest.mark.filterwarnings("ignore:Tokenizer does not support real words")  # transformers, for each token
 @pytest.mark.parametrize("make", [bpe, words, bytes_of_characters])
 @pytest.mark.parametrize("unknown", ["[UNK]", None])

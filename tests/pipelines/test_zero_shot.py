@@ -100,6 +100,7 @@ def test_the_label_is_never_cut(checkpoint, their_zero_shot):
     assert_same(answer, their_zero_shot("a man sleeps", labels, hypothesis_template="{}"))
 
 
+@pytest.mark.full
 @with_examples
 @given(text=ANY_TEXT.filter(bool))
 def test_any_unicode_text_gets_the_zero_shot_answer_of_transformers(zero_shot, their_zero_shot, text):
@@ -108,6 +109,7 @@ def test_any_unicode_text_gets_the_zero_shot_answer_of_transformers(zero_shot, t
     assert by_label(answer) == pytest.approx(by_label(expected), abs=1e-5)
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("two_threads")  # each may round its rows in its own way
 @pytest.mark.parametrize("multi_label", [False, True])
 def test_labels_that_the_model_cannot_tell_apart_keep_their_order(zero_shot, multi_label):

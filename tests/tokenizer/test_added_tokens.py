@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -21,6 +22,7 @@ from support.tokenizer_files import (
 AROUND = st.sampled_from(["a", "the", " ", "  ", "A", "é", ".", NEW, "<NEW>", "[MASK]", "[SEP]", "x"])
 
 
+@pytest.mark.full
 @thorough
 @given(st.lists(st.lists(AROUND, max_size=8).map("".join), min_size=1, max_size=4))
 @example(

@@ -68,6 +68,7 @@ def same_ids_or_both_refuse(both, texts, pairs, max_length, truncation):
     assert batch.truncated == sum(len(ids) > max_length for ids in whole)
 
 
+@pytest.mark.full
 @thorough
 @given(st.lists(TEXTS, min_size=1, max_size=4), LIMITS, st.sampled_from(TRUNCATIONS))
 @example(["[CLS] a [SEP] b [MASK]", "", "\0", "a" * 101], 512, "error")
@@ -75,6 +76,7 @@ def test_ids_of_any_texts_are_those_of_transformers(both, texts, max_length, tru
     same_ids_or_both_refuse(both, texts, None, max_length, truncation)
 
 
+@pytest.mark.full
 @thorough
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), LIMITS, st.sampled_from(TRUNCATIONS))
 @example([("", ""), ("the team", ""), ("", "[SEP]")], 512, "longest_first")
@@ -105,6 +107,7 @@ def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_len
     same_ids_or_both_refuse(real, first, second, max_length, truncation)
 
 
+@pytest.mark.full
 def test_every_character_has_the_ids_of_transformers(real):
     ours, theirs = real
     characters = [chr(code) for code in range(0x3400) if unicodedata.category(chr(code)) != "Cs"]

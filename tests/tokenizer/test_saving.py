@@ -110,6 +110,7 @@ def restless():
     sys.setswitchinterval(interval)
 
 
+@pytest.mark.full
 def test_threads_with_other_limits_do_not_disturb_each_other(tokenizer, restless):
     wrong = []
 

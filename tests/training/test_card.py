@@ -277,6 +277,7 @@ STRINGS = st.text(min_size=1) | st.text(
 )
 
 
+@pytest.mark.full
 @given(command=STRINGS, base=STRINGS, label=STRINGS, told=STRINGS, data=STRINGS)
 def test_no_string_breaks_the_card(command, base, label, told, data):
     values = {"command": command, "base": base, "language": told, "license": told}

@@ -14,6 +14,7 @@ from support.runs import SMALL, VOCAB, examples, write
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.full
 def test_the_command_trains_and_measures(encoder, texts, tmp_path, capsys):
     output = str(tmp_path / "out")
     command = ["train", str(encoder), str(texts), "--output", output, "--eval-data", str(texts), "--epochs", "2"]

@@ -38,6 +38,7 @@ fine_tune(base, data, output, recipe=recipe, eval_data=data, device="cpu")
 """
 
 
+@pytest.mark.full
 def test_two_processes_give_the_weights_of_one(encoder, tmp_path):
     data = write(tmp_path / "texts.jsonl", examples(21))  # the last batch has one example, for one of the two
     script = tmp_path / "script.py"

@@ -19,6 +19,7 @@ from support.runs import QUICK, SMALL, VOCAB, assert_equal, examples, weights_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.full
 def test_eight_examples_can_be_learned_by_heart(encoder, tmp_path):
     path = write(tmp_path / "eight.jsonl", examples(8))
     recipe = Recipe(epochs=60, batch_size=8, learning_rate=3e-3, dropout=0.0)

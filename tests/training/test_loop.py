@@ -113,6 +113,7 @@ def test_autocast_gives_about_the_same_loss_and_gradient_to_float32_weights(fini
     assert found[0]["grad_norm"] == pytest.approx(found[1]["grad_norm"], rel=5e-2)
 
 
+@pytest.mark.full
 def test_gradients_that_overflow_float16_are_skipped_but_not_for_ever(encoder, texts, tmp_path, monkeypatch):
     trainer = trainer_of(encoder, texts, tmp_path, Recipe(dtype="float16"))
     infinite = torch.tensor(float("inf"))

@@ -123,6 +123,7 @@ def test_a_missing_codecarbon_is_named_with_the_extra_that_brings_it(tmp_path, m
         EnergyMeter("FRA", tmp_path)
 
 
+@pytest.mark.full
 def test_importing_the_module_imports_no_codecarbon():
     code = "import sys, minidistil.training.machine\n"
     code += "print([m for m in sys.modules if m.startswith(('codecarbon', 'pandas'))])"
@@ -145,6 +146,7 @@ except ValueError as error:
 """
 
 
+@pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("codecarbon") is None, reason="codecarbon is not installed")
 def test_codecarbon_measures_without_the_network_whatever_its_settings_say(tmp_path):
     """Its settings would send what it measures to an API and a server, and take the carbon from elsewhere."""

@@ -57,6 +57,7 @@ def drawn(n, labels, right=0.7, seed=0):
     return np.where(rng.random(n) < right, true, rng.integers(0, labels, n)), true
 
 
+@pytest.mark.full
 @properties
 @given(ids())
 def test_metrics_of_class_ids_are_those_of_scikit_learn(case):
@@ -71,6 +72,7 @@ def test_metrics_of_class_ids_are_those_of_scikit_learn(case):
         assert metrics.f1(predicted, true, average, labels) == pytest.approx(expected)
 
 
+@pytest.mark.full
 @properties
 @given(hots())
 def test_metrics_of_rows_are_those_of_scikit_learn(case):

@@ -10,6 +10,7 @@ import pytest
 from minidistil import training
 
 
+@pytest.mark.full
 def test_the_public_names_can_be_imported_and_cost_nothing():
     code = "import sys\nfrom minidistil.training.records import read_lines\nimport minidistil.training\n"
     code += "assert 'torch' not in sys.modules\nfrom minidistil.training import Recipe, evaluate, fine_tune\n"

@@ -304,6 +304,7 @@ def hub(tmp_path, monkeypatch):
     datasets.enable_progress_bars()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 def test_a_data_set_is_read_through_datasets(tmp_path, hub, kind):
     folder = tmp_path / "local"

@@ -68,6 +68,7 @@ def test_the_last_checkpoint_is_kept_where_nothing_is_measured(encoder, texts, t
 # Stopped and resumed
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("step", [1, 6, 7])
 def test_a_run_that_was_stopped_goes_on_bit_for_bit(encoder, texts, tmp_path, finished, monkeypatch, step):
     output = tmp_path / "out"
@@ -135,6 +136,7 @@ fine_tune(base, data, output, recipe=recipe, eval_data=data, save_steps=3, resum
 """
 
 
+@pytest.mark.full
 def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(encoder, texts, tmp_path):
     chance = random.Random(7)
     recipe = Recipe(epochs=10, batch_size=4, learning_rate=1e-3, max_length=16)
@@ -160,6 +162,7 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(encoder, text
     assert kills >= 3
 
 
+@pytest.mark.full
 def test_a_full_disk_leaves_the_last_state(encoder, texts, tmp_path, monkeypatch, finished):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "save_steps": 3, "device": "cpu"}
