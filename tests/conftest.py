@@ -19,6 +19,7 @@ NEVER = pytest.StashKey[list[Message]]()  # errors of the package that it never 
 
 hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ; no test asserts a time
 hypothesis.settings.load_profile("no deadline")
+hypothesis.settings.register_profile("few examples", deadline=None, max_examples=10)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
 os.environ["TOKENIZERS_PARALLELISM"] = "false"  # tests fork
 if not torch.cuda.is_available():
@@ -34,9 +35,11 @@ minidistil.Error.__init__ = _record  # type: ignore[method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start each of several test processes with one thread. NumPy reads the variable when it is imported."""
+    """Start each of several test processes with one thread; in the fast subset try few examples of a property."""
     if config.getoption("numprocesses", None):
-        os.environ["OMP_NUM_THREADS"] = "1"
+        os.environ["OMP_NUM_THREADS"] = "1"  # NumPy reads it when it is imported
+    if "not full" in config.option.markexpr:
+        hypothesis.settings.load_profile("few examples")
 
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects

@@ -266,6 +266,7 @@ def test_no_padding_token_is_read_back():
     assert read(**DistilBertConfig(pad_token_id=None).to_dict()).pad_token_id is None
 
 
+@pytest.mark.full
 @thorough
 @given(configs())
 def test_transformers_reads_what_is_written_to_the_same_values(config):

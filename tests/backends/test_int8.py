@@ -57,6 +57,7 @@ def test_no_number_moves_by_more_than_half_a_step(rows, columns, seed):
         assert ((whole * scale - x).abs() <= 0.5001 * scale).all()
 
 
+@pytest.mark.full
 @given(st.integers(1, 9), st.integers(1, 40), st.integers(0, 99))
 @settings(deadline=None)
 def test_quantizing_what_was_quantized_gives_the_same_bits(rows, columns, seed):
@@ -138,6 +139,7 @@ def test_query_key_and_value_are_those_of_three_products():
             assert torch.equal(one, int8.linear(x, int8.prepare(lin)))
 
 
+@pytest.mark.full
 def test_a_texts_answer_does_not_hang_on_its_neighbours(folder):
     model = minidistil.from_pretrained(folder, dtype="int8")
     texts = [[1, 2, 3], [900] * 40, [5], [7] * 300]

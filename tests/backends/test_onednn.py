@@ -104,6 +104,7 @@ def test_without_oneDNN_nothing_is_prepacked(monkeypatch):
     assert reason == "this torch has no oneDNN: use PyTorch's own operations"
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("no_bfloat16")
 def test_a_pipeline_in_bfloat16_does_without_where_the_processor_lacks_it():
     pipe = pipeline("text-classification", model=OURS, device="cpu", dtype="bfloat16")
@@ -122,6 +123,7 @@ def test_products_of_the_users_own_are_not_replaced():
     assert not packed.packable(Ops(linear=packed.prepacked()["linear"]))
 
 
+@pytest.mark.full
 def test_a_pipeline_packs_what_it_loaded_before_its_second_batch():
     pipe = pipeline("text-classification", model=OURS, device="cpu")
     first = pipe("One text.")

@@ -24,6 +24,7 @@ def test_invalid_pairs_are_refused_before_anything_is_measured(tmp_path, line):
         startup.bench("no model is looked for", str(path))
 
 
+@pytest.mark.full
 def test_a_process_that_fails_says_why():
     with pytest.raises(InputError, match="this went wrong"):
         startup._run_process(["python3", "-c", "raise SystemExit('this went wrong')"])

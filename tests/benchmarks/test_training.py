@@ -29,6 +29,7 @@ def test_training_needs_enough_examples(tmp_path):
         training.bench_training("no model is looked for", str(PAIRS), steps=5)
 
 
+@pytest.mark.full
 def test_a_training_process_that_fails_says_why():
     with pytest.raises(InputError, match="this went wrong"):
         training._run_process(["python3", "-c", "raise SystemExit('this went wrong')"])

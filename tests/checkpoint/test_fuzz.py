@@ -66,6 +66,7 @@ def test_every_kind_of_damage_has_its_turn_in_200_cases() -> None:
     assert everything == seen | {make(case)[:2] for case in range(200, 300)}
 
 
+@pytest.mark.full
 def test_a_case_is_made_from_its_number_alone() -> None:
     made = [make(case) for case in range(60)]
     for case in reversed(range(60)):

@@ -78,6 +78,7 @@ def test_only_line_feeds_end_a_line_and_spaces_are_text(command):
     assert [json.loads(line)["sequence"] for line in result.out.split("\n")[:-1]] == [text, "the team"]
 
 
+@pytest.mark.full
 def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
     monkeypatch.setattr(base, "WINDOW", 7)
     lines = [" ".join(WORDS.split()[: 1 + i % 19]) for i in range(50)]

@@ -322,6 +322,7 @@ def test_gradients_reach_the_weights_of_layers():
     assert len(found.findings) == sum(case.gradients for case in operations.LINEAR.cases)
 
 
+@pytest.mark.full
 def test_what_is_right_passes_however_slow():
     def row_by_row(x, residual, weight, bias, eps):
         rows = [ops.add_norm(a[None], b[None], weight, bias, eps) for a, b in zip(x, residual, strict=True)]

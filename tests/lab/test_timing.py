@@ -151,6 +151,7 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
     assert len(re.findall(r"^  torch +[\d.]+ +[\d.]+ +\d+% +1\.00[x?]", out, re.MULTILINE)) == len(report["cases"])
 
 
+@pytest.mark.full
 def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(registry.NEEDS, "triton", lambda dtype: None)
@@ -232,6 +233,7 @@ def test_a_linear_layer_that_cheats_loses_its_time():
     assert "has an error of" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
 
 
+@pytest.mark.full
 def test_a_linear_layer_that_keeps_old_weights_loses_its_time():
     def run(x, lin):
         return F.linear(x, copies.setdefault(lin, lin.weight.clone()), lin.bias)

@@ -368,6 +368,7 @@ def test_a_prompt_is_put_before_each_text(repository, their_encode, prompt):
     assert_same(ours(EMBED, folder)(TEXTS, prompt=prompt), their_encode(folder)(TEXTS, prompt=prompt))
 
 
+@pytest.mark.full
 def test_the_default_prompt_of_a_repository_is_used(copied, their_encode):
     prompts = {"prompts": {"query": "the team: ", "document": ""}, "default_prompt_name": "query"}
     edit(copied / "config_sentence_transformers.json", lambda values: {**values, **prompts})
@@ -376,6 +377,7 @@ def test_the_default_prompt_of_a_repository_is_used(copied, their_encode):
     assert not np.allclose(pipe(TEXTS), pipe(TEXTS, prompt=""))
 
 
+@pytest.mark.full
 def test_arguments_come_before_what_the_files_say(repository):
     texts, files = [TEXTS[0], *TEXTS[2:4]], repository("cls", True, 30, old=True)
     expected = ours(EMBED, repository("mean", False, old=True))(texts)

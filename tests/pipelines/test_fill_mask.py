@@ -240,6 +240,7 @@ def test_a_model_may_have_more_words_than_its_tokenizer(checkpoint):
     assert max(tokens(mine(TEXTS[0], top_k=len(VOCAB) + 3))) == len(VOCAB) + 2
 
 
+@pytest.mark.full
 def test_a_real_vocabulary_is_read_as_by_transformers(checkpoint):
     words = json.loads((OURS / "tokenizer.json").read_text(encoding="utf-8"))["model"]["vocab"]
     vocab = tuple(sorted(words, key=words.get))

@@ -176,6 +176,7 @@ def test_a_generator_is_answered_as_by_transformers(tag, their_tag):
     assert_same(list(answers), list(expected))
 
 
+@pytest.mark.full
 def test_a_strategy_may_be_in_capitals_or_of_the_enumeration_of_transformers(tag, their_tag):
     for strategy in ("AVERAGE", "Average", AggregationStrategy.AVERAGE):
         expected = their_tag(TEXTS, aggregation_strategy=strategy)
@@ -366,6 +367,7 @@ def test_a_part_may_be_one_token_further_than_the_last(twins, stride):
     assert_same(pipe(TEXTS[:6], **options), oracle(TEXTS[:6], batch_size=16, **options))
 
 
+@pytest.mark.full
 def test_words_of_a_long_text_are_read_in_parts_too(twins):
     pipe, oracle = twins(limit=12)
     words = [text.split() for text in LONG]

@@ -78,6 +78,7 @@ def test_labels_must_differ(encoder, texts, tmp_path, labels):
         fine_tune(encoder, texts, tmp_path / "out", labels=labels, device="cpu")
 
 
+@pytest.mark.full
 def test_several_labels_and_values_are_learned_too(encoder, tmp_path):
     rows = [{"text": row["text"], "label": [row["label"], "text"]} for row in examples(12)]
     several = write(tmp_path / "several.jsonl", rows)
@@ -93,6 +94,7 @@ def test_several_labels_and_values_are_learned_too(encoder, tmp_path):
     assert (peer.config.num_labels, peer.config.problem_type) == (1, "regression")
 
 
+@pytest.mark.full
 def test_a_table_of_sinusoids_is_not_trained(texts, tmp_path):
     config = minidistil.DistilBertConfig(**SMALL, sinusoidal_pos_embds=True)
     base = tmp_path / "base"

@@ -82,6 +82,7 @@ def test_accumulated_batches_are_one_large_one(encoder, texts, tmp_path):
         torch.testing.assert_close(one["exp_avg"], other["exp_avg"], rtol=1e-4, atol=1e-7)
 
 
+@pytest.mark.full
 def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradient(finished, texts, tmp_path):
     found = []
     for fill in (False, True):

@@ -53,12 +53,14 @@ def test_the_best_checkpoint_is_kept(encoder, texts, tmp_path, monkeypatch):
     assert all(torch.equal(written[name], tensor) for name, tensor in found[1].items())
 
 
+@pytest.mark.full
 def test_evaluations_may_come_every_few_steps(encoder, texts, tmp_path):
     options = {"recipe": QUICK, "eval_data": texts, "eval_steps": 5, "device": "cpu"}
     fine_tune(encoder, texts, tmp_path / "out", **options)
     assert [line["step"] for line in log_of(tmp_path / "out") if "evaluation" in line] == [5, 10, 12]
 
 
+@pytest.mark.full
 def test_the_last_checkpoint_is_kept_where_nothing_is_measured(encoder, texts, tmp_path):
     run = fine_tune(encoder, texts, tmp_path / "out", recipe=QUICK, device="cpu")
     assert run["evaluation"] == []
@@ -104,6 +106,7 @@ def test_a_second_interrupt_is_not_waited_for():
     assert stop.received
 
 
+@pytest.mark.full
 def test_a_run_in_another_thread_needs_no_signals(encoder, texts, tmp_path, finished):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "device": "cpu"}
@@ -209,6 +212,7 @@ def test_another_recipe_cannot_resume(encoder, texts, tmp_path, monkeypatch):
         fine_tune(encoder, texts, output, recipe=Recipe(epochs=9), device="cpu", resume=True)
 
 
+@pytest.mark.full
 def test_what_was_killed_at_its_very_end_can_still_be_finished(encoder, texts, tmp_path, finished, monkeypatch):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "device": "cpu"}
