@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 
+from ..backends import onednn
 from ..errors import InputError, require
 from ..training.base import load_base
 from ..training.data import UNLABELED, Labels
@@ -36,7 +37,7 @@ def bench_training(
     steps: int = 100,
     repeats: int = 3,
     batch_size: int = 16,
-    dtype: str = "bfloat16",
+    dtype: str | None = None,
 ) -> dict[str, Any]:
     """Compare fine-tuning with transformers' Trainer, print a report, and return it.
 
@@ -49,10 +50,12 @@ def bench_training(
         base: use random weights of DistilBERT base's size.
         steps: measured steps, after as many for warm-up.
         repeats: measurements of each.
+        dtype: as for `Recipe`; None: bfloat16 where the CPU supports it, else float32.
     """
+    dtype = dtype or ("bfloat16" if onednn.works(torch.device("cpu"), torch.bfloat16) else "float32")
     transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
     report = {**machine(), "transformers": transformers.__version__, "rows": []}
-    print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}")
+    print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}; {dtype}")
     rows = [row for row in read_rows(data) if row.label not in UNLABELED]
     if len(rows) < 2 * steps * batch_size:
         raise InputError(f"{data} has {len(rows)} examples: {steps} steps need {2 * steps * batch_size}")
