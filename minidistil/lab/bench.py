@@ -16,7 +16,7 @@ from ..benchmarks.plots import check_plot
 from ..errors import InputError
 from . import gate
 from .cost import ceilings
-from .plot import draw
+from .plot import plot_times
 from .registry import DTYPES, REFERENCE, Implementation, find, implementations
 from .report import add_speeds, header, lines
 from .timer import time_case
@@ -66,7 +66,7 @@ def bench(
         add_speeds(rows)
     print(*lines(report), sep="\n", flush=True)
     if plot is not None:
-        draw(report, plot)
+        plot_times(report, plot)
     return report
 
 

@@ -8,7 +8,7 @@ from ..benchmarks.plots import new_figure, save_figure
 from .report import header
 
 
-def draw(report: dict[str, Any], path: str) -> None:
+def plot_times(report: dict[str, Any], path: str) -> None:
     """Draw times with a cold cache: rates under the roofline of the machine, and bars for each case."""
     cases, (copies, matmuls) = report["cases"], report["ceilings"].values()
     names = list(next(iter(cases.values()))["rows"]) if cases else []  # the same for all cases
