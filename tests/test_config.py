@@ -253,6 +253,7 @@ def test_an_error_shows_the_value_and_what_was_expected():
 # Writing
 
 
+@pytest.mark.full
 @thorough
 @given(configs(), st.dictionaries(st.sampled_from(["finetuning_task", "summary", "x"]), st.integers() | st.none()))
 def test_what_is_written_is_read_back(config, extra):

@@ -148,6 +148,7 @@ def test_a_texts_answer_does_not_hang_on_its_neighbours(folder):
         assert torch.allclose(answer(model, Batch.from_lists([text]))[0], together[i], atol=1e-5)
 
 
+@pytest.mark.full
 def test_answers_stay_near_those_in_float32(folder):
     plain, small = minidistil.from_pretrained(folder), minidistil.from_pretrained(folder, dtype="int8")
     errors, sizes = [], []

@@ -174,6 +174,7 @@ def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
 NO_BFLOAT16 = r"cannot run here in bfloat16: oneDNN has no bfloat16 matmul for this processor \(.*\): use float32"
 
 
+@pytest.mark.full
 @pytest.mark.usefixtures("no_bfloat16")
 def test_a_dtype_that_the_processor_lacks_is_skipped(capsys):
     report = lab_bench.bench("linear", dtype="bfloat16", names=["torch", "prepacked"], seconds=0)
@@ -223,6 +224,7 @@ def test_what_cheats_while_it_is_timed_loses_its_time(capsys):
     assert "cheat  time withdrawn: " in capsys.readouterr().out
 
 
+@pytest.mark.full
 def test_a_linear_layer_that_cheats_loses_its_time():
     def run(x, lin):
         fresh = lin(x)
@@ -397,6 +399,7 @@ def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
         bench_model(examples=0)
 
 
+@pytest.mark.full
 def test_texts_without_labels_are_no_examples(tmp_path):
     (tmp_path / "none.jsonl").write_text('{"text": "A text.", "label": -1}\n', encoding="utf-8")
     with pytest.raises(InputError, match="has no labeled examples: expected at least one"):

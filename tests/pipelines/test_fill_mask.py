@@ -233,6 +233,7 @@ def test_cleaning_up_joins_what_was_apart(checkpoint):
     assert cleaned(text, targets="won")[0]["sequence"] == "the man's won game"
 
 
+@pytest.mark.full
 def test_a_model_may_have_more_words_than_its_tokenizer(checkpoint):
     mine, other = (make(checkpoint(extra=3)) for make in (ours, theirs))
     for text in (TEXTS[0], SEVERAL[0]):

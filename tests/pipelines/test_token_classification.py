@@ -183,6 +183,7 @@ def test_a_strategy_may_be_in_capitals_or_of_the_enumeration_of_transformers(tag
         assert_same(tag(TEXTS, aggregation_strategy=strategy), expected)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("task", ["ner", NER])
 def test_a_pipelines_own_arguments_serve_every_call(checkpoint, their_tag, task):
     options = {"aggregation_strategy": "first", "ignore_labels": ["LOC"]}
@@ -511,6 +512,7 @@ def many():
     return [" ".join(shuffled.choices(WORDS.split()[:18], k=shuffled.randint(0, 100))) for _ in range(40)]
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("limits", [{}, {"WINDOW": 3}, {"TOKENS": 70}, {"WINDOW": 7, "TOKENS": 1}], ids=str)
 def test_how_texts_are_batched_changes_no_answer(tag, many, monkeypatch, limits, batch_size):

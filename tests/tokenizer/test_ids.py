@@ -99,6 +99,7 @@ def test_both_forms_of_files_give_the_same_ids(folders, name):
     assert load_ids(folders["vocab.txt", name], texts) == load_ids(folders["tokenizer.json", name], texts)
 
 
+@pytest.mark.full
 @thorough
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1, max_size=4), LIMITS, st.sampled_from(TRUNCATIONS))
 def test_ids_of_a_real_vocabulary_are_those_of_transformers(real, pairs, max_length, truncation):

@@ -50,6 +50,7 @@ def test_transformers_loads_the_output_and_gives_its_logits(finished):
     assert peer.config.label2id == {"no": 0, "yes": 1}
 
 
+@pytest.mark.full
 def test_the_base_is_not_touched(encoder, texts, tmp_path):
     base = shutil.copytree(encoder, tmp_path / "base")
     fine_tune(base, texts, tmp_path / "out", recipe=QUICK, device="cpu")

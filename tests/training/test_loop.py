@@ -103,6 +103,7 @@ def test_attention_is_computed_in_float32_whatever_autocast_says():
     assert out.dtype == torch.float32
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_autocast_gives_about_the_same_loss_and_gradient_to_float32_weights(finished, texts, tmp_path, dtype):
     found = []

@@ -83,6 +83,7 @@ def test_metrics_of_rows_are_those_of_scikit_learn(case):
         assert metrics.f1(predicted, true, average) == pytest.approx(expected)
 
 
+@pytest.mark.full
 @properties
 @given(numbers)
 def test_correlations_are_those_of_scipy(case):
@@ -130,6 +131,7 @@ def test_wilson_contains_the_share_and_no_impossible_one(case):
     assert 0 <= low <= right / n <= high <= 1
 
 
+@pytest.mark.full
 @properties
 @given(numbers)
 def test_fisher_gives_the_interval_of_scipy(case):

@@ -81,6 +81,7 @@ def test_each_kind_of_file_gives_the_same_rows(tmp_path, kind, ending):
     assert read_rows(path) == read_rows(str(path)) == expected
 
 
+@pytest.mark.full
 @properties
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))] * 3)))
 def test_any_text_is_read_back_from_each_kind(tmp_path, rows):

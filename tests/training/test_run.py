@@ -29,6 +29,7 @@ from support.runs import QUICK, assert_equal, log_of, weights_of
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
+@pytest.mark.full
 def test_every_step_is_a_line_of_the_log(finished):
     output, run = finished
     lines = [line for line in log_of(output) if "loss" in line]
@@ -197,6 +198,7 @@ def test_a_state_that_cannot_be_read_is_named(encoder, texts, tmp_path, monkeypa
         fine_tune(encoder, texts, output, recipe=QUICK, device="cpu", resume=True)
 
 
+@pytest.mark.full
 def test_a_run_can_be_begun_anew(encoder, texts, tmp_path, finished, monkeypatch):
     output = shutil.copytree(finished[0], tmp_path / "out")
     stop_at_once(monkeypatch, encoder, texts, output, recipe=Recipe(epochs=1), overwrite=True)
