@@ -77,11 +77,8 @@ class Layout:
 
     def to(self: L, device: torch.device | str) -> L:
         """Return the same layout with its tensors, except `cu_seqlens_cpu`, on another device."""
-        moved: dict[str, Any] = {
-            field.name: _move(value, device)
-            for field in dataclasses.fields(self)
-            if isinstance(value := getattr(self, field.name), Tensor) and field.name != "cu_seqlens_cpu"
-        }
+        tensors = {k: v for k, v in vars(self).items() if isinstance(v, Tensor) and k != "cu_seqlens_cpu"}
+        moved: dict[str, Any] = {name: _move(tensor, device) for name, tensor in tensors.items()}
         return dataclasses.replace(self, **moved)
 
     def select(self, x: Tensor) -> Tensor:
@@ -203,7 +200,9 @@ class Batch:
         return len(self.layout)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on another device."""
+        """Return the same batch on a device: itself if it is there."""
+        if self.ids.device == torch.device(device):
+            return self
         layout, first = self.layout.to(device), self.first.to(device)
         return dataclasses.replace(self, ids=_move(self.ids, device), layout=layout, first=first)
 

@@ -98,9 +98,9 @@ def attention_by_length(
 
 def _dense(shape: tuple[int, int, int], q: Tensor, k: Tensor, v: Tensor, dropout_p: float) -> Tensor:
     n, length_q, length_k = shape
-    q = q.unflatten(0, (n, length_q)).transpose(1, 2)  # (n, H, Lq, d)
-    k = k.unflatten(0, (n, length_k)).transpose(1, 2)  # (n, H, L, d)
-    v = v.unflatten(0, (n, length_k)).transpose(1, 2)  # (n, H, L, d)
+    q = q.view(n, length_q, *q.shape[1:]).transpose(1, 2)  # (n, H, Lq, d)
+    k = k.view(n, length_k, *k.shape[1:]).transpose(1, 2)  # (n, H, L, d)
+    v = v.view(n, length_k, *v.shape[1:]).transpose(1, 2)  # (n, H, L, d)
     out = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout_p)  # (n, H, Lq, d)
     return out.transpose(1, 2).flatten(0, 1)
 

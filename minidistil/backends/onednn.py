@@ -82,7 +82,7 @@ def linear_gelu(x: Tensor, state: Packed) -> Tensor:
 
 def qkv(x: Tensor, state: Packed) -> tuple[Tensor, ...]:
     """Query, key and value of each token: (T, D) -> three of (T, D), columns of one result."""
-    return _matmul(x, state, "none").chunk(3, dim=1)
+    return _matmul(x, state, "none").tensor_split(3, dim=1)
 
 
 def _matmul(x: Tensor, state: Packed, activation: str) -> Tensor:

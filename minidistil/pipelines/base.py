@@ -7,6 +7,7 @@ Shapes: L tokens of a sequence, C labels, D model width, V vocabulary.
 
 from __future__ import annotations
 
+import functools
 import inspect
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
@@ -26,6 +27,8 @@ TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # padding has no ef
 Answer: TypeAlias = dict[str, Any]
 Ids: TypeAlias = tuple[int, ...]
 T = TypeVar("T")
+
+signature = functools.cache(inspect.signature)  # of a class's `run`, which every call needs
 
 
 class Engine(Protocol):
@@ -65,7 +68,8 @@ class Pipeline:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `run` with the pipeline's default arguments and these."""
-        arguments = inspect.signature(self.run).bind_partial(*args, **options).arguments
+        arguments = signature(type(self).run).bind_partial(self, *args, **options).arguments
+        del arguments["self"]
         return self.run(**{**self.defaults, **arguments})
 
     def run(self, *args: Any, **options: Any) -> Any:
@@ -75,7 +79,7 @@ class Pipeline:
     @classmethod
     def check_arguments(cls, names: Iterable[str]) -> None:
         """Raise TypeError for an argument that a call does not take."""
-        inspect.signature(cls.run).bind_partial(None, **dict.fromkeys(names))
+        signature(cls.run).bind_partial(None, **dict.fromkeys(names))
 
     @classmethod
     def declared(cls, files: Files) -> dict[str, Any]:
