@@ -10,19 +10,24 @@ import torch
 import minidistil
 from minidistil.checkpoint.files import Folder
 from minidistil.errors import require
-from support.errors import messages, page, unraised
+from support.errors import KINDS, TOPICS, messages, page, unraised
 from support.places import ROOT
 
 
 def test_the_page_of_errors_lists_what_the_package_raises():
-    assert (ROOT / "ERRORS.md").read_text(encoding="utf-8") == page(), (
-        "PYTHONPATH=tests python -m support.errors > ERRORS.md"
+    assert (ROOT / "docs" / "errors.md").read_text(encoding="utf-8") == page(), (
+        "PYTHONPATH=tests python -m support.errors > docs/errors.md"
     )
 
 
+def test_every_module_that_raises_has_one_topic_on_the_page():
+    topics = [module for modules, _ in TOPICS.values() for module in modules]
+    assert sorted(topics) == sorted({message.module for message in messages()})
+
+
 def test_every_kind_is_an_error_of_ours_and_a_value_error():
-    for kind in (minidistil.CheckpointError, minidistil.InputError, minidistil.MissingDependency):
-        assert issubclass(kind, minidistil.Error)
+    for kind in KINDS:
+        assert issubclass(getattr(minidistil, kind), minidistil.Error)
     assert issubclass(minidistil.Error, ValueError)
 
 

@@ -1,32 +1,133 @@
-"""The messages that the package can raise, read from its source; and the page that lists them.
+"""The messages that the package can raise, read from its source; and the page of the docs that lists them.
 
-After a change of messages: `PYTHONPATH=tests python -m support.errors > ERRORS.md`.
+After a change of messages: `PYTHONPATH=tests python -m support.errors > docs/errors.md`.
 """
 
 from __future__ import annotations
 
 import ast
-import itertools
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
-KINDS = ("CheckpointError", "InputError", "MissingDependency")
 RAISED: set[tuple[str, str]] = set()  # kind and text of all that was raised since the tests began; see conftest.py
+KINDS = {  # of `minidistil.Error`, with the text below its heading on the page
+    "CheckpointError": "A checkpoint, its config or its tokenizer cannot be found, read or written. A failed load "
+    "leaves nothing half made.",
+    "InputError": "A text, a tensor, a file or an argument is invalid. Values are checked before the model runs.",
+    "MissingDependency": "An optional package is not installed. The message has the command that installs it.",
+}
+TOPICS = {  # heading: the modules that raise, and the usual cause and remedy
+    "Finding a checkpoint": (
+        ["checkpoint.files"],
+        "The name is neither a folder nor a repository on the Hub, a file is missing, or there is no network. "
+        "Check the spelling; log in for a gated or private model; pass a folder to work offline.",
+    ),
+    "config.json": (
+        ["config", "heads"],
+        "A value is out of range, contradicts another one, or asks for an architecture that is not a DistilBERT. "
+        "Correct the file, or download it again.",
+    ),
+    "Classes, tasks and heads": (
+        ["checkpoint.architectures"],
+        "The checkpoint was made for another task, or a new head does not fit. Pass `task=` to choose a class, "
+        "and `new_head=True` to put an untrained head on the encoder.",
+    ),
+    "Weights": (
+        ["checkpoint.load", "checkpoint.names", "checkpoint.tensors", "checkpoint.save"],
+        "A file is damaged or incomplete, holds more than tensors, or has other tensors than the model. Download "
+        "it again; prefer a checkpoint with `model.safetensors`.",
+    ),
+    "Tokenizer": (
+        ["checkpoint.tokenizer", "tokenizer"],
+        "The tokenizer's files are damaged or incomplete, or a text cannot be encoded or truncated to fit. "
+        "Download the files again; change `max_length`, `truncation` or `stride`.",
+    ),
+    "Batches and tensors": (
+        ["layout", "tracing", "batching"],
+        "Token ids, masks or lengths are not what the model takes. Use the checkpoint's own tokenizer, and let it "
+        "truncate with `max_length=`.",
+    ),
+    "Operations and backends": (
+        ["ops", "model", "backends.prepared", "backends.onednn", "backends.int8"],
+        "Operations that are for inference only were used in training or with adapters, or two replacements "
+        "exclude each other. Call `model.eval()` and use `torch.inference_mode()`.",
+    ),
+    "Arguments": (["checks"], "An argument that several functions share has the wrong type or value."),
+    "Pipelines": (
+        [
+            *("pipelines", "pipelines.base", "pipelines.inference", "pipelines.classification"),
+            *("pipelines.token_classification", "pipelines.question_answering", "pipelines.fill_mask"),
+            *("pipelines.embedding", "pipelines.sentence_transformers"),
+        ],
+        "The inputs are not texts, are longer than the model takes, or an option does not fit the task.",
+    ),
+    "Training data": (
+        ["training.records", "training.data"],
+        "A file is not JSONL, CSV or TSV, a column is missing, or a label does not fit the problem. The message "
+        "names the line.",
+    ),
+    "Training and evaluation": (
+        [
+            *("training.base", "training.recipe", "training.fine_tuning", "training.run", "training.loop"),
+            *("training.evaluation", "training.metrics", "training.machine"),
+        ],
+        "A hyperparameter is out of range, the output folder holds another run, or the loss is not finite.",
+    ),
+    "Command line": (
+        ["cli.verbs", "cli.answer", "cli.sources", "cli.sinks", "cli.training", "cli.benchmarks", "cli.lab"],
+        "Options are missing or exclude each other, or an input or output file does not fit. `minidistil VERB "
+        "--help` lists the options.",
+    ),
+    "Kernel lab": (
+        [
+            *("lab.registry", "lab.operations", "lab.numpy_ops", "lab.attention", "lab.bench", "lab.in_model"),
+            *("lab.bulk", "lab.static_shapes"),
+        ],
+        "An implementation is unknown, cannot run on this machine, or was rejected by the gate. `minidistil lab "
+        "list` shows what runs here.",
+    ),
+    "Benchmarks": (
+        [f"benchmarks.{name}" for name in ("plots", "race", "runtimes", "startup", "training", "workload")],
+        "A runtime is unknown or its process failed, or the data are too few.",
+    ),
+    "Optional packages": (["errors"], "A feature needs an extra that is not installed."),
+}
 HEAD = """# Errors
 
-Whatever minidistil refuses, it refuses with a `minidistil.Error`, which is a `ValueError`, of one of three kinds:
-`CheckpointError` (a checkpoint, its config or its tokenizer cannot be found, read or written), `InputError` (a
-text, a tensor or an argument is not what the call needs), `MissingDependency` (an optional package is not
-installed). The message says what and where, what was expected, and what to do. An argument that does not exist is
-Python's `TypeError`. On the command line each is one line on stderr, with exit code 2; `--debug` adds the
-traceback.
+This page is for anyone with an error message on the screen: search it for a few words of the message.
 
-These are all of them, by the module that raises them; … is a value. Each is raised by a test.
+Every error that minidistil raises on purpose is a `minidistil.Error`, which is a `ValueError`, of one of three
+kinds: [CheckpointError](#checkpointerror), [InputError](#inputerror) or [MissingDependency](#missingdependency). A
+message reads `cause: remedy`. The cause says what is wrong and where, the remedy what was expected and what to do.
+The tables show the two side by side, with … for a value. Where the remedy is only …, it is the reason that the
+operating system or another library reports.
+
+On the command line an error is one line on stderr, with exit code 2; `--debug` adds the traceback.
+
+```python
+try:
+    model = minidistil.from_pretrained("my-model")
+except minidistil.CheckpointError as error:
+    print(error)
+```
 """
+OTHERS = """
+## Other exceptions and warnings
+
+| raised | when | remedy |
+| --- | --- | --- |
+| `TypeError` | an argument does not exist, such as `token_type_ids` or `head_mask`; an operation of `with_ops` does not exist | remove it, or correct its name |
+| `AttributeError` | a module has no such public name | correct its name: `dir(minidistil)` |
+| `lab.gate.GateError` | a case of the lab accepts a result that is wrong on purpose | correct the case: it checks nothing |
+| `KeyboardInterrupt` | Ctrl-C; a training run has saved its state | continue with `resume=True` or `--resume` |
+| `UserWarning`: `texts longer than … tokens are truncated` | once per pipeline | shorten the texts, or pass `truncation=False` where the task has it, to get an error |
+| `UserWarning`: `targets is …, which is not in the vocabulary: …` | in `fill-mask`; the first token of the word is scored | choose another word |
+"""  # noqa: E501, a table's row is one line
 
 
 class Message(NamedTuple):
@@ -62,16 +163,37 @@ def words(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return str(node.value)
     assert isinstance(node, ast.JoinedStr), ast.dump(node)
-    return "".join(words(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    parts = (words(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+    return re.sub("…+", "…", "".join(parts))
+
+
+def cause_and_remedy(text: str) -> tuple[str, str]:
+    """Split a message at its first colon; one after a leading value, such as a file's name, does not count."""
+    place = "…: " if text.startswith("…: ") and ": " in text[3:] else ""
+    cause, _, remedy = text.removeprefix(place).partition(": ")
+    return place + cause, remedy
 
 
 def page() -> str:
-    """The page of all messages; those of values alone only say where another error came from."""
+    """The page of all messages, by kind and topic, except those of values alone, which repeat another error."""
+    listed = [message for message in messages() if re.search(r"\w", message.text)]
     parts = [HEAD]
-    for module, found in itertools.groupby(messages(), lambda message: message.module):
-        rows = dict.fromkeys(message for message in found if re.search(r"\w", message.text))
-        parts.append(f"\n## `{module}`\n\n" + "".join(f"- {row.kind}: `{row.text}`\n" for row in rows))
-    return "".join(parts)
+    for kind, about in KINDS.items():
+        parts.append(f"\n## {kind}\n\n{textwrap.fill(about, 115)}\n")
+        for topic, (modules, usual) in TOPICS.items():
+            found = [message for message in listed if message.kind == kind and message.module in modules]
+            rows = dict.fromkeys((cause_and_remedy(each.text), each.module) for each in found)
+            if rows:
+                parts.append(
+                    f"\n### {topic}\n\n{textwrap.fill(usual, 115)}\n\n| cause | remedy | module |\n| --- | --- | --- |\n"
+                )
+                parts += [f"| {code(cause)} | {code(remedy)} | `{at}` |\n" for (cause, remedy), at in rows]
+    return "".join([*parts, OTHERS])
+
+
+def code(text: str) -> str:
+    """Text of a message in a table's cell."""
+    return "`" + text.replace("|", "\\|") + "`" if text else ""
 
 
 if __name__ == "__main__":
