@@ -22,7 +22,7 @@ ORDER = [
     *("pipelines.scores", "pipelines.base", "pipelines.inference", "pipelines.classification"),
     *("pipelines.fill_mask", "pipelines.token_classification", "pipelines.question_answering"),
     *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),
-    *("training.records", "training.data", "training.recipe", "training.distributed"),
+    *("training.progress", "training.records", "training.data", "training.recipe", "training.distributed"),
     *("training.metrics", "training.evaluation", "training.machine", "training.card", "training.loop"),
     *("training.console", "training.base", "training.run", "training.fine_tuning", "training"),
     *("benchmarks", "benchmarks.measure", "benchmarks.plots", "benchmarks.workload", "benchmarks.startup"),
@@ -48,7 +48,7 @@ FREE_OF_TORCH = [
     *("errors", "checks", "reference", "config", "tokenizer", "batching", "checkpoint.files", "checkpoint.tasks"),
     *("pipelines", "pipelines.scores", "pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding"),
-    *("training", "cli.main", "cli.verbs", "cli.sources", "cli.sinks"),
+    *("training", "training.progress", "cli.main", "cli.verbs", "cli.sources", "cli.sinks"),
 ]
 BUDGETS = {("layout", "ops", "model", "heads"): 852, ("reference",): 115}
 
