@@ -25,4 +25,26 @@ def require(module: str, extra: str) -> ModuleType:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise MissingDependency(f"{module} is not installed: pip install 'minidistil[{extra}]'") from error
+        raise MissingDependency(f"{module} is not installed: run {install_command(extra)}") from error
+
+
+def install_command(extra: str) -> str:
+    """Return the pip command that installs an extra from where minidistil itself was installed."""
+    import json  # not needed for --help
+    from importlib import metadata
+    from pathlib import Path
+
+    root = Path(__file__).parents[1]
+    if (root / "pyproject.toml").is_file():  # a checkout, installed with -e or on sys.path
+        return f'pip install -e "{root}[{extra}]"'
+    try:
+        origin = metadata.distribution("minidistil").read_text("direct_url.json")
+    except metadata.PackageNotFoundError:
+        origin = None
+    if origin is None:  # a package index
+        return f'pip install "minidistil[{extra}]"'
+    source = json.loads(origin)  # a folder, an archive or a repository, see PEP 610
+    url = source["url"]
+    if "vcs_info" in source:
+        url = f"{source['vcs_info']['vcs']}+{url}@{source['vcs_info']['commit_id']}"
+    return f'pip install "minidistil[{extra}] @ {url}"'

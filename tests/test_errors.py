@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import importlib.metadata
+import json
 import pickle
 
 import pytest
 import torch
 
 import minidistil
+from minidistil import errors
 from minidistil.checkpoint.files import Folder
-from minidistil.errors import require
+from minidistil.errors import install_command, require
 from support.errors import KINDS, TOPICS, messages, page, unraised
 from support.places import ROOT
 
@@ -36,9 +39,42 @@ def test_an_error_can_be_pickled():
     assert (type(error), str(error)) == (minidistil.InputError, "what and where")
 
 
-def test_an_optional_package_that_is_missing_says_what_to_install():
-    with pytest.raises(minidistil.MissingDependency, match=r"pip install 'minidistil\[peers\]'"):
+def test_a_missing_optional_package_names_the_command_that_installs_it():
+    with pytest.raises(
+        minidistil.MissingDependency, match=r'^no_such_module is not installed: run pip install .*\[peers\]"'
+    ):
         require("no_such_module", "peers")
+
+
+def test_in_a_checkout_the_command_names_its_folder():
+    assert install_command("peers") == f'pip install -e "{ROOT}[peers]"'
+
+
+@pytest.mark.parametrize(
+    ("origin", "command"),
+    [
+        (None, 'pip install "minidistil[peers]"'),
+        ({"url": "file:///code", "dir_info": {}}, 'pip install "minidistil[peers] @ file:///code"'),
+        (
+            {"url": "https://host/a.git", "vcs_info": {"vcs": "git", "commit_id": "abc"}},
+            'pip install "minidistil[peers] @ git+https://host/a.git@abc"',
+        ),
+    ],
+)
+def test_outside_a_checkout_the_command_installs_from_the_same_place(monkeypatch, tmp_path, origin, command):
+    class Distribution:
+        def read_text(self, name):
+            return None if origin is None else json.dumps(origin)
+
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "minidistil" / "errors.py"))
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda name: Distribution())
+    assert install_command("peers") == command
+
+
+def test_a_package_without_metadata_is_installed_from_the_index(monkeypatch, tmp_path):
+    monkeypatch.setattr(errors, "__file__", str(tmp_path / "minidistil" / "errors.py"))
+    monkeypatch.setattr(importlib.metadata.Distribution, "discover", lambda **_: iter(()))
+    assert install_command("peers") == 'pip install "minidistil[peers]"'
 
 
 def tiny(device="cpu"):

@@ -362,7 +362,7 @@ def test_a_data_set_that_does_not_exist_is_one_line(hub, tmp_path):
 
 def test_without_the_package_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
-    with pytest.raises(MissingDependency, match=r"pip install 'minidistil\[datasets\]'"):
+    with pytest.raises(MissingDependency, match=r"datasets is not installed: run pip install .*\[datasets\]"):
         read_rows("hub:name:train")
 
 
