@@ -177,16 +177,14 @@ def cause_and_remedy(text: str) -> tuple[str, str]:
 def page() -> str:
     """The page of all messages, by kind and topic, except those of values alone, which repeat another error."""
     listed = [message for message in messages() if re.search(r"\w", message.text)]
-    parts = [HEAD]
+    parts, header = [HEAD], "| cause | remedy | module |\n| --- | --- | --- |\n"
     for kind, about in KINDS.items():
         parts.append(f"\n## {kind}\n\n{textwrap.fill(about, 115)}\n")
         for topic, (modules, usual) in TOPICS.items():
             found = [message for message in listed if message.kind == kind and message.module in modules]
             rows = dict.fromkeys((cause_and_remedy(each.text), each.module) for each in found)
             if rows:
-                parts.append(
-                    f"\n### {topic}\n\n{textwrap.fill(usual, 115)}\n\n| cause | remedy | module |\n| --- | --- | --- |\n"
-                )
+                parts.append(f"\n### {topic}\n\n{textwrap.fill(usual, 115)}\n\n{header}")
                 parts += [f"| {code(cause)} | {code(remedy)} | `{at}` |\n" for (cause, remedy), at in rows]
     return "".join([*parts, OTHERS])
 
