@@ -17,8 +17,14 @@ PACKAGE = ROOT / "minidistil"
 ORDER = [
     *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
     *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
-    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.tensors", "checkpoint.names"),
-    *("checkpoint.architectures", "checkpoint.load", "checkpoint.save", "checkpoint.tokenizer"),
+    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.pickles", "checkpoint.tensors"),
+    *(
+        "checkpoint.names",
+        "checkpoint.architectures",
+        "checkpoint.load",
+        "checkpoint.save",
+        "checkpoint.tokenizer",
+    ),
     *("pipelines.scores", "pipelines.base", "pipelines.inference", "pipelines.classification"),
     *("pipelines.fill_mask", "pipelines.token_classification", "pipelines.question_answering"),
     *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),
@@ -39,7 +45,8 @@ ORDER = [
     ),
     *("lab.workloads", "lab.cost", "lab.timer", "lab.report", "lab.plot", "lab.bench", "lab.in_model", "lab.bulk"),
     *("lab", "cli", "cli.output", "cli.options", "cli.sources"),
-    *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks", "cli.lab", "cli.main", "__main__"),
+    *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks", "cli.lab", "cli.env", "cli.main"),
+    "__main__",
 ]
 EXCEPTIONS = {  # from_pretrained and save_pretrained
     *(("model", "checkpoint.load"), ("model", "checkpoint.save"), ("tokenizer", "checkpoint.tokenizer")),

@@ -13,12 +13,15 @@ import re
 import shlex
 import sys
 import warnings
+from typing import Any
 
 from .. import __version__
 from ..errors import Error
 from .answer import add_verb
 from .benchmarks import add_bench
 from .lab import add_lab
+from .options import add_debug_option, add_parser, flag
+from .output import print_json
 from .training import add_eval, add_train
 from .verbs import VERBS
 
@@ -78,9 +81,25 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(metavar="VERB", required=True)
     for verb in VERBS:
         add_verb(verbs, verb)
-    for add in (add_train, add_eval, add_bench, add_lab):
+    for add in (add_train, add_eval, add_bench, add_lab, _add_env):
         add(verbs)
     return parser
+
+
+def _add_env(verbs: Any) -> None:
+    verb = add_parser(verbs, "env", "show versions, hardware and settings, for a bug report", _env)
+    verb.add_argument("--json", **flag("print one line of JSON"))
+    add_debug_option(verb)
+
+
+def _env(options: argparse.Namespace) -> None:
+    from .env import environment, show
+
+    report = environment()
+    if options.json:
+        print_json(report)
+    else:
+        print(*show(report), sep="\n")
 
 
 def _program() -> list[str]:
