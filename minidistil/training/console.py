@@ -1,4 +1,4 @@
-"""What a run prints on stderr, and how Ctrl-C stops it."""
+"""Progress of a training run on stderr, and stopping it with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -6,15 +6,14 @@ import contextlib
 import math
 import signal
 import sys
-import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-INTERVAL = 2.0  # seconds between progress lines
+from .progress import progress_bar
 
 
 class StopRequest:
-    """Ctrl-C or SIGTERM during a run: after the first the step is finished and saved; the second stops at once."""
+    """Record Ctrl-C and SIGTERM: the first lets a run finish and save its step, the second stops it at once."""
 
     def __init__(self) -> None:
         self.received = False
@@ -40,35 +39,25 @@ class StopRequest:
         self.received = True
 
 
-class Progress:
-    """Prints loss, learning rate, tokens/s and the time left, at most every two seconds."""
+class TrainingProgress:
+    """A progress bar with the smoothed loss, the learning rate and tokens/s."""
 
-    def __init__(self, total: int, step: int, enabled: bool):
-        self.total, self.first_step, self.enabled = total, step, enabled
-        self.begin = self.last = time.monotonic()
-        self.tokens, self.loss = 0, math.nan
+    def __init__(self, total: int, step: int, quiet: bool):
+        """Show the bar. step: steps that are already done."""
+        self.bar = progress_bar("training", total, unit="step", initial=step, quiet=quiet)
+        self.quiet = quiet
+        self.loss, self.tokens, self.seconds = math.nan, 0, 0.0
 
     def update(self, record: Mapping[str, Any]) -> None:
-        """Add the record of a step, and print a line if one is due."""
-        step = record["step"]
-        self.tokens += record["tokens"]
+        """Add the record of a step."""
+        self.tokens, self.seconds = self.tokens + record["tokens"], self.seconds + record["seconds"]
         self.loss = record["loss"] if math.isnan(self.loss) else self.loss + 0.05 * (record["loss"] - self.loss)
-        now = time.monotonic()
-        if not self.enabled or (now - self.last < INTERVAL and step < self.total):
-            return
-        left = (now - self.begin) / (step - self.first_step) * (self.total - step)
-        on_terminal = sys.stderr.isatty()
-        print(
-            f"{chr(13) if on_terminal else ''}step {step} of {self.total}, loss {self.loss:.4f}, "
-            f"learning rate {record['learning_rate']:.2e}, {self.tokens / (now - self.last):,.0f} tokens/s, "
-            f"{left / 60:.1f} min left ",
-            end="" if on_terminal else "\n",
-            file=sys.stderr,
-            flush=True,
-        )
-        self.last, self.tokens = now, 0
+        rate = self.tokens / self.seconds
+        figures = f"loss {self.loss:.4f}, learning rate {record['learning_rate']:.2e}, {rate:,.0f} tokens/s"
+        self.bar.set_postfix_str(figures, refresh=False)
+        self.bar.update()
 
-    def close(self) -> None:
-        """End the line on a terminal."""
-        if self.enabled and sys.stderr.isatty():
-            print(file=sys.stderr)
+    def print(self, text: str) -> None:
+        """Print a line above the bar."""
+        if not self.quiet:
+            self.bar.write(text, file=sys.stderr)

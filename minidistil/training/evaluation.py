@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from ..pipelines.inference import Engine
 from ..tokenizer import Tokenizer
 from .data import Example, Labels
 from .metrics import Array, Interval, accuracy, bootstrap, confusion, f1, fisher, pearson, spearman, wilson
+from .progress import progress_bar
 
 CLASSIFICATION = ("accuracy", "f1_micro", "f1_macro", "f1_weighted", "loss")
 METRICS = {  # those that can select the best checkpoint, the default first
@@ -27,17 +28,27 @@ METRICS = {  # those that can select the best checkpoint, the default first
     "regression": ("pearson", "spearman", "loss"),
 }
 MAX_LABELS = 10  # of a confusion matrix in a terminal
+T = TypeVar("T")
 
 
 def predict(
-    model: Model, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int | None = None
+    model: Model,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    max_length: int | None = None,
+    *,
+    quiet: bool = False,
 ) -> Tensor:
-    """Return a classifier's logits, float32 (n, C), without dropout. max_length: tokens to truncate texts to."""
+    """Return a classifier's logits, float32 (n, C), without dropout; show progress unless `quiet`.
+
+    max_length: tokens that texts are truncated to.
+    """
     check_count("max_length", max_length)
     modes = [(module, module.training) for module in model.modules()]
     try:
         pipe = TextClassification("text-classification", Engine(model, "text-classification"), tokenizer)
-        rows = list(pipe.logits(((e.text, e.pair) for e in examples), "longest_first", max_length))
+        logits = pipe.logits(((e.text, e.pair) for e in examples), "longest_first", max_length)
+        rows = list(_with_progress(logits, len(examples), quiet))
     finally:
         for module, training in modes:
             module.training = training
@@ -45,23 +56,35 @@ def predict(
 
 
 def evaluate(
-    model: Model, tokenizer: Tokenizer, examples: Sequence[Example], max_length: int | None = None
+    model: Model,
+    tokenizer: Tokenizer,
+    examples: Sequence[Example],
+    max_length: int | None = None,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return the metrics of a classifier on examples: `measure` of what it predicts."""
+    """Return the metrics of a classifier on examples, as `measure` does; arguments as for `predict`."""
     labels = Labels.from_config(model.config)
-    return measure(predict(model, tokenizer, examples, max_length), examples, labels.problem_type, labels.names)
+    logits = predict(model, tokenizer, examples, max_length, quiet=quiet)
+    return measure(logits, examples, labels.problem_type, labels.names)
 
 
 def evaluate_zero_shot(
-    pipe: ZeroShotClassification, examples: Sequence[Example], names: Sequence[str], template: str | None = None
+    pipe: ZeroShotClassification,
+    examples: Sequence[Example],
+    names: Sequence[str],
+    template: str | None = None,
+    *,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return the metrics of the top label among `names`: those of `measure` for a single label, without a loss.
+    """Return the metrics of zero-shot classification: those of `measure` for a single label, without the loss.
 
     Args:
         pipe: a zero-shot pipeline.
         examples: single texts, no pairs.
-        names: of the C classes.
-        template: the hypothesis, with {} for the name; None: the default of the pipeline.
+        names: names of the C classes.
+        template: hypothesis template, with {} for the name; None: the default of the pipeline.
+        quiet: show no progress.
     """
     true = _targets(examples, len(names)).argmax(1)
     for example in examples:
@@ -71,8 +94,16 @@ def evaluate_zero_shot(
             raise InputError(f"{example.place}: the text is empty: there is nothing to classify")
     options = {} if template is None else {"hypothesis_template": template}
     answers = pipe((example.text for example in examples), list(names), **options)
+    answers = _with_progress(answers, len(examples), quiet)
     predicted = np.array([names.index(answer["labels"][0]) for answer in answers])
     return {**_class_metrics(predicted, true, names), **({} if template is None else {"template": template})}
+
+
+def _with_progress(results: Iterable[T], total: int, quiet: bool) -> Iterator[T]:
+    with progress_bar("evaluation", total, unit="example", leave=False, quiet=quiet) as bar:
+        for result in results:
+            yield result
+            bar.update()
 
 
 def measure(

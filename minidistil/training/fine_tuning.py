@@ -55,8 +55,9 @@ def fine_tune(
     overwrite: bool = False,
     country: str | None = None,
     command: str | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Fine-tune a sequence classifier, and write it with its card into a folder. Return the contents of run.json.
+    """Fine-tune a classifier, save it and its model card in a folder, and return the contents of run.json.
 
     Under torchrun the processes share each batch.
 
@@ -77,10 +78,11 @@ def fine_tune(
         resume: continue the run in `output`.
         overwrite: replace the run in `output`.
         country: three-letter code, to measure energy and carbon with codecarbon.
-        command: for the card.
+        command: the command line that the card shows.
+        quiet: print no progress on stderr.
 
     Raises:
-        InputError: for a wrong argument or row, and where loss or gradient are not finite.
+        InputError: for an invalid argument or row, or if the loss or the gradient is not finite.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     for name, value in (("eval_steps", eval_steps), ("save_steps", save_steps)):
@@ -120,11 +122,10 @@ def fine_tune(
     meter = EnergyMeter(country, output)
     with processes.connected(device):
         processes.run_on_first(lambda: run.update(command=_claim(output, run, resume, overwrite)), device)
-        if processes.first:
+        if processes.first and not quiet:
             _print_start(targets, len(examples), unlabeled)
-        training = Run(
-            Trainer(model.to(device), tokenizer, recipe, examples, output, processes), eval_examples, metric
-        )
+        trainer = Trainer(model.to(device), tokenizer, recipe, examples, output, processes)
+        training = Run(trainer, eval_examples, metric, quiet=quiet)
         training.resume()
         if processes.first and not training.trainer.step:  # the energy of a part of a run would mislead
             meter.start()

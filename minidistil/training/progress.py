@@ -42,12 +42,13 @@ def progress_bar(
         leave: keep the bar, or print the last line, at the end.
         quiet: print nothing.
     """
-    from huggingface_hub.utils import tqdm  # takes 0.2 s to import
+    from huggingface_hub.utils import tqdm  # type: ignore[attr-defined]  # takes 0.2 s to import
 
     options: dict[str, Any] = {"mininterval": 0.1, "dynamic_ncols": True}
     if not sys.stderr.isatty():
-        # a delay above 0 suppresses tqdm's first line, before any work is done
-        options = {"mininterval": LINE_INTERVAL, "bar_format": LINE_FORMAT, "file": _Lines(), "delay": 1e-9}
+        # delay > 0 suppresses tqdm's first line, before any work is done; position 0 suppresses cursor movements
+        options = {"mininterval": LINE_INTERVAL, "bar_format": LINE_FORMAT, "file": _Lines()}
+        options |= {"delay": 1e-9, "position": 0}
     # miniters=1: tqdm looks at the clock at every update, so that a slow item cannot make it skip lines
     return tqdm(
         desc=description,

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -25,7 +24,7 @@ from ..checkpoint.files import write_files, write_text
 from ..checkpoint.load import load
 from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
-from .console import Progress, StopRequest
+from .console import StopRequest, TrainingProgress
 from .data import Example
 from .evaluation import evaluate, score
 from .loop import Trainer
@@ -40,9 +39,10 @@ class Interrupted(KeyboardInterrupt):
 class Run:
     """A trainer, and what is logged, evaluated and saved between its steps."""
 
-    def __init__(self, trainer: Trainer, eval_examples: Sequence[Example], metric: str):
+    def __init__(self, trainer: Trainer, eval_examples: Sequence[Example], metric: str, *, quiet: bool = False):
         """Prepare a run. eval_examples: may be empty; `metric` selects the best checkpoint on them."""
         self.trainer, self.eval_examples, self.metric = trainer, eval_examples, metric
+        self.quiet = quiet or not trainer.processes.first
         self.output, self.processes = trainer.output, trainer.processes
         self.best: tuple[float, int] | None = None  # score and step
         self.seconds = 0.0
@@ -53,9 +53,10 @@ class Run:
         trainer = self.trainer
         epoch_ends = set(itertools.accumulate(trainer.steps_per_epoch))
         total = max(epoch_ends)
-        progress = Progress(total, trainer.step, self.processes.first)
         before, begin = self.seconds, time.perf_counter()
-        with self.stop.handle_signals(), _open_log(self.output, trainer.step, self.processes.first) as log:
+        progress = TrainingProgress(total, trainer.step, self.quiet)
+        open_log = _open_log(self.output, trainer.step, self.processes.first)
+        with self.stop.handle_signals(), open_log as log, progress.bar:
             for record in trainer.train():
                 step, ends_epoch = record["step"], record["step"] in epoch_ends
                 self.seconds = before + time.perf_counter() - begin
@@ -63,10 +64,9 @@ class Run:
                 progress.update(record)
                 due = step % eval_steps == 0 if eval_steps else ends_epoch
                 if self.eval_examples and (due or step == total):
-                    log({"step": step, **self._evaluate()})
+                    log({"step": step, **self._evaluate(progress)})
                 is_best = self.best is not None and self.best[1] == step
                 self._save_or_stop(due=ends_epoch or is_best or step % save_steps == 0)
-            progress.close()
         if not self.eval_examples and self.processes.first:
             self._save_model()  # the last is the best that is known
 
@@ -97,7 +97,7 @@ class Run:
         if steps != self.trainer.step * self.processes.count:
             raise InputError(f"{path} is not visible to every process: put the folder on a shared file system")
 
-    def _evaluate(self) -> dict[str, Any]:
+    def _evaluate(self, progress: TrainingProgress) -> dict[str, Any]:
         """Evaluate, and save the model if it is the best so far. Only the first process does."""
         if not self.processes.first:
             return {}
@@ -107,12 +107,13 @@ class Run:
             self.best = (value, step)
             self._save_model()
         best = "" if self.best[1] == step else f", best {self.best[0]:.4f}"
-        print(f"step {step}: {self.metric} {abs(value):.4f}{best}", file=sys.stderr)
+        progress.print(f"step {step}: {self.metric} {abs(value):.4f}{best}")
         return {"evaluation": {key: value for key, value in result.items() if key not in ("confusion", "labels")}}
 
     def _metrics_of(self, model: DistilBertForSequenceClassification) -> dict[str, Any]:
-        max_length = self.trainer.recipe.max_length
-        return evaluate(model, self.trainer.tokenizer, self.eval_examples, max_length=max_length)
+        trainer = self.trainer
+        max_length = trainer.recipe.max_length
+        return evaluate(model, trainer.tokenizer, self.eval_examples, max_length, quiet=self.quiet)
 
     def _save_model(self) -> None:
         self.trainer.model.save_pretrained(self.output)

@@ -21,7 +21,7 @@ def test_the_command_trains_and_measures(encoder, texts, tmp_path, capsys):
     command += ["--batch-size", "4", "--learning-rate", "1e-3", "--max-length", "16", "--device", "cpu"]
     assert cli.main(command) == 0
     printed = capsys.readouterr()
-    assert "step 12 of 12, loss" in printed.err
+    assert "training: 12/12 [" in printed.err
     assert "tokens/s" in printed.err
     assert printed.out.startswith("examples     24\n")
     assert f"minidistil train {encoder} {texts}" in (tmp_path / "out" / "README.md").read_text(encoding="utf-8")

@@ -59,6 +59,13 @@ def test_elsewhere_lines_are_printed_at_intervals(capsys, monkeypatch):
     assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
 
 
+def test_elsewhere_an_inner_bar_moves_no_cursor(capsys):
+    with progress_bar("outer", 1) as outer, progress_bar("inner", 1, leave=False) as inner:
+        inner.update()
+        outer.update()
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 @pytest.mark.parametrize("stream", [Terminal, io.StringIO])
 def test_quiet_prints_nothing(monkeypatch, stream):
     monkeypatch.setattr(sys, "stderr", stream())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -66,6 +67,19 @@ def test_the_last_checkpoint_is_kept_where_nothing_is_measured(encoder, texts, t
     run = fine_tune(encoder, texts, tmp_path / "out", recipe=QUICK, device="cpu")
     assert run["evaluation"] == []
     assert weights_of(tmp_path / "out")
+
+
+def test_a_run_reports_progress_unless_it_is_quiet(encoder, texts, tmp_path, capsys):
+    options = {"recipe": Recipe(epochs=1, batch_size=8), "eval_data": texts, "device": "cpu"}
+    fine_tune(encoder, texts, tmp_path / "out", **options)
+    summary, evaluation, last = capsys.readouterr().err.splitlines()
+    assert "examples; single_label_classification" in summary
+    assert re.fullmatch(r"step 3: accuracy 0\.\d{4}", evaluation)
+    assert re.fullmatch(
+        r"training: 3/3 \[.*step.*, loss \d\.\d{4}, learning rate 6\.67e-06, [\d,]+ tokens/s\]", last
+    )
+    fine_tune(encoder, texts, tmp_path / "quiet", quiet=True, **options)
+    assert capsys.readouterr().err == ""
 
 
 # Stopped and resumed
