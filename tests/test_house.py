@@ -1,4 +1,4 @@
-"""The structure of the package: what imports what, what imports torch, and how large the core is."""
+"""The structure of the package: import order, imports of torch, and the size of the core."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def text_of(module):
 
 
 def imports_of(module):
-    """Every module that a module imports, inside functions too; the package's own begin with a dot."""
+    """Yield all imports of a module, inside functions too; modules of the package begin with a dot."""
     package = ["", *module.split(".")[: None if (PACKAGE / module.replace(".", "/")).is_dir() else -1]]
     for node in ast.walk(ast.parse(text_of(module))):
         if isinstance(node, ast.Import):
@@ -95,7 +95,7 @@ def test_every_module_is_in_the_order():
 
 
 @pytest.mark.parametrize("module", ORDER)
-def test_a_module_imports_only_what_stands_above_it(module):
+def test_a_module_imports_only_modules_above_it(module):
     above = ORDER[: ORDER.index(module)]
     for name in imports_of(module):
         if name.startswith("."):
@@ -113,7 +113,7 @@ def test_the_only_import_cycles_are_from_pretrained_and_save_pretrained():
         assert set(inside) <= {"from_pretrained", "save_pretrained"}
 
 
-def test_what_needs_no_torch_imports_none():
+def test_modules_that_are_free_of_torch_do_not_import_it():
     names = ", ".join(f"minidistil.{name}" for name in FREE_OF_TORCH)
     assert run(f"import sys, json, {names}; print(json.dumps('torch' in sys.modules))") is False
 
@@ -134,20 +134,20 @@ def test_nothing_imports_transformers(module):
 
 
 @pytest.mark.full
-def test_the_public_names_cost_few_modules():
+def test_the_public_names_import_few_modules():
     before = "import sys, json, torch, safetensors, tokenizers; before = set(sys.modules)\n"
     use = "from minidistil import from_pretrained, Tokenizer, pipeline\n"
     added = run(before + use + "print(json.dumps(sorted(set(sys.modules) - before)))")
     assert len(added) <= 40, added
 
 
-def test_the_package_itself_costs_nothing():
+def test_importing_the_package_imports_neither_torch_nor_numpy():
     assert not {"torch", "numpy"} & set(run("import sys, json, minidistil; print(json.dumps([*sys.modules]))"))
 
 
 @pytest.fixture
 def checkpoint(tmp_path):
-    """A tiny zero-shot classifier's folder."""
+    """Create the folder of a tiny zero-shot classifier."""
     names = {0: "entailment", 1: "neutral", 2: "contradiction"}
     vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "text"]
     config = minidistil.DistilBertConfig(
@@ -170,8 +170,8 @@ print(json.dumps([m for m in ("torch._dynamo", "transformers", "huggingface_hub"
 
 
 @pytest.mark.parametrize("modules", BUDGETS, ids=lambda modules: "+".join(modules[:3]))
-def test_growth_is_a_decision(modules):
-    """A limit of lines, comments and docstrings included: raise it where what grew is worth reading."""
+def test_the_core_stays_within_its_line_budgets(modules):
+    """Count all lines, with comments and docstrings. Raise a budget only if the new lines are worth reading."""
     lines = sum(len(text_of(module).splitlines()) for module in modules)
     assert lines <= BUDGETS[modules]
 
@@ -185,7 +185,7 @@ def test_an_unknown_name_is_an_attribute_error():
         _ = minidistil.banana
 
 
-def test_the_version_is_the_packages():
+def test_the_version_is_that_of_pyproject_toml():
     written = re.search(r'^version = "(.+)"', (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.MULTILINE)
     assert written is not None
     assert minidistil.__version__ == written[1]

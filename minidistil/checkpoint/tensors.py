@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import functools
 import re
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ..config import read_json
 from ..errors import CheckpointError
+from . import pickles
 from .files import Files
 
 FLOATS = "model.safetensors"
@@ -80,8 +80,7 @@ def _pickled(path: Path) -> dict[str, Stored]:
     try:
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"  # files from before torch 1.6 cannot be memory-mapped
-        if mapped:
-            _refuse_compressed(path)
+        pickles.check(path)
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
@@ -104,15 +103,20 @@ def _pickled(path: Path) -> dict[str, Stored]:
             )
         if value.layout is not torch.strided or value.is_nested or value.is_meta:
             raise CheckpointError(f"{path}: {name} is sparse, ragged or without values: expected a dense tensor")
+    _refuse_shared(path, tensors)
     return {name: _stored(tensor) for name, tensor in tensors.items()}
 
 
-def _refuse_compressed(path: Path) -> None:
-    """Refuse an archive that torch.save did not write: compressed bytes would be mapped as weights."""
-    with zipfile.ZipFile(path) as archive:
-        for record in archive.infolist():
-            if record.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(f"{path}: {record.filename} is compressed: expected what torch.save writes")
+def _refuse_shared(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Refuse views of one storage that together have more than twice its elements, as two tied weights have."""
+    used: dict[int, int] = {}
+    for name, tensor in tensors.items():
+        storage = tensor.untyped_storage()
+        used[storage.data_ptr()] = used.get(storage.data_ptr(), 0) + tensor.nbytes
+        if used[storage.data_ptr()] > 2 * storage.nbytes():
+            raise CheckpointError(
+                f"{path}: {name} shares its storage with other tensors: expected one for each tensor"
+            )
 
 
 def _stored(tensor: Tensor) -> Stored:
