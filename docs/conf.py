@@ -17,7 +17,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "annotated",
-    "fields",
+    "docstrings",
 ]
 exclude_patterns = ["_build"]
 default_role = "code"  # docstrings write `name` as Markdown does

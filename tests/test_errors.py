@@ -13,7 +13,7 @@ import minidistil
 from minidistil import errors
 from minidistil.checkpoint.files import Folder
 from minidistil.errors import install_command, require
-from support.errors import KINDS, TOPICS, messages, page, unraised
+from support.errors import KINDS, TOPICS, cause_and_remedy, messages, page, topic_of, unraised
 from support.places import ROOT
 
 
@@ -23,9 +23,25 @@ def test_the_page_of_errors_lists_what_the_package_raises():
     )
 
 
-def test_every_module_that_raises_has_one_topic_on_the_page():
-    topics = [module for modules, _ in TOPICS.values() for module in modules]
-    assert sorted(topics) == sorted({message.module for message in messages()})
+def test_every_topic_of_the_page_has_messages():
+    assert {topic_of(message.module) for message in messages()} == set(TOPICS)
+
+
+@pytest.mark.parametrize(
+    ("text", "cause", "remedy"),
+    [
+        ("dtype is <dtype>: expected one of …", "dtype is <dtype>", "expected one of …"),
+        (
+            "<path>: <name> is sparse: expected a dense tensor",
+            "<path>: <name> is sparse",
+            "expected a dense tensor",
+        ),
+        ("<path>: expected a JSON object", "<path>", "expected a JSON object"),
+        ("<files>: n_layers is <n>, but 2", "<files>: n_layers is <n>, but 2", ""),
+    ],
+)
+def test_the_page_splits_a_message_into_cause_and_remedy(text, cause, remedy):
+    assert cause_and_remedy(text) == (cause, remedy)
 
 
 def test_every_kind_is_an_error_of_ours_and_a_value_error():
@@ -91,7 +107,7 @@ REFUSED = [  # what no other file has a reason to try
     (lambda folder: minidistil.from_pretrained(""), "the name of a checkpoint is ''"),
     (lambda folder: minidistil.from_pretrained(5), "the name of a checkpoint is 5"),
     (lambda folder: tiny("meta").save_pretrained(folder), "there is nothing to save"),
-    (lambda folder: on_two_devices(), "attention_mask is on meta but input_ids on cpu"),
+    (lambda folder: on_two_devices(), "attention_mask is on meta: expected cpu, like input_ids"),
     (lambda folder: minidistil.Tokenizer.from_pretrained(folder).encodings(["a"], words=True), "a list of words"),
     (lambda folder: Folder(folder).find("a" * 300), "cannot read .*too long"),
 ]

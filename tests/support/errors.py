@@ -21,7 +21,7 @@ KINDS = {  # of `minidistil.Error`, with the text below its heading on the page
     "InputError": "A text, a tensor, a file or an argument is invalid. Values are checked before the model runs.",
     "MissingDependency": "An optional package is not installed. The message has the command that installs it.",
 }
-TOPICS = {  # heading: the modules that raise, and the usual cause and remedy
+TOPICS = {  # heading: modules or packages that raise, the longest name counts; the usual cause and remedy
     "Finding a checkpoint": (
         ["checkpoint.files"],
         "The name is neither a folder nor a repository on the Hub, a file is missing, or there is no network. "
@@ -38,7 +38,7 @@ TOPICS = {  # heading: the modules that raise, and the usual cause and remedy
         "and `new_head=True` to put an untrained head on the encoder.",
     ),
     "Weights": (
-        ["checkpoint.load", "checkpoint.names", "checkpoint.tensors", "checkpoint.save"],
+        ["checkpoint"],
         "A file is damaged or incomplete, holds more than tensors, or has other tensors than the model. Download "
         "it again; prefer a checkpoint with `model.safetensors`.",
     ),
@@ -53,17 +53,13 @@ TOPICS = {  # heading: the modules that raise, and the usual cause and remedy
         "truncate with `max_length=`.",
     ),
     "Operations and backends": (
-        ["ops", "model", "backends.prepared", "backends.onednn", "backends.int8"],
+        ["ops", "model", "backends"],
         "Operations that are for inference only were used in training or with adapters, or two replacements "
         "exclude each other. Call `model.eval()` and use `torch.inference_mode()`.",
     ),
     "Arguments": (["checks"], "An argument that several functions share has the wrong type or value."),
     "Pipelines": (
-        [
-            *("pipelines", "pipelines.base", "pipelines.inference", "pipelines.classification"),
-            *("pipelines.token_classification", "pipelines.question_answering", "pipelines.fill_mask"),
-            *("pipelines.embedding", "pipelines.sentence_transformers"),
-        ],
+        ["pipelines"],
         "The inputs are not texts, are longer than the model takes, or an option does not fit the task.",
     ),
     "Training data": (
@@ -72,27 +68,21 @@ TOPICS = {  # heading: the modules that raise, and the usual cause and remedy
         "names the line.",
     ),
     "Training and evaluation": (
-        [
-            *("training.base", "training.recipe", "training.fine_tuning", "training.run", "training.loop"),
-            *("training.evaluation", "training.metrics", "training.machine"),
-        ],
+        ["training"],
         "A hyperparameter is out of range, the output folder holds another run, or the loss is not finite.",
     ),
     "Command line": (
-        ["cli.verbs", "cli.answer", "cli.sources", "cli.sinks", "cli.training", "cli.benchmarks", "cli.lab"],
+        ["cli"],
         "Options are missing or exclude each other, or an input or output file does not fit. `minidistil VERB "
         "--help` lists the options.",
     ),
     "Kernel lab": (
-        [
-            *("lab.registry", "lab.operations", "lab.numpy_ops", "lab.attention", "lab.bench", "lab.in_model"),
-            *("lab.bulk", "lab.static_shapes"),
-        ],
+        ["lab"],
         "An implementation is unknown, cannot run on this machine, or was rejected by the gate. `minidistil lab "
         "list` shows what runs here.",
     ),
     "Benchmarks": (
-        [f"benchmarks.{name}" for name in ("plots", "race", "runtimes", "startup", "training", "workload")],
+        ["benchmarks"],
         "A runtime is unknown or its process failed, or the data are too few.",
     ),
     "Optional packages": (["errors"], "A feature needs an extra that is not installed."),
@@ -104,8 +94,8 @@ This page is for anyone with an error message on the screen: search it for a few
 Every error that minidistil raises on purpose is a `minidistil.Error`, which is a `ValueError`, of one of three
 kinds: [CheckpointError](#checkpointerror), [InputError](#inputerror) or [MissingDependency](#missingdependency). A
 message reads `cause: remedy`. The cause says what is wrong and where, the remedy what was expected and what to do.
-The tables show the two side by side, with … for a value. Where the remedy is only …, it is the reason that the
-operating system or another library reports.
+The tables show the two side by side, with `<name>` or `…` for a value. A remedy such as `<error>` or `<reason>` is
+what the operating system or another library reports.
 
 On the command line an error is one line on stderr, with exit code 2; `--debug` adds the traceback.
 
@@ -131,11 +121,12 @@ OTHERS = """
 
 
 class Message(NamedTuple):
-    """A message of one kind, with … where a value stands."""
+    """A message of one kind, with … where a value stands, or with the value's name in the source."""
 
     module: str
     kind: str
     text: str
+    named: str = ""
 
     def fits(self, kind: str, text: str) -> bool:
         """Whether an error of this kind may have this message."""
@@ -150,7 +141,7 @@ def messages() -> Iterator[Message]:
         raised = [node.exc for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Raise)]
         for call in sorted((node for node in raised if isinstance(node, ast.Call)), key=lambda node: node.lineno):
             if isinstance(call.func, ast.Name) and call.func.id in KINDS:
-                yield Message(module.replace("/", "."), call.func.id, words(call.args[0]))
+                yield Message(module.replace("/", "."), call.func.id, words(call.args[0]), named(call.args[0]))
 
 
 def unraised(raised: Iterable[tuple[str, str]]) -> list[Message]:
@@ -163,30 +154,47 @@ def words(node: ast.expr) -> str:
     if isinstance(node, ast.Constant):
         return str(node.value)
     assert isinstance(node, ast.JoinedStr), ast.dump(node)
-    parts = (words(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
-    return re.sub("…+", "…", "".join(parts))
+    return "".join(words(part) if isinstance(part, ast.Constant) else "…" for part in node.values)
+
+
+def named(node: ast.expr) -> str:
+    """The text of a string in the source, with the names of its values."""
+    if isinstance(node, ast.FormattedValue):
+        name = getattr(node.value, "id", getattr(node.value, "attr", "self"))
+        return "…" if name == "self" else "<type>" if name == "__name__" else f"<{name.lower()}>"
+    text = "".join(map(named, node.values)) if isinstance(node, ast.JoinedStr) else words(node)
+    return re.sub("…+", "…", text)
 
 
 def cause_and_remedy(text: str) -> tuple[str, str]:
     """Split a message at its first colon; one after a leading value, such as a file's name, does not count."""
-    place = "…: " if text.startswith("…: ") and ": " in text[3:] else ""
-    cause, _, remedy = text.removeprefix(place).partition(": ")
+    place, rest = re.fullmatch(r"((?:(?:<\w+>|…): (?=.*: |(?!expected)))?)(.*)", text).groups()  # type: ignore[union-attr]
+    cause, _, remedy = rest.partition(": ")
     return place + cause, remedy
 
 
 def page() -> str:
     """The page of all messages, by kind and topic, except those of values alone, which repeat another error."""
     listed = [message for message in messages() if re.search(r"\w", message.text)]
-    parts, header = [HEAD], "| cause | remedy | module |\n| --- | --- | --- |\n"
+    parts = [HEAD]
     for kind, about in KINDS.items():
         parts.append(f"\n## {kind}\n\n{textwrap.fill(about, 115)}\n")
-        for topic, (modules, usual) in TOPICS.items():
-            found = [message for message in listed if message.kind == kind and message.module in modules]
-            rows = dict.fromkeys((cause_and_remedy(each.text), each.module) for each in found)
-            if rows:
-                parts.append(f"\n### {topic}\n\n{textwrap.fill(usual, 115)}\n\n{header}")
-                parts += [f"| {code(cause)} | {code(remedy)} | `{at}` |\n" for (cause, remedy), at in rows]
+        for topic, (_, usual) in TOPICS.items():
+            found = [message for message in listed if message.kind == kind and topic_of(message.module) == topic]
+            if rows := dict.fromkeys(cause_and_remedy(each.named) for each in found):
+                sources = ", ".join(f"`{name}`" for name in dict.fromkeys(each.module for each in found))
+                parts.append(
+                    f"\n### {topic}\n\n{textwrap.fill(usual, 115)}\n\n| cause | remedy |\n| --- | --- |\n"
+                )
+                parts += [f"| {code(cause)} | {code(remedy)} |\n" for cause, remedy in rows]
+                parts.append("\n" + textwrap.fill(f"Raised by {sources}.", 115) + "\n")
     return "".join([*parts, OTHERS])
+
+
+def topic_of(module: str) -> str:
+    """The heading below which a module's messages stand."""
+    names = [".".join(module.split(".")[:end]) for end in range(module.count(".") + 1, 0, -1)]
+    return next(topic for name in names for topic, (modules, _) in TOPICS.items() if name in modules)
 
 
 def code(text: str) -> str:

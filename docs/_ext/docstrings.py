@@ -1,0 +1,32 @@
+"""Adapt the package's docstrings to Sphinx: literal asterisks, indented code, comments beside fields."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from sphinx.application import Sphinx
+
+FIELD = re.compile(r"    (\w+): [^#]+  # (.+)")
+
+
+def adapt(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Escape asterisks, mark indented code as such, and list the fields of a dataclass that have a comment."""
+    code = False
+    for i, line in enumerate(lines):
+        code = line.startswith("    ") if code or (i > 1 and lines[i - 2].endswith("::")) else False
+        if not code:
+            lines[i] = line.replace("*", "\\*")
+            if line.endswith(":") and i + 2 < len(lines) and not lines[i + 1] and lines[i + 2].startswith("    "):
+                lines[i] += ":"
+    if what == "class" and hasattr(obj, "__annotations__"):
+        fields = filter(None, map(FIELD.fullmatch, inspect.getsource(obj).splitlines()))
+        entries = [f"* `{field[1]}`: {field[2]}" for field in fields if field[1] in obj.__annotations__]
+        lines += ["", "Fields:", "", *entries, ""] if entries else []
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Run before napoleon reads the docstring."""
+    app.connect("autodoc-process-docstring", adapt, priority=400)
+    return {"parallel_read_safe": True}
