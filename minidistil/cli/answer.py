@@ -19,6 +19,7 @@ from .options import (
     add_dtype_option,
     add_model_options,
     add_parser,
+    add_quiet_option,
     flag,
     load_pipeline,
     supplied,
@@ -81,6 +82,7 @@ def add_verb(verbs: Any, verb: Verb) -> None:
     group.add_argument("--text-column", metavar="NAME", help=f"column or field that holds the {verb.text}")
     group.add_argument("--output", metavar="FILE", help="write .jsonl or .csv (default: JSON lines on stdout)")
     group.add_argument("--resume", **flag("continue after the answers that --output has"))
+    add_quiet_option(group)
 
 
 def run(verb: Verb, options: argparse.Namespace) -> None:
@@ -95,7 +97,7 @@ def run(verb: Verb, options: argparse.Namespace) -> None:
     pipe = load_pipeline(verb.task, options)
     if source is not None and sink is not None:
         answers = pipe(*verb.many(options, source), **arguments)
-        sink.write(map(_plain, answers), source)
+        sink.write(map(_plain, answers), source, options.quiet)
     elif options.json:
         print_json(_plain(pipe(*verb.one(options), **arguments)))
     else:

@@ -47,7 +47,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
-    warnings.formatwarning = lambda message, *_, **__: f"minidistil: {message}\n"
+    erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress bar, which is drawn again below the warning
+    warnings.formatwarning = lambda message, *_, **__: f"{erase}minidistil: {message}\n"
     try:
         code: int = options.run(options) or 0
         sys.stdout.flush()

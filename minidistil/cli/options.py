@@ -29,6 +29,11 @@ def add_debug_option(parser: Any) -> None:
     parser.add_argument("--debug", **flag("show the traceback of an error"))
 
 
+def add_quiet_option(parser: Any) -> None:
+    """Add `--quiet`, for verbs that report progress on stderr."""
+    parser.add_argument("--quiet", **flag("do not report progress on stderr"))
+
+
 def flag(text: str) -> dict[str, Any]:
     """Return the keywords of an option without a value."""
     return {"action": "store_true", "help": text}

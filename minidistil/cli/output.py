@@ -1,8 +1,7 @@
-"""Print results and progress to a terminal."""
+"""Format results for a terminal, or as JSON."""
 
 from __future__ import annotations
 
-import sys
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -45,16 +44,3 @@ def display_width(text: str) -> int:
 def pad(text: str, width: int) -> str:
     """Pad a text with spaces on the right to a number of columns."""
     return text + " " * (width - display_width(text))
-
-
-def show_progress(count: int, seconds: float, total: int | None = None, end: str = "") -> None:
-    """Print on stderr how many texts are answered, how fast, and, if the total is known, the time left."""
-    start = "\r" if sys.stderr.isatty() else ""
-    end = end if sys.stderr.isatty() else "\n"
-    left = "" if not total or not count else f", {(total - count) * seconds / count:.0f} s left"
-    print(
-        f"{start}{count} text{'s' * (count != 1)}, {count / max(seconds, 1e-9):.1f} texts/s{left}",
-        end=end,
-        file=sys.stderr,
-        flush=True,
-    )

@@ -12,14 +12,12 @@ import io
 import json
 import os
 import sys
-import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
 from ..training.records import file_format
-from .output import show_progress
 from .sources import Source
 
 NUMBER = "row"  # first column of an output table: the number of the text, counted from 1
@@ -80,24 +78,26 @@ class Sink:
         self.columns = header[1:] if last > 1 else []
         return max(0, last - 1)  # rows of the last text may be missing: it is answered again
 
-    def write(self, answers: Iterable[Any], source: Source) -> None:
-        """Write the answers to the texts of `source`, and report progress on stderr."""
-        count, start, shown = 0, time.monotonic(), time.monotonic()
-        remaining = None if source.total is None else source.total - source.skipped
+    def write(self, answers: Iterable[Any], source: Source, quiet: bool = False) -> None:
+        """Write the answers to the texts of `source`. Progress goes to stderr, unless `quiet`."""
+        from ..training.progress import progress_bar
+
+        count = source.skipped
+        quiet = quiet or (self.path is None and sys.stdout.isatty())  # the answers themselves show the progress
+        bar = progress_bar("texts", source.total, unit="text", initial=count, leave=False, quiet=quiet)
         with _name_write_errors(str(self.path or "stdout")), contextlib.ExitStack() as stack:
+            stack.enter_context(bar)
             file: IO[str] | None = None
             for answer in answers:
                 if file is None:  # opened with the first answer: a run that fails before it changes nothing
                     file = stack.enter_context(self._open(source.skipped > 0))
                 count += 1
-                file.write(self._format(answer, source.skipped + count))
+                file.write(self._format(answer, count))
                 file.flush()
-                if time.monotonic() - shown > 1:
-                    shown = time.monotonic()
-                    show_progress(count, shown - start, remaining)
+                bar.update()
             if file is None:  # no texts, no answers
                 stack.enter_context(self._open(source.skipped > 0))
-        show_progress(count, time.monotonic() - start, end="\n")
+            bar.leave = True  # not after an error, which is one line
 
     def _open(self, resume: bool) -> contextlib.AbstractContextManager[IO[str]]:
         if self.path is None:

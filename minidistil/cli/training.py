@@ -15,6 +15,7 @@ from .options import (
     add_dtype_option,
     add_model_options,
     add_parser,
+    add_quiet_option,
     flag,
     integer,
     load_pipeline,
@@ -59,6 +60,7 @@ def add_train(verbs: Any) -> None:
     carbon = "three-letter country code, for the estimate of carbon emissions"
     verb.add_argument("--country", metavar="ISO", help=carbon, **OPTIONAL)
     add_model_options(verb)
+    add_quiet_option(verb)
     add_debug_option(verb)
     group = verb.add_argument_group("data")
     _add_column_options(group)
@@ -84,6 +86,7 @@ def add_eval(verbs: Any) -> None:
     add_model_options(verb)
     add_dtype_option(verb)
     verb.add_argument("--json", **flag("print one line of JSON"))
+    add_quiet_option(verb)
     add_debug_option(verb)
 
 
@@ -107,11 +110,12 @@ def train(options: argparse.Namespace) -> None:
         columns=_columns(options),
         labels=options.labels,
         command=options.command,
+        quiet=options.quiet,
         **arguments,
     )
     for evaluation in run.get("evaluation", []):
         _print_table(evaluation["metrics"])
-    if "progress" in run:  # only the first of several processes reports
+    if "progress" in run and not options.quiet:  # only the first of several processes reports
         print(f"saved the model to {options.output}", file=sys.stderr)
 
 
@@ -135,9 +139,10 @@ def evaluate(options: argparse.Namespace) -> None:
     labels = Labels.from_rows(rows, single) if options.zero_shot else Labels.from_config(pipe.model.config)
     examples, unlabeled = labels.read(rows)
     if options.zero_shot:
-        metrics = evaluate_zero_shot(pipe, examples, labels.names, options.template)
+        metrics = evaluate_zero_shot(pipe, examples, labels.names, options.template, quiet=options.quiet)
     else:
-        metrics = evaluate(pipe.model, pipe.tokenizer, examples, **supplied(options, "max_length"))
+        arguments = supplied(options, "max_length", "quiet")
+        metrics = evaluate(pipe.model, pipe.tokenizer, examples, **arguments)
     if unlabeled:
         print(f"minidistil: skipped {unlabeled} rows without a label", file=sys.stderr)
     if options.json:

@@ -30,10 +30,18 @@ def test_a_file_of_lines_gives_a_line_of_json_for_each(command, zero_shot, class
     assert_close(command("classify", "--input", path).answers, classify(LINES))
 
 
-def test_progress_goes_to_stderr(command, tmp_path):
+def test_progress_goes_to_stderr_unless_quiet(command):
     result = command("classify", "--input", "-", stdin=b"a\nb\n")
     assert len(result.answers) == 2
-    assert result.err.startswith("2 texts, ")
+    assert result.err.startswith("texts: 2/? [")
+    result = command("classify", "--input", "-", "--quiet", stdin=b"a\nb\n")
+    assert len(result.answers) == 2
+    assert result.err == ""
+
+
+def test_progress_counts_the_texts_of_a_file(command, tmp_path):
+    (tmp_path / "texts.txt").write_text("a\nb\n")
+    assert command("classify", "--input", tmp_path / "texts.txt").err.startswith("texts: 2/2 [")
 
 
 def test_stdin_is_a_dash_and_its_last_line_may_have_no_end(command, classify):
