@@ -1,10 +1,11 @@
-"""The kernel lab: is a kernel correct, is it fast, and what does it do to a real model?
+"""The kernel lab: check a kernel against float64, time it, and measure its effect on a whole model.
 
-Start with a module of implementations, from the formula to the fastest: `add_norm.py`, `embed.py`, `linear.py`,
-`attention.py`, `block.py`. `reference.py` computes what they are compared with, in float64. `operations.py` lists
-the cases and the tolerance of each operation, `gate.py` checks them, and `bench.py` times what passes. Only the
-command line imports this package: implementations are passed to a model as `ops=`, and `fast(device)` returns the
-fastest.
+Start with one operation: `add_norm.py`, `embed.py`, `linear.py`, `attention.py` and `block.py` each go from the
+plain formula to the fastest implementation. `reference.py` is the float64 reference, `operations.py` lists the
+test cases and tolerance of each operation, `gate.py` runs them, and `bench.py` times what passes.
+
+No other package except the command line imports the lab. Pass an implementation to a model as `ops=`;
+`fast(device)` returns the fastest operations.
 """
 
 from .registry import Implementation, fast, find, implementation, implementations, load

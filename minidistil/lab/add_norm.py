@@ -1,7 +1,7 @@
-"""LayerNorm(x + residual), from the formula to the fastest.
+"""LayerNorm(x + residual), from the formula to the fastest implementation.
 
-It is bound by memory: three numbers are moved for each element (x, residual, result), for about eight operations.
-A fast implementation moves each of them once.
+The operation is memory-bound: each element moves three numbers (x, residual, result) for about eight FLOPs. A fast
+implementation reads or writes each of them once.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from .numpy_ops import register_reference
 from .registry import implementation
 from .triton_setup import ROWS, tl, triton
 
-PROGRAMS = 256  # of the backward kernel: each reads many rows and writes one row of sums
+PROGRAMS = 256  # at most, of the backward kernel: each reads many rows and writes one row of partial sums
 
 register_reference("add_norm", lambda x, residual, *norm: reference.layer_norm(x + residual, *norm))
 implementation("add_norm", "torch", gradients=True, about="the default: an addition, then PyTorch's LayerNorm")(
@@ -27,7 +27,7 @@ implementation("add_norm", "torch", gradients=True, about="the default: an addit
 
 @implementation("add_norm", "steps", gradients=True)
 def add_norm_steps(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """The formula, statistics in float32: one kernel per step, each of which reads and writes memory."""
+    """The formula with float32 statistics: one kernel per step, each reading and writing memory."""
     x = (x + residual).float()
     centered = x - x.mean(-1, keepdim=True)
     variance = centered.square().mean(-1, keepdim=True)
@@ -37,7 +37,7 @@ def add_norm_steps(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, ep
 
 @triton.jit
 def _add_norm_kernel(x, residual, weight, bias, out, rows, width, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr):
-    """Normalize ROWS rows in registers: they are read once and written once."""
+    """Normalize ROWS rows in registers: each row is read once and written once."""
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
     mask = (row < rows)[:, None] & (columns < width)[None, :]
@@ -55,7 +55,7 @@ def _add_norm_kernel(x, residual, weight, bias, out, rows, width, eps, ROWS: tl.
 def _add_norm_backward_kernel(
     dy, x, residual, weight, dx, dweight, dbias, rows, width, eps, ROWS: tl.constexpr, WIDTH: tl.constexpr
 ):
-    """Compute dx of every PROGRAMS-th group of rows, and this program's part of the sums dweight and dbias."""
+    """Compute dx of every PROGRAMS-th group of rows, and this program's partial sums of dweight and dbias."""
     columns = tl.arange(0, WIDTH)
     scale = tl.load(weight + columns, mask=columns < width, other=0.0).to(tl.float32)[None, :]
     grad_scale = tl.zeros([WIDTH], tl.float32)
@@ -83,7 +83,7 @@ def _add_norm_backward_kernel(
 
 
 class _AddNorm(torch.autograd.Function):
-    """The two kernels. The backward recomputes what it needs of the forward instead of storing it."""
+    """Autograd function of the two kernels. The backward recomputes the statistics instead of storing them."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
@@ -115,5 +115,5 @@ class _AddNorm(torch.autograd.Function):
 
 @implementation("add_norm", "triton", needs=("triton",), gradients=True)
 def add_norm_triton(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """One kernel for forward, one for backward: each row is read once and written once, statistics in float32."""
+    """One kernel each for forward and backward: each row is read and written once, with float32 statistics."""
     return _AddNorm.apply(x, residual, weight, bias, eps)

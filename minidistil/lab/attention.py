@@ -1,4 +1,4 @@
-"""softmax(q kᵀ / √d) v within each sequence, from the formula to the fastest."""
+"""softmax(q kᵀ / √d) v within each sequence, from the formula to the fastest implementation."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .numpy_ops import register_reference
 from .registry import REFERENCE, implementation, refuse_gradients
 from .triton_setup import INTERPRETED, tl, triton
 
-BLOCK = 64  # queries, and keys, that the Triton kernel processes at a time
+BLOCK = 64  # queries and keys per step of the Triton kernel
 
 
 def _reference(q: Array, k: Array, v: Array, queries: Layout, keys: Layout, dropout_p: float = 0.0) -> Array:
@@ -40,7 +40,7 @@ implementation("attention", "dense", gradients=True, about="SDPA for each run of
 def attention_padded(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """SDPA over padded rows, padding masked: one call."""
+    """One SDPA call on padded rows with a padding mask."""
     q, k, v = (layout.pad(x).transpose(1, 2) for layout, x in ((queries, q), (keys, k), (keys, v)))  # (n, H, L, d)
     mask = keys.mask()[:, None, None, :]  # (n, 1, 1, L)
     out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout_p)  # (n, H, Lq, d)
@@ -51,7 +51,7 @@ def attention_padded(
 def attention_loop(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """The formula, one sequence at a time: scores in memory, in float32, which large ones need."""
+    """The formula, one sequence at a time: scores in memory, in float32 because they can be large."""
     outputs = [q[:0]]
     lengths_q, lengths_k = queries.lengths, keys.lengths
     for qs, ks, vs in zip(q.split(lengths_q), k.split(lengths_k), v.split(lengths_k), strict=True):
@@ -61,7 +61,7 @@ def attention_loop(
 
 
 def _by(backend: str) -> Callable[..., Tensor]:
-    """Return SDPA restricted to one of its kernels. It raises where that kernel cannot run."""
+    """Return SDPA restricted to one backend. It raises if that backend cannot run."""
 
     def attention(
         q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
@@ -76,16 +76,20 @@ def _by(backend: str) -> Callable[..., Tensor]:
 
 
 HALF = ("bfloat16", "float16")
-implementation("attention", "math", gradients=True, about="SDPA's math kernel: the formula, scores in memory")(
+implementation("attention", "math", gradients=True, about="SDPA's math backend: the formula, scores in memory")(
     _by("MATH")
 )
-implementation("attention", "flash", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's flash kernel")(
-    _by("FLASH_ATTENTION")
-)
-implementation("attention", "efficient", needs=("cuda",), gradients=True, about="SDPA's kernel that takes a mask")(
-    _by("EFFICIENT_ATTENTION")
-)
-implementation("attention", "cudnn", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's cuDNN kernel")(
+implementation(
+    "attention", "flash", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's flash-attention backend"
+)(_by("FLASH_ATTENTION"))
+implementation(
+    "attention",
+    "efficient",
+    needs=("cuda",),
+    gradients=True,
+    about="SDPA's memory-efficient backend, with a padding mask",
+)(_by("EFFICIENT_ATTENTION"))
+implementation("attention", "cudnn", needs=("cuda",), dtypes=HALF, gradients=True, about="SDPA's cuDNN backend")(
     _by("CUDNN_ATTENTION")
 )
 
@@ -94,11 +98,11 @@ implementation("attention", "cudnn", needs=("cuda",), dtypes=HALF, gradients=Tru
 def attention_varlen(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Flash attention over the packed batch, by its cu_seqlens: no padding, one call."""
+    """One FlashAttention call on the packed batch and its cu_seqlens: no padding."""
     from torch.nn.attention.varlen import varlen_attn  # imports the compiler, torch._dynamo
 
     _refuse_dropout("varlen", dropout_p)
-    # later arguments have other names in other versions of torch
+    # positional arguments: their names differ between torch versions
     out = varlen_attn(q, k, v, queries.cu_seqlens, keys.cu_seqlens, queries.max_seqlen, keys.max_seqlen)
     assert isinstance(out, Tensor)  # it returns a tuple only on request
     return out
@@ -108,7 +112,7 @@ def attention_varlen(
 def attention_flex(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """FlexAttention: tokens attend within their sequence, blocks of other sequences are skipped."""
+    """FlexAttention with a block mask: blocks of other sequences are skipped."""
     from torch.nn.attention.flex_attention import create_block_mask
 
     _refuse_dropout("flex", dropout_p)
@@ -119,7 +123,7 @@ def attention_flex(
         lambda b, h, i, j: rows_q[i] == rows_k[j], None, None, len(q), len(k), device=q.device
     )
     q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, H, T, d)
-    # dynamic shapes avoid one compilation per size; for fewer queries than keys torch 2.13 generates invalid C++
+    # dynamic shapes avoid a compilation per size; with fewer queries than keys, torch 2.13 generates invalid C++
     dynamic = q.is_cuda or q.shape == k.shape
     return _flex(dynamic)(q, k, v, block_mask=mask)[0].transpose(0, 1)
 
@@ -138,7 +142,7 @@ def _sequence_of(layout: Layout, device: torch.device) -> Tensor:
 
 def _refuse_dropout(name: str, dropout_p: float) -> None:
     if dropout_p:
-        raise InputError(f"attention {name} has no dropout: dropout_p is {dropout_p}, expected 0.0")
+        raise InputError(f"attention {name} does not support dropout: dropout_p is {dropout_p}, expected 0.0")
 
 
 @triton.jit
@@ -146,10 +150,10 @@ def _attention_kernel(
     q, k, v, out, cu_seqlens_q, cu_seqlens_k, row_q, row_k, row_v, head_q, head_k, head_v, heads, scale,
     WIDTH: tl.constexpr, QUERIES: tl.constexpr, KEYS: tl.constexpr, WIDEN: tl.constexpr,
 ):  # fmt: skip
-    """Compute one head of a block of one sequence's queries (flash attention).
+    """Compute one head for a block of queries of one sequence (FlashAttention).
 
-    A loop over blocks of keys keeps the largest score so far, the sum of exp2(score - largest), and the sum of the
-    values weighted by it, never all scores.
+    A loop over blocks of keys keeps a running maximum of the scores, the sum of exp2(score - maximum), and the sum
+    of values weighted by it. The full score matrix is never stored.
     """
     sequence, head = tl.program_id(0), tl.program_id(1)
     begin_q, begin_k = tl.load(cu_seqlens_q + sequence), tl.load(cu_seqlens_k + sequence)
@@ -197,17 +201,19 @@ def _attention_kernel(
 def attention_triton(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Flash attention over the packed batch, written out: blocks of queries and keys, scores never in memory."""
+    """FlashAttention on the packed batch in Triton: blocks of queries and keys, scores never in memory."""
     _refuse_dropout("triton", dropout_p)
     heads, width = q.shape[1:]
     if width < 16 or width & (width - 1):
-        raise InputError(f"attention triton has heads of {width}: expected 16, 32, 64 or another power of two")
+        raise InputError(
+            f"attention triton does not support heads of {width}: expected 16, 32, 64 or another power of two"
+        )
     refuse_gradients("attention triton", q, k, v)
     q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
     out = q.new_empty(q.shape)
     if len(q):
         grid = (len(queries), heads, triton.cdiv(queries.max_seqlen, BLOCK))
-        # in float32, without tensor cores, a block of 64 keys does not fit into registers
+        # float32 does not use tensor cores, and a block of 64 keys does not fit into registers
         keys_at_once = max(16, min(BLOCK, 2 * BLOCK * BLOCK // (width * q.itemsize)))
         strides = [x.stride(dim) for dim in (0, 1) for x in (q, k, v)]
         scale = math.log2(math.e) / math.sqrt(width)

@@ -1,7 +1,7 @@
-"""Time the implementations of an operation, next to the least time that the machine allows.
+"""Time the implementations of an operation and compare them with a lower bound for this machine.
 
-The least time is the larger of two: for the bytes that must be moved, at the measured rate of a copy, and for the
-operations that must be computed, at the measured rate of a matmul. Nothing is timed that the gate rejects.
+The bound is the larger of two times: bytes to move / measured copy rate, and FLOPs / measured matmul rate.
+Implementations that the gate rejects are not timed.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch
 from ..benchmarks.measure import default_device, machine
 from ..benchmarks.plots import check_plot
 from ..errors import InputError
+from ..training.progress import progress_bar
 from . import gate
 from .cost import ceilings
 from .plot import plot_times
@@ -30,16 +31,18 @@ def bench(
     names: Sequence[str] | None = None,
     plot: str | None = None,
     seconds: float = 2.0,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Time the implementations of an operation, print a report, and return it.
 
     Args:
-        names: only these.
-        plot: a file for a plot, in the format of its suffix (extra `plot`).
-        seconds: time limit for each case and state of the cache. Each is timed at least five times, and until its
-            mean is known to 2 %.
+        names: the implementations to time (default: all).
+        plot: file to write a plot to; the suffix sets the format (extra `plot`).
+        seconds: time limit for each case and cache state. Each implementation is timed at least five times, and
+            until its mean is known to 2 %.
+        quiet: show no progress on stderr.
 
-    Raises InputError for unknown values, and for a name that cannot run here.
+    Raises InputError for unknown values, and for a name that cannot run on this machine.
     """
     check_plot(plot)  # before anything is measured
     chosen = implementations(op) if names is None else [find(op, name) for name in names]
@@ -50,15 +53,19 @@ def bench(
     report |= {"rejected": {}, "cases": {}}
     print(*header(report), sep="\n", flush=True)
     timed = [each for each in chosen if reasons[each.name] is None]
-    for each in timed:
-        if (finding := first_finding(each)) is not None:
-            report["rejected"][each.name] = f"not timed: rejected by the gate: {finding}"
-    for case in timed_cases(op):
-        timed = [each for each in timed if each.name not in report["rejected"]]
-        if timed:
-            timing = time_case(op, case, timed, dtype=dtype, device=device, rates=rates, seconds=seconds)
-            report["cases"][case.name] = timing.report
-            report["rejected"] |= timing.rejected
+    cases = timed_cases(op)
+    with progress_bar(op, len(timed) + len(cases), unit="step", leave=False, quiet=quiet) as bar:
+        for each in timed:
+            if (finding := first_finding(each)) is not None:
+                report["rejected"][each.name] = f"not timed: rejected by the gate: {finding}"
+            bar.update()
+        for case in cases:
+            timed = [each for each in timed if each.name not in report["rejected"]]
+            if timed:
+                timing = time_case(op, case, timed, dtype=dtype, device=device, rates=rates, seconds=seconds)
+                report["cases"][case.name] = timing.report
+                report["rejected"] |= timing.rejected
+            bar.update()
     for case_report in report["cases"].values():
         rows = case_report["rows"]
         for name in report["rejected"]:
@@ -71,26 +78,26 @@ def bench(
 
 
 def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
-    """Return why an implementation is not timed here; None if it is. Raises InputError for an unknown dtype."""
+    """Return why an implementation cannot be timed here, or None. Raises InputError for an unknown dtype."""
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
     if (reason := implementation.lacks()) is not None:
         return f"cannot run here: {reason}"
     if implementation.name == REFERENCE:
-        return "it is the reference, in NumPy, whose threads would disturb the others"
+        return "it is the NumPy reference, whose threads would slow down the others"
     if implementation.device == "cpu" and "triton" in implementation.needs:
         return "it runs in Triton's interpreter, whose speed says nothing about a GPU"
     if implementation.device != default_device():
-        return "it is for CPUs, and the others are timed on the CUDA device"
+        return "it runs on CPU only, and the others are timed on CUDA"
     if dtype not in implementation.dtypes:
-        return f"it does not claim {dtype}"
+        return f"it is not registered for {dtype}"
     reason = implementation.lacks(dtype)
     return None if reason is None else f"cannot run here in {dtype}: {reason}"
 
 
 def first_finding(implementation: Implementation) -> str | None:
-    """Check an implementation. Returns the first finding; None if there is none."""
+    """Check an implementation. Return the first finding, or None if it passes."""
     findings = gate.check(implementation).findings
     if "compiler" in implementation.needs:
-        torch.compiler.reset()  # the limit of recompilations counts those of the gate
+        torch.compiler.reset()  # compilations of the gate count towards the recompilation limit
     return next((f"{finding.case} ({finding.dtype}): {finding.reason}" for finding in findings), None)

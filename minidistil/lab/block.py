@@ -1,6 +1,6 @@
-"""Larger operations: the feed-forward, which is two linear layers with GELU between them, and the whole block.
+"""Larger operations: the feed-forward (two linear layers with GELU between them) and the whole block.
 
-A fused implementation saves memory traffic: results between two operations need not be written and read again.
+A fused implementation saves memory traffic: intermediate results are not written to memory and read again.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ for _name, _run, _about in (
     (
         "prepacked by rows",
         _prepacked_by_rows,
-        "512 tokens at a time: intermediate results stay in the cache, but smaller matmuls are slower",
+        "512 tokens at a time: intermediate results stay in the cache, but the smaller matmuls are slower",
     ),
 ):
     implementation("feed_forward", _name, needs=PREPACKED, dtypes=("float32", "bfloat16"), about=_about)(
         Prepared(_pack, _run)
     )
 implementation(
-    "feed_forward", "int8", needs=("cpu",), precision="int8", about="8 bits, 512 tokens at a time on AMX"
+    "feed_forward", "int8", needs=("cpu",), precision="int8", about="8 bits, 512 tokens at a time with AMX"
 )(int8.quantized()["feed_forward"])
 
 
@@ -67,7 +67,9 @@ def _block_reference(x: Array, module: Block, *, layout: Layout, queries: Layout
 
 
 register_reference("block", _block_reference)
-implementation("block", "torch", gradients=True, about="the default: one operation after the other")(ops.block)
+implementation("block", "torch", gradients=True, about="the default: the operations one after the other")(
+    ops.block
+)
 
 
 @functools.cache
@@ -77,5 +79,5 @@ def _compiled() -> Callable[..., Tensor]:
 
 @implementation("block", "compiled", needs=("compiler",))
 def block_compiled(x: Tensor, module: nn.Module, **context: Any) -> Tensor:
-    """torch.compile: the operations between the matmuls are fused, attention is padded."""
+    """torch.compile: operations between the matmuls are fused, attention is padded."""
     return _compiled()(x, module, **context)

@@ -1,7 +1,7 @@
-"""Bulk inference of a whole model on this device, compared with transformers, in tokens per second.
+"""Compare bulk inference of a whole model with transformers on this device, in tokens per second.
 
-All classify the same token ids, in this process, in turns. Each uses the best of a few batch sizes. minidistil
-runs with `fast(device)`.
+All runs classify the same token ids in this process, in turns, with the fastest of a few batch sizes. minidistil
+uses `fast(device)`.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ from ..checks import check_count
 from ..errors import InputError
 from ..layout import Batch
 from ..tokenizer import Tokenizer
+from ..training.progress import progress_bar
 from .registry import DTYPES, fast
 
-TOKENS = (2048, 4096, 16384)  # per batch of minidistil: the sizes that are tried
-TEXTS = (16, 32, 64, 128, 256)  # per batch of transformers: the sizes that are tried
+TOKENS = (2048, 4096, 16384)  # per batch of minidistil: sizes to try
+TEXTS = (16, 32, 64, 128, 256)  # per batch of transformers: sizes to try
 DEFAULT_TEXTS = 32  # per batch of transformers, without sorting
-SQUARE = {"cpu": 2048, "cuda": 8192}  # size of the square matmul whose rate is the ceiling
+SQUARE = {"cpu": 2048, "cuda": 8192}  # rows and columns of the matmul that measures the ceiling
 
 
 def bulk(
@@ -48,14 +49,17 @@ def bulk(
     dtype: str = "bfloat16",
     texts: int = 1024,
     seconds: float = 30.0,
+    quiet: bool = False,
 ) -> dict[str, Any]:
-    """Measure, print a report, and return it.
+    """Measure throughput, print a report, and return it.
 
     Args:
         model: a checkpoint for text classification.
-        pairs: a JSONL file with premise and hypothesis, of which the first `texts` are run.
-        base: use random weights of DistilBERT base's size with that checkpoint's tokenizer.
-        seconds: time limit. Each is timed at least five times, and until its mean is known to 2 %.
+        pairs: a JSONL file with premise and hypothesis.
+        base: use a DistilBERT base with random weights, with the checkpoint's tokenizer.
+        texts: number of pairs to run, from the first.
+        seconds: time limit. Each run is timed at least five times, and until its mean is known to 2 %.
+        quiet: show no progress on stderr.
     """
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -85,18 +89,26 @@ def bulk(
 
         return lambda: _classify_all(split_into_batches(sequences, max_sequences=max_sequences), classify)
 
-    tokens = _fastest(TOKENS, lambda size: run_ours(by_length, size), device)
-    count = _fastest(TEXTS, lambda size: run_theirs(theirs, by_length, size), device)
-    compiled = torch.compile(theirs, dynamic=True)
-    runs = {
-        f"minidistil, sorted, {tokens} tokens per batch": run_ours(by_length, tokens),
-        f"minidistil, unsorted, {tokens} tokens per batch": run_ours(ids, tokens),
-        f"transformers SDPA, unsorted, {DEFAULT_TEXTS} texts per batch": run_theirs(theirs, ids, DEFAULT_TEXTS),
-        f"transformers SDPA, sorted, {count} texts per batch": run_theirs(theirs, by_length, count),
-        f"transformers compiled, sorted, {count} texts per batch": run_theirs(compiled, by_length, count),
-    }
-    logits = [run() for run in runs.values()]  # also warms up
-    times = take_turns([functools.partial(seconds_of, run, device) for run in runs.values()], seconds=seconds)
+    with progress_bar("bulk", 4, unit="step", leave=False, quiet=quiet) as bar:
+        tokens = _fastest(TOKENS, lambda size: run_ours(by_length, size), device)
+        bar.update()
+        count = _fastest(TEXTS, lambda size: run_theirs(theirs, by_length, size), device)
+        bar.update()
+        compiled = torch.compile(theirs, dynamic=True)
+        runs = {
+            f"minidistil, sorted, {tokens} tokens per batch": run_ours(by_length, tokens),
+            f"minidistil, unsorted, {tokens} tokens per batch": run_ours(ids, tokens),
+            f"transformers SDPA, unsorted, {DEFAULT_TEXTS} texts per batch": run_theirs(
+                theirs, ids, DEFAULT_TEXTS
+            ),
+            f"transformers SDPA, sorted, {count} texts per batch": run_theirs(theirs, by_length, count),
+            f"transformers compiled, sorted, {count} texts per batch": run_theirs(compiled, by_length, count),
+        }
+        logits = [run() for run in runs.values()]  # also warms up
+        bar.update()
+        timed = [functools.partial(seconds_of, run, device) for run in runs.values()]
+        times = take_turns(timed, seconds=seconds)
+        bar.update()
     size, first = SQUARE[device], statistics.median(times[0])
     rate = matmul_rate([(size, size)], dtype, device, rows=size)
     report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine(device)}
@@ -114,12 +126,12 @@ def bulk(
 
 @torch.inference_mode()
 def _classify_all(batches: Iterable[Sequences], classify: Callable[[Sequences], Tensor]) -> Tensor:
-    """Classify all batches. The device is synchronized once, at the end."""
+    """Classify all batches, with one device synchronization at the end."""
     return torch.cat([classify(batch) for batch in batches]).float().cpu()
 
 
 def _fastest(sizes: Sequence[int], run_with: Callable[[int], Callable[[], Any]], device: str) -> int:
-    """Return the batch size of the shortest run."""
+    """Return the batch size with the shortest run."""
     for size in sizes:
         run_with(size)()
     return min(sizes, key=lambda size: min(seconds_of(run_with(size), device) for _ in range(2)))
@@ -134,6 +146,6 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
     for row in report["rows"]:
         times = f"{row['seconds'] * 1e3:9.1f} {row['spread'] * 1e3:8.1f}"
         yield f"  {row['name']:<{width}} {times} {row['tokens per second']:10,.0f}  {row['ratio']:.2f}"
-    rate, size = f"{report['matmul rate'] / 1e9:,.0f} GFLOP/s", SQUARE[report["device"]]
-    yield f"matmuls of the first: {report['share of the matmul rate']:.0%} of {rate}, a matmul of {size}³"
+    share, size = report["share of the matmul rate"], SQUARE[report["device"]]
+    yield f"matmuls of the first row: {share:.0%} of {report['matmul rate'] / 1e9:,.0f} GFLOP/s, a {size}³ matmul"
     yield f"largest difference from transformers' logits: {report['largest difference']:.1e}"

@@ -1,4 +1,4 @@
-"""Inputs for the operations: ordinary and extreme numbers, in many sizes.
+"""Test inputs for the operations: ordinary and extreme values, in many sizes.
 
 Shapes: T tokens, D, K and N widths, H heads, d head width.
 """
@@ -15,21 +15,19 @@ from torch import Tensor
 from ..layout import Layout
 from .reference import block_layers
 
-Inputs: TypeAlias = dict[
-    str, Any
-]  # tensors by name, weights of layers as "lin.weight" and "lin.bias", and context
+Inputs: TypeAlias = dict[str, Any]  # tensors by name (of layers: "lin.weight", "lin.bias"), and context
 EPS = 1e-12
-EXTREME = ("large mean", "large", "small", "denormal")  # kinds of numbers, besides ordinary ones
+EXTREME = ("large mean", "large", "small", "denormal")  # kinds of values, besides "ordinary"
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """One kind of inputs. The same seed draws the same numbers."""
+    """A generator of inputs. The same seed draws the same values."""
 
     name: str
     make: Callable[[torch.Generator], Inputs]  # in float64, on the CPU
-    gradients: bool = True  # whether gradients are checked too
-    strided: tuple[str, ...] = ()  # inputs with a gap between rows in memory, like columns of a larger tensor
+    gradients: bool = True  # whether gradients are also checked
+    strided: tuple[str, ...] = ()  # non-contiguous inputs: columns of a larger tensor
 
 
 def linear_weights(inputs: Inputs) -> list[Tensor]:
@@ -38,20 +36,20 @@ def linear_weights(inputs: Inputs) -> list[Tensor]:
 
 
 def with_strides(case: Case, *names: str) -> Case:
-    """Return a case some of whose inputs are columns of a larger tensor."""
-    return dataclasses.replace(case, name=f"{case.name}, {' '.join(names)} columns of one result", strided=names)
+    """Return the case with some inputs as columns of a larger tensor (non-contiguous)."""
+    return dataclasses.replace(case, name=f"{case.name}, {' '.join(names)} non-contiguous", strided=names)
 
 
-def numbers(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
-    """Draw numbers of a kind; all but the denormal ones have a value in float16."""
+def draw_values(kind: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Draw values of a kind. All except the denormal values are representable in float16."""
     x = torch.randn(shape, generator=generator, dtype=torch.float64)
-    if kind == "large mean":  # where E[x²] − E[x]² cancels
+    if kind == "large mean":  # E[x²] − E[x]² suffers from cancellation
         return x + 60 * torch.randn(shape[0], 1, generator=generator, dtype=torch.float64).sign()
     return x * {"ordinary": 1.0, "large": 300.0, "small": 3e-6, "denormal": 1e-39}[kind]
 
 
 def norm_weights(width: int, generator: torch.Generator) -> Inputs:
-    """Draw the weight and bias of a LayerNorm: two of (D,)."""
+    """Draw the weight and bias of a LayerNorm, each (D,)."""
     weight = 1 + 0.3 * torch.randn(width, generator=generator, dtype=torch.float64)
     return {"weight": weight, "bias": 0.3 * torch.randn(width, generator=generator, dtype=torch.float64)}
 
@@ -60,22 +58,22 @@ def add_norm_case(rows: int, width: int, kind: str = "ordinary") -> Case:
     """Return a case for `add_norm`: x and residual (T, D)."""
 
     def make(generator: torch.Generator) -> Inputs:
-        x = numbers(kind, (rows, width), generator)
-        residual = numbers("ordinary" if kind == "large mean" else kind, (rows, width), generator)
+        x = draw_values(kind, (rows, width), generator)
+        residual = draw_values("ordinary" if kind == "large mean" else kind, (rows, width), generator)
         return {"x": x, "residual": residual, **norm_weights(width, generator), "eps": EPS}
 
     return Case(f"{rows} x {width}, {kind}", make, gradients=kind in ("ordinary", "large mean"))
 
 
 def embed_case(tokens: int, width: int, kind: str = "ordinary", words: int = 211, positions: int = 64) -> Case:
-    """Return a case for `embed`: ids (T,), including the first and the last word."""
+    """Return a case for `embed`: ids (T,), including the first and last row of the table."""
 
     def make(generator: torch.Generator) -> Inputs:
         ids = torch.randint(words, (tokens,), generator=generator)
         ids[:1], ids[-1:] = 0, words - 1
         tables = {
-            "word": numbers(kind, (words, width), generator),
-            "position": numbers(kind, (positions, width), generator),
+            "word": draw_values(kind, (words, width), generator),
+            "position": draw_values(kind, (positions, width), generator),
         }
         position_ids = torch.arange(tokens) % positions
         return {"ids": ids, "position_ids": position_ids, **tables, **norm_weights(width, generator), "eps": EPS}
@@ -86,10 +84,10 @@ def embed_case(tokens: int, width: int, kind: str = "ordinary", words: int = 211
 def linear_case(
     rows: int, inputs: int, outputs: int, kind: str = "ordinary", layers: Sequence[str] = ("lin",)
 ) -> Case:
-    """Return a case for linear layers of these names: x (T, K), each weight (N, K)."""
+    """Return a case for linear layers with these names: x (T, K), each weight (N, K)."""
 
     def make(generator: torch.Generator) -> Inputs:
-        drawn: Inputs = {"x": numbers(kind, (rows, inputs), generator)}
+        drawn: Inputs = {"x": draw_values(kind, (rows, inputs), generator)}
         for layer in layers:
             weight = torch.randn(outputs, inputs, generator=generator, dtype=torch.float64) / inputs**0.5
             bias = torch.randn(outputs, generator=generator).double()
@@ -105,7 +103,7 @@ def feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary"
     def make(generator: torch.Generator) -> Inputs:
         first = linear_case(rows, width, hidden, kind, ["lin1"]).make(generator)
         second = linear_case(rows, hidden, width, kind, ["lin2"]).make(generator)
-        return second | first  # x is the first's
+        return second | first  # x of the first layer
 
     return Case(f"{rows} x {width} to {hidden} and back, {kind}", make, gradients=kind == "ordinary")
 
@@ -113,7 +111,10 @@ def feed_forward_case(rows: int, width: int, hidden: int, kind: str = "ordinary"
 def attention_case(
     name: str, lengths: list[int], heads: int = 2, width: int = 64, first: bool = False, kind: str = "ordinary"
 ) -> Case:
-    """Return a case for `attention` over sequences of these lengths. first: the queries are their first tokens."""
+    """Return a case for `attention` over sequences of these lengths.
+
+    first: only the first token of each sequence is a query.
+    """
 
     def make(generator: torch.Generator) -> Inputs:
         keys = Layout.from_lengths(lengths)
@@ -121,7 +122,7 @@ def attention_case(
         shape = (sum(lengths), heads, width)
         scale = {"ordinary": 1.0, "sharp": 12.0, "flat": 1e-39, "large mean": 1.0}[kind]
         q, k, v = (torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(3))
-        k = k + 4 if kind == "large mean" else k  # shifts all scores of a query equally: the weights stay the same
+        k = k + 4 if kind == "large mean" else k  # shifts all scores of a query equally: the weights do not change
         q = queries.select(q)
         return {"q": scale * q, "k": k, "v": v, "queries": queries, "keys": keys}
 
@@ -131,11 +132,14 @@ def attention_case(
 def block_case(
     name: str, lengths: list[int], width: int = 64, heads: int = 2, hidden: int = 128, first: bool = False
 ) -> Case:
-    """Return a case for `block` over sequences of these lengths. first: the queries are their first tokens."""
+    """Return a case for `block` over sequences of these lengths.
+
+    first: only the first token of each sequence is a query.
+    """
 
     def make(generator: torch.Generator) -> Inputs:
         layout = Layout.from_lengths(lengths)
-        drawn: Inputs = {"x": numbers("ordinary", (sum(lengths), width), generator)}
+        drawn: Inputs = {"x": draw_values("ordinary", (sum(lengths), width), generator)}
         for layer, shape in block_layers(width, hidden).items():
             weight = torch.randn(shape, generator=generator, dtype=torch.float64) / shape[-1] ** 0.5
             of_norm = len(shape) == 1

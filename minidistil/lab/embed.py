@@ -1,4 +1,4 @@
-"""LayerNorm(word[ids] + position[position_ids]), from the formula to the fastest."""
+"""LayerNorm(word[ids] + position[position_ids]), from the formula to the fastest implementation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .triton_setup import ROWS, tl, triton
 register_reference(
     "embed", lambda ids, at, word, position, *norm: reference.layer_norm(word[ids] + position[at], *norm)
 )
-implementation("embed", "torch", gradients=True, about="the default: two lookups, an addition, a LayerNorm")(
+implementation("embed", "torch", gradients=True, about="the default: two lookups, an addition and a LayerNorm")(
     ops.embed
 )
 
@@ -23,7 +23,7 @@ implementation("embed", "torch", gradients=True, about="the default: two lookups
 def embed_indexed(
     ids: Tensor, position_ids: Tensor, word: Tensor, position: Tensor, weight: Tensor, bias: Tensor, eps: float
 ) -> Tensor:
-    """Lookups by index_select, which has less overhead than F.embedding."""
+    """Lookups with index_select, which has less overhead than F.embedding."""
     x = word.index_select(0, ids) + position.index_select(0, position_ids)
     return F.layer_norm(x, weight.shape, weight, bias, eps)
 
@@ -33,7 +33,7 @@ def _embed_kernel(
     ids, position_ids, word, position, weight, bias, out, tokens, width, eps,
     ROWS: tl.constexpr, WIDTH: tl.constexpr,
 ):  # fmt: skip
-    """Look up the rows of ROWS tokens, add them, and normalize each sum in registers."""
+    """Look up the word and position rows of ROWS tokens, add them, and normalize the sums in registers."""
     token = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     columns = tl.arange(0, WIDTH)
     mask = (token < tokens)[:, None] & (columns < width)[None, :]

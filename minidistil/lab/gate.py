@@ -1,9 +1,11 @@
 """Check an implementation against float64: every case of its operation, in every dtype that it claims.
 
-A wrong kernel is often right for the sizes that it was tried with. So the cases include odd sizes, and the gate
-checks more than a tolerance. Memory that a kernel allocates is filled with NaN; NaN surrounds its inputs and
-outputs, and must stay. Inputs must not change. The same inputs must give the same result, and new numbers of the
-same shape their own result, also after many calls.
+A wrong kernel often passes on the sizes it was developed with, so the cases include odd sizes, and the gate checks
+more than the error:
+
+- Memory that a kernel allocates is filled with NaN, and NaN before and after each tensor must not be overwritten.
+- Inputs must not be modified.
+- The same inputs must return the same result. New values must return a new result, also after more calls.
 """
 
 from __future__ import annotations
@@ -27,9 +29,9 @@ from .operations import ALL, Operation
 from .registry import Implementation
 
 FENCE = 64  # elements of NaN before and after each tensor
-WARM_UP_CALLS = 5  # between the first rounds and the last, as a timer would make
+WARM_UP_CALLS = 5  # before the last check, like those of a timer: a result cached after them must not pass
 SEEDS = (0, 1)
-LARGEST = 2.0  # the tolerance of the largest element, as a multiple of the tolerance of the norm: it varies more
+LARGEST = 2.0  # tolerance of the largest element / tolerance of the norm: the largest element varies more
 
 Fences = list[tuple[str, Tensor, int]]  # name of a tensor, the memory around it, and its number of elements
 
@@ -44,7 +46,7 @@ class Finding(NamedTuple):
 
 
 class Errors(NamedTuple):
-    """Errors of one output, relative to the reference: of the norm, and of the largest element."""
+    """Relative errors of one output: of the L2 norm, and of the largest element."""
 
     norm: float
     largest: float
@@ -58,15 +60,15 @@ class Verdict:
     checks: int
     findings: list[Finding]
     worst: float  # the largest error in norm that passed, as a fraction of the tolerance
-    lacking: dict[str, str] = dataclasses.field(default_factory=dict)  # dtypes that cannot run here -> why
+    lacking: dict[str, str] = dataclasses.field(default_factory=dict)  # dtypes that cannot run here, and why
 
     @property
     def passed(self) -> bool:
-        """Whether no check failed."""
+        """Return whether all checks passed."""
         return not self.findings
 
     def as_json(self) -> dict[str, Any]:
-        """Return the verdict as plain values for JSON."""
+        """Return the verdict as JSON-serializable values."""
         checked = {"op": self.implementation.op, "name": self.implementation.name, "passed": self.passed}
         findings = [finding._asdict() for finding in self.findings]
         return {
@@ -76,21 +78,21 @@ class Verdict:
 
 
 class GateError(Error):
-    """A case that cannot tell right from wrong."""
+    """A case that a wrong result would pass."""
 
 
 class CheckFailed(Exception):  # noqa: N818
-    """The reason why a result is rejected."""
+    """The reason for rejecting a result."""
 
 
 def check(implementation: Implementation) -> Verdict:
-    """Check every case, in the claimed dtypes that can run here. An exception is a failed check."""
+    """Check every case in the claimed dtypes that can run here. An exception counts as a failed check."""
     operation = ALL[implementation.op]
     verdict = Verdict(implementation, 0, [], 0.0, implementation.lacking)
     for dtype in (dtype for dtype in implementation.dtypes if dtype not in verdict.lacking):
         for case in operation.cases:
             if "compiler" in implementation.needs:
-                torch.compiler.reset()  # to stay below the limit of recompilations
+                torch.compiler.reset()  # stay below the recompilation limit
             trial = Trial(implementation, operation, case, getattr(torch, dtype), implementation.device)
             for gradients in (False, True) if implementation.gradients and case.gradients else (False,):
                 verdict.checks += 1
@@ -112,9 +114,9 @@ class Trial:
         self.dtype, self.device = dtype, device
 
     def run(self, gradients: bool) -> float:
-        """Check the numbers of each seed, and others after more calls.
+        """Check each seed, and a new seed after more calls. Return the largest error / tolerance.
 
-        Returns the largest error, as a fraction of the tolerance. Raises CheckFailed.
+        Raises CheckFailed.
         """
         fractions = [self._check_seed(seed, gradients) for seed in SEEDS]
         if not gradients:
@@ -130,27 +132,27 @@ class Trial:
         arrays = {name: as_array(x) for name, x in inputs.items()}
         outputs = self.operation.forward(arrays)
         weights = [loss_weights(output, seed) for output in outputs]
-        # a compiled graph allocates its memory itself, where no fence can be put around it
+        # memory that a compiled graph allocates cannot be fenced
         with contextlib.nullcontext() if "compiler" in self.implementation.needs else _FencedMemory(fences):
             results = self._results(self.implementation.value, inputs, weights if gradients else None)
         check_fences(fences)
         for name, x in before.items():
             if not _same(x, inputs[name].detach()):
-                raise CheckFailed(f"it writes into its inputs: {name}")
+                raise CheckFailed(f"it modifies its input {name}")
         if gradients:
             backward = self.operation.backward(arrays, weights)
-            expected = {f"the gradient by {name}": backward[name] for name in self._differentiable(inputs)}
+            expected = {f"the gradient of {name}": backward[name] for name in self._differentiable(inputs)}
         else:
             expected = name_outputs(outputs)
         self.check_shapes(expected, results)
         plain = self._results(self.plain, inputs, weights if gradients else None)
         fraction = self.check_errors(expected, results, plain, inputs)
         if not gradients and not all(map(_same, results, self._call(self.implementation.value, inputs))):
-            raise CheckFailed("the same inputs give another result the second time")
+            raise CheckFailed("a second call with the same inputs returns a different result")
         return fraction
 
     def inputs(self, seed: int) -> tuple[Inputs, Fences]:
-        """Draw the inputs, with NaN around each tensor."""
+        """Draw the inputs, each surrounded by NaN."""
         inputs, fences = self.case.make(torch.Generator().manual_seed(seed)), []
         for name, x in inputs.items():
             if isinstance(x, Layout):
@@ -168,19 +170,21 @@ class Trial:
         return [name for name, x in inputs.items() if isinstance(x, Tensor) and x.is_floating_point()]
 
     def _results(self, value: Any, inputs: Inputs, weights: list[np.ndarray] | None) -> list[Tensor]:
-        """Return the outputs; with weights of the outputs in a loss, the gradients of that loss."""
+        """Return the outputs, or with weights the gradients of a loss: the weighted sum of the outputs."""
         if weights is None:
             return list(self._call(value, inputs))
         leaves = {name: nn.Parameter(inputs[name].detach()) for name in self._differentiable(inputs)}
         outputs = self._call(value, {**inputs, **leaves}, grad=True)
         for output in outputs:
             if not output.requires_grad:
-                raise CheckFailed("it claims gradients, and its output has none")
+                raise CheckFailed(
+                    "it is registered with gradients=True, but its output does not require gradients"
+                )
         dys = [torch.from_numpy(w).to(output) for w, output in zip(weights, outputs, strict=True)]
         try:
             return list(torch.autograd.grad(outputs, [*leaves.values()], dys, materialize_grads=True))
         except Exception as error:
-            raise CheckFailed(f"its backward raises {type(error).__name__}: {error}") from error
+            raise CheckFailed(f"its backward pass raises {type(error).__name__}: {error}") from error
 
     def _call(self, value: Any, inputs: Inputs, grad: bool = False) -> tuple[Tensor, ...]:
         with torch.set_grad_enabled(grad), failing_on_errors():
@@ -193,40 +197,41 @@ class Trial:
         return outputs
 
     def check_shapes(self, expected: dict[str, np.ndarray], results: list[Tensor]) -> None:
-        """Raise CheckFailed for a wrong number of results, shape or dtype."""
+        """Raise CheckFailed for a wrong number of results, a wrong shape or a wrong dtype."""
         if len(results) != len(expected):
             raise CheckFailed(f"it returns {len(results)} outputs instead of {len(expected)}")
         for (name, reference), y in zip(expected.items(), results, strict=True):
             if (tuple(y.shape), y.dtype) != (reference.shape, self.dtype):
                 raise CheckFailed(
-                    f"{name} is {y.dtype} of {tuple(y.shape)}: expected {self.dtype} of {reference.shape}"
+                    f"{name} has dtype {y.dtype} and shape {tuple(y.shape)}: "
+                    f"expected {self.dtype} and {reference.shape}"
                 )
 
     def check_errors(
         self, expected: dict[str, np.ndarray], results: list[Tensor], plain: list[Tensor], inputs: Inputs
     ) -> float:
-        """Return the largest error, as a fraction of the tolerance. Raises CheckFailed if it is above."""
+        """Return the largest error / tolerance. Raises CheckFailed if an error exceeds the tolerance."""
         worst = 0.0
         for (name, reference), y, p in zip(expected.items(), results, plain, strict=True):
             if not reference.size:
                 continue
             if not y.isfinite().all():
-                cause = "from memory that it did not write or should not read, or from its arithmetic"
+                cause = "it reads uninitialized or out-of-bounds memory, or its arithmetic overflows or is invalid"
                 raise CheckFailed(f"{name} has NaN or inf: {cause}")
             tolerance = self.tolerance(reference, p, inputs)
             _check_sensitivity(self.case.name, reference, tolerance, inputs)
             errors = errors_of(as_array(y), reference)
-            for kind, error, most in zip(("in norm", "in the largest element"), errors, tolerance, strict=True):
+            for kind, error, most in zip(("L2 norm", "largest element"), errors, tolerance, strict=True):
                 if error > most:
                     raise CheckFailed(
-                        f"{name} has an error of {error:.1e} {kind}, above {most:.1e} "
-                        f"({self.k:g} times plain PyTorch's, or one rounding)"
+                        f"{name} has a relative error of {error:.1e} ({kind}): expected at most {most:.1e} "
+                        f"({self.k:g}x plain PyTorch's error, or one rounding)"
                     )
             worst = max(worst, errors.norm / tolerance.norm)
         return worst
 
     def tolerance(self, reference: np.ndarray, plain: Tensor, inputs: Inputs) -> Errors:
-        """Return the errors that are allowed: k times plain PyTorch's, one rounding of the output, or of a sum."""
+        """Return the largest allowed errors: k× plain PyTorch's, one rounding of the output, or `sum_error`."""
         rounding = torch.finfo(self.dtype).eps
         summed = sum_error(inputs)
         errors = errors_of(as_array(plain), reference)
@@ -237,12 +242,12 @@ class Trial:
 
 
 def sum_error(inputs: Inputs) -> float:
-    """Return a bound on the relative error of a linear layer that adds its K products one by one in float32.
+    """Return a bound on the relative error of a linear layer that sums its K terms sequentially in float32.
 
-    The roundings of the partial sums add up to eps·√K / 9.5 where the bias comes last, to eps·√K / 5.5 where it
-    comes first; eps·√K / 3 leaves a margin for chance. Plain PyTorch alone is no sound measure for one row: BLAS
-    keeps many sums side by side, with a third of that error, and the few errors of one row can all be small.
-    0 for operations without linear layers.
+    The rounding error of the partial sums is about eps·√K / 9.5 if the bias is added last, eps·√K / 5.5 if it is
+    added first; eps·√K / 3 leaves a margin. Plain PyTorch's error alone is too strict for a single row: BLAS keeps
+    many partial sums, with a third of that error, and all errors of one row can happen to be small.
+    Return 0 for operations without linear layers.
     """
     widths = [weight.shape[1] for weight in linear_weights(inputs)]
     return torch.finfo(torch.float32).eps * max(widths, default=0) ** 0.5 / 3
@@ -250,7 +255,7 @@ def sum_error(inputs: Inputs) -> float:
 
 @contextlib.contextmanager
 def failing_on_errors() -> Iterator[None]:
-    """Turn any exception of an implementation into CheckFailed."""
+    """Convert any exception into CheckFailed."""
     try:
         yield
     except Exception as error:
@@ -259,20 +264,20 @@ def failing_on_errors() -> Iterator[None]:
 
 
 def name_outputs(outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the outputs by the names that findings use."""
+    """Return the outputs by the name that findings use."""
     return {f"output {i}" if len(outputs) > 1 else "the output": output for i, output in enumerate(outputs)}
 
 
 def errors_of(y: np.ndarray, reference: np.ndarray) -> Errors:
-    """Return the norm of an error, relative to the norm of the reference, and likewise the largest elements."""
+    """Return relative errors: L2 norm of the error / of the reference, and the same for the largest elements."""
     error = y - reference
     norm, largest = np.linalg.norm(reference), np.abs(reference).max()
     return Errors(float(np.linalg.norm(error) / (norm or 1)), float(np.abs(error).max() / (largest or 1)))
 
 
 def _check_sensitivity(case: str, reference: np.ndarray, tolerance: Errors, inputs: Inputs) -> None:
-    """Raise GateError if zeros, or one of the inputs, would pass as the result."""
-    if not np.any(reference):  # zeros are right, such as the gradient of an input without effect
+    """Raise GateError if zeros or one of the inputs would pass as the result."""
+    if not np.any(reference):  # zeros are correct, such as the gradient of an input without effect
         return
     wrong = {"zeros": np.zeros_like(reference)}
     for name, x in inputs.items():
@@ -280,11 +285,13 @@ def _check_sensitivity(case: str, reference: np.ndarray, tolerance: Errors, inpu
             wrong[f"its input {name}"] = as_array(x)
     for what, y in wrong.items():
         if errors_of(y, reference).norm <= 2 * tolerance.norm and not np.allclose(y, reference, rtol=1e-2):
-            raise GateError(f"{case}: {what} would pass, within {tolerance.norm:.1e}: the case checks nothing")
+            raise GateError(
+                f"{case}: {what} would pass with the tolerance {tolerance.norm:.1e}: lower k or change the case"
+            )
 
 
 def loss_weights(output: np.ndarray, seed: int) -> np.ndarray:
-    """Draw the weight of each element of an output in a loss."""
+    """Draw the weight of each output element in a loss."""
     return np.random.default_rng(seed).standard_normal(output.shape)
 
 
@@ -293,14 +300,14 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 
 def fenced(shape: torch.Size, dtype: torch.dtype, device: str | torch.device) -> tuple[Tensor, Tensor]:
-    """Return memory filled with NaN, and a tensor in its middle."""
+    """Return a buffer filled with NaN, and a tensor in its middle."""
     size = math.prod(shape)
     memory = torch.full((size + 2 * FENCE,), math.nan, dtype=dtype, device=device)
     return memory, memory[FENCE : FENCE + size].view(shape)
 
 
 class _FencedMemory(TorchDispatchMode):
-    """Fills every tensor that is allocated uninitialized with NaN, and surrounds it with NaN."""
+    """Fill and surround every newly allocated uninitialized tensor with NaN."""
 
     EMPTY = (
         "aten::empty",
@@ -321,19 +328,19 @@ class _FencedMemory(TorchDispatchMode):
         if not result.is_floating_point() or not result.is_contiguous():
             return result
         memory, inner = fenced(result.shape, result.dtype, result.device)
-        self.fences.append(("an output, or memory of its own", memory, result.numel()))
+        self.fences.append(("an output or a temporary tensor", memory, result.numel()))
         return inner
 
 
 def check_fences(fences: Fences) -> None:
-    """Raise CheckFailed if the NaN around a tensor was overwritten."""
+    """Raise CheckFailed if NaN before or after a tensor was overwritten."""
     for name, memory, size in fences:
         if not (memory[:FENCE].isnan().all() and memory[FENCE + size :].isnan().all()):
-            raise CheckFailed(f"it writes past an end of {name}")
+            raise CheckFailed(f"it writes out of bounds, before or after {name}")
 
 
 def show(verdict: Verdict) -> Iterator[str]:
-    """Yield a verdict as lines of text; of many findings with the same reason, the first."""
+    """Yield a verdict as lines of text: for each reason, the first finding and the number of others."""
     title = verdict.implementation.title
     if not verdict.checks:
         yield f"skipped   {title}"
@@ -346,10 +353,10 @@ def show(verdict: Verdict) -> Iterator[str]:
     yield f"REJECTED  {title}: {len(verdict.findings)} of {verdict.checks} checks failed"
     by_reason: dict[str, list[Finding]] = {}
     for finding in verdict.findings:
-        reason, _, _ = finding.reason.partition(" has an error of ")  # without the numbers
+        reason, _, _ = finding.reason.partition(" has a relative error of ")  # without the numbers
         by_reason.setdefault(reason, []).append(finding)
     for findings in by_reason.values():
         first = findings[0]
         what = f"{first.dtype}, gradients" if first.gradients else first.dtype
-        more = f", and in {len(findings) - 1} more" if len(findings) > 1 else ""
+        more = f"; {len(findings) - 1} more like this" if len(findings) > 1 else ""
         yield f"  {first.case} ({what}): {first.reason}{more}"

@@ -1,4 +1,4 @@
-"""Measure one implementation in a classifier: its share of the time, the speedup, the change of the logits."""
+"""Measure one implementation in a classifier: share of the time, speedup, and change of the logits."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .operations import ALL
 from .registry import find
 from .report import in_model_lines
 
-TOKENS = 2048  # of a batch, at most
+TOKENS = 2048  # at most, per batch
 
 
 def bench_model(
@@ -42,10 +42,11 @@ def bench_model(
 
     Args:
         model: a checkpoint.
-        data: labeled texts, as for `read_rows`, of which the first `examples` are run.
+        data: labeled texts in a format of `read_rows`.
+        examples: number of texts to run, from the first.
         seconds: time limit.
 
-    Raises InputError for an implementation that cannot be timed here, or that the gate rejects.
+    Raises InputError for an implementation that cannot be timed on this machine or that the gate rejects.
     """
     check_count("examples", examples)
     implementation = find(op, name)
@@ -74,7 +75,7 @@ def bench_model(
         return lambda: seconds_of(lambda: run(model), device)
 
     def time_operation(value: Any) -> Callable[[], float]:
-        """Return a function that runs the model and returns the time of the operation in it."""
+        """Return a function that runs the model and returns the time spent in the operation."""
         spans: list[tuple[Any, Any]] = []
         timed_model = plain.with_ops(**{op: timed(value, device, spans)})
 
@@ -103,7 +104,7 @@ def bench_model(
 
 
 def timed(value: Any, device: str, spans: list[tuple[Any, Any]]) -> Callable[..., Any]:
-    """Return an operation that computes the same, and appends the begin and end of each call to `spans`."""
+    """Wrap an operation to append the begin and end of each call to `spans`."""
 
     def operation(*arguments: Any, **context: Any) -> Any:
         begin = mark(device)

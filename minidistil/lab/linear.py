@@ -1,4 +1,4 @@
-"""Linear layers, from the formula to the fastest: query, key and value; one layer; one layer with GELU."""
+"""Linear layers, from the formula to the fastest: query/key/value, a single layer, a layer with GELU."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ PREPACKED = ("onednn", "cpu")
 for _name in ("qkv", "linear", "linear_gelu"):
     _about = "the default: nn.Linear"
     implementation(_name, "torch", gradients=True, about=_about)(getattr(ops, _name))
-    _about = "weights prepacked by oneDNN; query, key and value in one matmul, GELU fused into it"
+    _about = "weights prepacked by oneDNN; one matmul for query, key and value; GELU fused into the matmul"
     implementation(_name, "prepacked", needs=PREPACKED, dtypes=("float32", "bfloat16"), about=_about)(
         onednn.prepacked()[_name]
     )
-    _about = "8 bits: weights quantized once with one scale per output, activations with one scale per token"
+    _about = "8 bits: weights quantized once with a scale per output, activations with a scale per token"
     implementation(_name, "int8", needs=("cpu",), precision="int8", about=_about)(int8.quantized()[_name])
 
 
@@ -40,7 +40,7 @@ def _stacked(x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
     return F.linear(x, *state).chunk(3, dim=1)
 
 
-implementation("qkv", "stacked", about="the three weights concatenated once: one matmul of three times the width")(
+implementation("qkv", "stacked", about="the three weights concatenated once: one matmul of 3x the width")(
     Prepared(_stack, _stacked)
 )
 
@@ -59,7 +59,7 @@ def _linear_gelu_kernel(
     K: tl.constexpr,
     WIDEN: tl.constexpr,
 ):
-    """Compute one M x N tile of the result: loop over blocks of K, then bias, GELU, and one write."""
+    """Compute one M x N tile of the result: loop over blocks of K, add the bias, apply GELU, write once."""
     m = tl.program_id(0) * M + tl.arange(0, M)
     n = tl.program_id(1) * N + tl.arange(0, N)
     k = tl.arange(0, K)
@@ -87,7 +87,7 @@ def _linear_gelu_kernel(
 
 @implementation("linear_gelu", "triton", needs=("triton",))
 def linear_gelu_triton(x: Tensor, lin: nn.Linear) -> Tensor:
-    """GELU in the kernel of the matmul: the sum before it is never written to memory."""
+    """Matmul and GELU in one kernel: the input of GELU is never written to memory."""
     refuse_gradients("linear_gelu triton", x, lin.weight, lin.bias)
     (outputs, inputs), x = lin.weight.shape, x.contiguous()
     out = x.new_empty(len(x), outputs)

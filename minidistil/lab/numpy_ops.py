@@ -1,4 +1,4 @@
-"""The float64 reference as an implementation of each operation: tensors in, tensors out."""
+"""The NumPy float64 reference, registered as an implementation of each operation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from ..errors import InputError
 from ..reference import Array
 from .registry import REFERENCE, implementation, refuse_gradients
 
-ABOUT = "NumPy in float64, as the formula says: what all others are compared with"
+ABOUT = "the formula in NumPy and float64: the reference for all others"
 
 
 def as_array(x: Any) -> Any:
-    """Convert a tensor to NumPy, floating point to float64; return anything else unchanged."""
+    """Convert a tensor to NumPy, floating point to float64. Return other values unchanged."""
     if not isinstance(x, Tensor):
         return x
     return x.detach().cpu().double().numpy() if x.is_floating_point() else x.cpu().numpy()
@@ -28,8 +28,7 @@ def layer_arrays(layer: nn.Module) -> tuple[Array, Array]:
     assert isinstance(weight, Tensor)
     if not weight.is_floating_point():
         raise InputError(
-            f"this layer is stored in 8 bits, which the {REFERENCE} does not read: "
-            "load the checkpoint in another dtype"
+            f"the {REFERENCE} implementation cannot read 8-bit weights: load the checkpoint in another dtype"
         )
     return as_array(weight), as_array(layer.bias)
 
@@ -37,7 +36,7 @@ def layer_arrays(layer: nn.Module) -> tuple[Array, Array]:
 def register_reference(op: str, run: Callable[..., Any]) -> None:
     """Register a function of arrays as the reference of an operation.
 
-    run takes the arguments of the operation: tensors as arrays, layers as (weight, bias), others unchanged.
+    run gets the operation's arguments: tensors as arrays, layers as (weight, bias), others unchanged.
     """
 
     def operation(*arguments: Any, **context: Any) -> Any:

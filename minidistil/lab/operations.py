@@ -1,8 +1,8 @@
-"""How each operation is called, what its reference is, the cases that it is checked on, and the tolerance.
+"""Per operation: how to call it, its reference, its test cases and its tolerance.
 
-The error of an implementation may be up to k times the error of plain PyTorch, in the same dtype and on the same
-inputs, both relative to the float64 reference: in the norm of all elements, and in the largest element. One
-rounding of the output is always allowed, since plain PyTorch's error can be 0. Each operation explains its k.
+The error of an implementation may be up to k× the error of plain PyTorch in the same dtype and on the same inputs,
+both relative to the float64 reference: in the L2 norm, and in the largest element. One rounding of the output is
+always allowed, since plain PyTorch's error can be 0. `why` explains the k of each operation.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from .cases import (
 )
 
 Arrays = dict[str, np.ndarray]
-LAYERS = {  # the linear layers that an operation takes
+LAYERS = {  # names of the linear layers among the arguments of an operation
     "qkv": ("q_lin", "k_lin", "v_lin"),
     "linear": ("lin",),
     "linear_gelu": ("lin",),
@@ -44,22 +44,21 @@ LAYERS = {  # the linear layers that an operation takes
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation: how to call it, and what its result should be."""
+    """An operation: how to call it, and its reference."""
 
     name: str
-    bind: Callable[[Any, Inputs], Callable[[], Any]]  # implementation and inputs -> the call that is timed
-    forward: Callable[[Inputs], list[np.ndarray]]  # the reference, all in float64
-    backward: Callable[[Inputs, list[np.ndarray]], Arrays]  # gradients, by name of the input
+    bind: Callable[[Any, Inputs], Callable[[], Any]]  # implementation and inputs -> the call to time
+    forward: Callable[[Inputs], list[np.ndarray]]  # the reference, in float64
+    backward: Callable[[Inputs, list[np.ndarray]], Arrays]  # reference gradients, by name of the input
     cases: list[Case]
     k: float
-    why: str  # k is what it is
-    rounded: dict[str, tuple[Any, float]] = dataclasses.field(
-        default_factory=dict
-    )  # by precision: plain, and its k
+    why: str  # reason for this k
+    # by precision: plain implementation and k
+    rounded: dict[str, tuple[Any, float]] = dataclasses.field(default_factory=dict)
 
     @property
     def plain(self) -> Any:
-        """The implementation of `ops.py`, in plain PyTorch."""
+        """Return the plain PyTorch implementation of `ops.py`."""
         return getattr(Ops, self.name)
 
     def run(self, implementation: Any, inputs: Inputs) -> tuple[Tensor, ...]:
@@ -67,18 +66,18 @@ class Operation:
         return as_tuple(self.bind(implementation, inputs)())
 
     def baseline(self, precision: str | None) -> tuple[Any, float]:
-        """Return the implementation whose error is the unit of the tolerance, and the factor k."""
+        """Return the implementation that the tolerance is based on, and the factor k."""
         if precision is None:
             return self.plain, self.k
         if precision not in self.rounded:
             raise InputError(
-                f"{self.name} has no plain implementation in {precision} to compare with: omit precision"
+                f"{self.name} has no {precision} baseline, which precision={precision!r} requires: omit precision"
             )
         return self.rounded[precision]
 
 
 def as_tuple(result: Any) -> tuple[Any, ...]:
-    """Return the outputs of an implementation as a tuple, also if there is only one."""
+    """Return the outputs of an implementation as a tuple, even a single output."""
     return tuple(result) if isinstance(result, tuple | list) else (result,)
 
 
@@ -110,7 +109,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _set_weights(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Make tensors the parameters of a layer, in the same memory. An nn.Parameter gets gradients."""
+    """Make tensors the parameters of a layer, without a copy. Only an nn.Parameter gets gradients."""
     for name, x in (("weight", weight), ("bias", bias)):
         layer.register_parameter(name, x if isinstance(x, nn.Parameter) else nn.Parameter(x, requires_grad=False))
 
@@ -136,7 +135,7 @@ ADD_NORM = Operation(
         add_norm_case(0, 768),
     ],
     k=2,
-    why="one sum over a row: its order alone can double the error, and statistics in low precision do more",
+    why="one sum over a row: its order can double the error; low-precision statistics add more than that",
 )
 
 
@@ -207,13 +206,13 @@ def _linear_cases(op: str) -> list[Case]:
 
 
 def _round_to_8_bits(x: Tensor) -> Tensor:
-    """Round the numbers of each row to 255 levels, up to the largest one."""
+    """Round the values of each row to 255 levels, scaled to the largest value of the row."""
     scale = x.abs().amax(1, keepdim=True).clamp(min=1e-30) / 127
     return (x / scale).round() * scale
 
 
 def _linear_8_bits(x: Tensor, lin: nn.Linear) -> Tensor:
-    """Compute a linear layer in float32 of numbers rounded to 8 bits. The rounding is nearly all of its error."""
+    """Compute a linear layer in float32 on 8-bit rounded values. The rounding is nearly all of its error."""
     weight, bias = _round_to_8_bits(lin.weight.float()), lin.bias.float()
     return F.linear(_round_to_8_bits(x.float()), weight, bias).to(x.dtype)
 
@@ -222,8 +221,8 @@ def _linear_gelu_8_bits(x: Tensor, lin: nn.Linear) -> Tensor:
     return F.gelu(_linear_8_bits(x, lin))
 
 
-K_8_BITS = 1.5  # every implementation has the same error from rounding; with 7 bits it would be twice as large
-SUM = "a sum of K products, which blocks may add in any order and keep in float32 or, in bfloat16, round once more"
+K_8_BITS = 1.5  # the error of rounding is the same for all implementations; with 7 bits it would be 2×
+SUM = "a sum of K terms, in any order of blocks, in float32 or, in bfloat16, rounded once more"
 
 LINEAR = Operation(
     "linear",
@@ -259,12 +258,12 @@ LINEAR_GELU = Operation(
     _linear_gelu_backward,
     _linear_cases("linear_gelu"),
     3,
-    f"{SUM}; the exact GELU adds one rounding, its tanh approximation has an error of 5e-4",
+    f"{SUM}; the exact GELU adds one rounding, the tanh approximation would have an error of 5e-4",
     {"int8": (_linear_gelu_8_bits, K_8_BITS)},
 )
 
 
-# The feed-forward: two linear layers with GELU between them
+# Feed-forward: two linear layers with GELU between them
 
 FFN_NAMES = ("x", *(f"{name}.{part}" for name in LAYERS["feed_forward"] for part in ("weight", "bias")))
 
@@ -287,7 +286,7 @@ FEED_FORWARD = Operation(
         feed_forward_case(0, 96, 384),
     ],
     4,
-    f"two sums, the second of rounded results of the first: {SUM}",
+    f"two matmuls, the second on rounded results of the first: {SUM}",
     {"int8": (lambda x, lin1, lin2, ops: _linear_8_bits(_linear_gelu_8_bits(x, lin1), lin2), K_8_BITS)},
 )
 
@@ -327,7 +326,7 @@ ATTENTION = Operation(
 )
 
 
-# A block: all operations except the embeddings
+# Block: all operations except the embeddings
 
 BLOCK = Operation(
     "block",
@@ -345,7 +344,7 @@ BLOCK = Operation(
         with_strides(block_case("mixed lengths", [5, 33]), "x"),
     ],
     k=4,
-    why="all operations one after the other, each with its own tolerance",
+    why="a sequence of operations, each with its own tolerance",
 )
 
 ALL = {each.name: each for each in (EMBED, QKV, LINEAR, LINEAR_GELU, ADD_NORM, ATTENTION, FEED_FORWARD, BLOCK)}

@@ -1,4 +1,4 @@
-"""The plot of a report of `bench`: a roofline, and the times of each case."""
+"""Plot a `bench` report: a roofline, and bars with the times of each case."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from .report import header
 
 
 def plot_times(report: dict[str, Any], path: str) -> None:
-    """Draw times with a cold cache: rates under the roofline of the machine, and bars for each case."""
+    """Plot cold-cache times: FLOP rates under the machine's roofline, and a bar chart per case."""
     cases, (copies, matmuls) = report["cases"], report["ceilings"].values()
     names = list(next(iter(cases.values()))["rows"]) if cases else []  # the same for all cases
     figure = new_figure(6 + 3.5 * len(cases), 5)
     roofline, *bars = figure.subplots(1, 1 + len(cases), squeeze=False)[0]
-    intensities = [case["operations"] / case["bytes"] for case in cases.values()]  # operations per byte
-    ridge = matmuls / copies  # intensity below which memory is the limit, and above it compute
+    intensities = [case["operations"] / case["bytes"] for case in cases.values()]  # FLOPs per byte
+    ridge = matmuls / copies  # below this intensity memory is the limit, above it compute
     ends = [min([*intensities, ridge]) / 4, ridge, max([*intensities, ridge]) * 4]
     roofline.loglog(ends, [min(matmuls, copies * x) / 1e9 for x in ends], color="black", label="ceilings")
     for i, name in enumerate(names):
@@ -30,7 +30,7 @@ def plot_times(report: dict[str, Any], path: str) -> None:
         axes.set(xlabel="ms (dotted: bound)")
         axes.set_title(title.replace("; ", "\n"), fontsize="small")
         axes.margins(x=0.25)
-    roofline.set(title="roofline", xlabel="operations per byte", ylabel="GFLOP/s")
+    roofline.set(title="roofline", xlabel="FLOPs per byte", ylabel="GFLOP/s")
     roofline.legend(fontsize="x-small")
     figure.suptitle(next(header(report)))
     save_figure(figure, path)

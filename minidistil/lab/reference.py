@@ -1,10 +1,10 @@
-"""Every operation and its gradients in NumPy and float64: what the gate compares implementations with.
+"""Float64 NumPy reference of every operation and its gradients, for the gate.
 
-The forward pass is that of `minidistil/reference.py`. Backward: dy is the gradient of a loss with respect to an
-output y, and a function returns the gradients with respect to the inputs, in the order of the inputs.
+The forward pass is that of `minidistil/reference.py`. A backward function takes dy, the gradient of a loss with
+respect to the output y, and returns the gradients with respect to the inputs, in their order.
 
-Shapes: T tokens, D, K and N widths, F feed-forward width, H heads, d head width, Tq queries; L and Lq keys and
-queries of one sequence.
+Shapes: T tokens, D, K and N widths, F feed-forward width, H heads, d head width, Tq queries; L keys and Lq queries
+of one sequence.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..layout import Layout
 from ..reference import Array, erf, softmax
 from ..reference import gelu as gelu
 
-Spans = Sequence[tuple[slice, slice]]  # of each sequence: its queries and its keys
+Spans = Sequence[tuple[slice, slice]]  # per sequence: slices of its queries and keys
 
 
 def spans_of(queries: Layout, keys: Layout) -> Spans:
@@ -31,19 +31,19 @@ def spans_of(queries: Layout, keys: Layout) -> Spans:
 
 
 def layer_norm(x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    """Normalize each row to mean 0 and variance 1, then scale and shift: (T, D)."""
+    """Normalize each row of x (T, D) to mean 0 and variance 1, then scale and shift it."""
     centered, deviation = _centered(x, eps)
     return weight * centered / deviation + bias
 
 
 def _centered(x: Array, eps: float) -> tuple[Array, Array]:
-    """Return x minus the mean of its row, and the standard deviation of the row."""
+    """Return x minus the mean of each row, and the standard deviation of each row."""
     centered = x - x.mean(-1, keepdims=True)
     return centered, np.sqrt((centered**2).mean(-1, keepdims=True) + eps)
 
 
 def layer_norm_backward(dy: Array, x: Array, weight: Array, eps: float) -> tuple[Array, Array, Array]:
-    """Return the gradients of x (T, D), weight (D,) and bias (D,). Each x affects its row's mean and variance."""
+    """Return the gradients of x (T, D), weight (D,) and bias (D,), including those through mean and variance."""
     centered, deviation = _centered(x, eps)
     normalized = centered / deviation
     dn = dy * weight
@@ -52,7 +52,7 @@ def layer_norm_backward(dy: Array, x: Array, weight: Array, eps: float) -> tuple
 
 
 def linear(x: Array, weight: Array, bias: Array) -> Array:
-    """x Wᵀ + b: (T, K) -> (T, N)."""
+    """Return x Wᵀ + b: (T, K) -> (T, N)."""
     return x @ weight.T + bias
 
 
@@ -62,13 +62,13 @@ def linear_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array, A
 
 
 def gelu_backward(dy: Array, x: Array) -> Array:
-    """Return the gradient of x: dy (Φ(x) + x φ(x)), with φ the density of the normal distribution."""
+    """Return the gradient of x: dy (Φ(x) + x φ(x)), where φ is the standard normal density."""
     density = np.exp(-(x**2) / 2) / math.sqrt(2 * math.pi)
     return dy * (0.5 * (1 + erf(x / math.sqrt(2))) + x * density)
 
 
 def attention(q: Array, k: Array, v: Array, spans: Spans) -> Array:
-    """softmax(q kᵀ / √d) v within each sequence: (Tq, H, d), two of (T, H, d) -> (Tq, H, d)."""
+    """Return softmax(q kᵀ / √d) v within each sequence: q (Tq, H, d), k and v (T, H, d) -> (Tq, H, d)."""
     out = np.zeros_like(q)
     for queries, keys in spans:
         if len(q[queries]):
@@ -95,7 +95,7 @@ def attention_backward(dy: Array, q: Array, k: Array, v: Array, spans: Spans) ->
 
 
 def feed_forward(x: Array, weight1: Array, bias1: Array, weight2: Array, bias2: Array) -> Array:
-    """Two linear layers with GELU between them: (T, D) -> (T, F) -> (T, D)."""
+    """Compute two linear layers with GELU between them: (T, D) -> (T, F) -> (T, D)."""
     return linear(gelu(linear(x, weight1, bias1)), weight2, bias2)
 
 
@@ -109,14 +109,14 @@ def feed_forward_backward(
 
 
 def block_layers(width: int, hidden: int) -> dict[str, tuple[int, ...]]:
-    """Return the shape of each weight of a block, by its path in `model.Block`. Each has a bias too."""
+    """Return the shape of each weight of a block, by its path in `model.Block`. Each weight has a bias."""
     projections = {f"attention.{name}_lin": (width, width) for name in ("q", "k", "v", "out")}
     norms: dict[str, tuple[int, ...]] = {"sa_layer_norm": (width,), "output_layer_norm": (width,)}
     return {**projections, **norms, "ffn.lin1": (hidden, width), "ffn.lin2": (width, hidden)}
 
 
 def block(x: Array, weights: Mapping[str, Array], spans: Spans, n_heads: int, activation: str = "gelu") -> Array:
-    """One transformer block: (T, D) -> (Tq, D). The queries of a sequence are its first tokens."""
+    """Compute one transformer block: (T, D) -> (Tq, D). The queries of a sequence are its first tokens."""
     out = np.zeros((spans[-1][0].stop if spans else 0, x.shape[1]))
     for queries, keys in spans:
         if x[keys].size:
@@ -160,13 +160,13 @@ def block_backward(
         dx, *dlin = linear_backward(dheads.reshape(x.shape), x, layer(lin)[0])
         store(lin, *dlin)
         gradients["x"] = gradients["x"] + dx
-    # the bias shifts all scores of a query equally, which changes no attention weight: the sum above is rounding
+    # this bias adds the same to all scores of a query, so its gradient is 0: the sum above is rounding error
     gradients["attention.k_lin.bias"] = np.zeros_like(gradients["attention.k_lin.bias"])
     return gradients
 
 
 def rows_backward(dy: Array, ids: NDArray[np.int64], rows: int) -> Array:
-    """Return the gradient of an embedding table: the sum over the lookups of each row. (T, D) -> (rows, D)."""
+    """Return the gradient of an embedding table, summed over the lookups of each row: (T, D) -> (rows, D)."""
     gradient = np.zeros((rows, dy.shape[1]))
     np.add.at(gradient, ids, dy)
     return gradient

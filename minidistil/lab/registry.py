@@ -1,6 +1,6 @@
-"""Implementations of the operations by name: what each one needs, and in which dtypes it can run here.
+"""Registry of implementations: by operation and name, with requirements and supported dtypes.
 
-A file of your own is enough:
+To register your own, decorate it in any Python file:
 
     from minidistil.lab import implementation
 
@@ -9,7 +9,7 @@ A file of your own is enough:
 
     minidistil lab check my_file.py
 
-The signatures are those of `ops.py`. An operation over prepacked, fused or quantized weights is a
+Signatures are those of `ops.py`. Wrap an operation that needs prepacked, fused or quantized weights in
 `backends.prepared.Prepared`: `implementation("linear", "mine")(Prepared(prepare, run))`.
 """
 
@@ -33,21 +33,21 @@ from ..errors import InputError
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
-MODULES = ("embed", "linear", "add_norm", "attention", "block")  # where the package's own implementations are
+MODULES = ("embed", "linear", "add_norm", "attention", "block")  # of the built-in implementations
 DTYPES = ("float32", "bfloat16", "float16")
 PRECISIONS = ("int8",)
-REFERENCE = "reference"  # name of the first implementation of every operation
+REFERENCE = "reference"  # name of the float64 implementation of every operation
 T = TypeVar("T")
 
 
 def _lacks_cuda(dtype: str) -> str | None:
-    return None if torch.cuda.is_available() else "there is no CUDA device here"
+    return None if torch.cuda.is_available() else "no CUDA device is available"
 
 
 def _lacks_triton(dtype: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
         return "triton is not installed: pip install 'minidistil[triton]'"
-    return None  # without a GPU its interpreter runs, see `triton_setup.py`
+    return None  # runs in the interpreter without a GPU, see `triton_setup.py`
 
 
 def _lacks_varlen(dtype: str) -> str | None:
@@ -57,19 +57,20 @@ def _lacks_varlen(dtype: str) -> str | None:
 
 
 def _lacks_compiler(dtype: str) -> str | None:
-    """On a CPU torch.compile generates C++; on CUDA it generates Triton."""
+    # torch.compile generates C++ on CPU and Triton on CUDA
     if torch.cuda.is_available():
         return _lacks_triton(dtype)
     compilers = (os.environ.get("CXX"), "g++", "clang++")
-    found = any(shutil.which(name) for name in compilers if name)
-    return None if found else "there is no C++ compiler, which torch.compile needs on a CPU"
+    installed = any(shutil.which(name) for name in compilers if name)
+    return None if installed else "torch.compile on CPU needs a C++ compiler: install g++ or clang++, or set CXX"
 
 
 def _lacks_onednn(dtype: str) -> str | None:
     return onednn.lacks(torch.device("cpu"), getattr(torch, dtype))
 
 
-NEEDS: dict[str, Callable[[str], str | None]] = {  # what an implementation can need: why a dtype lacks it here
+# requirement -> function that returns why it is not met for a dtype, or None
+NEEDS: dict[str, Callable[[str], str | None]] = {
     "cpu": lambda dtype: None,
     "cuda": _lacks_cuda,
     "triton": _lacks_triton,
@@ -87,19 +88,19 @@ class Implementation:
     name: str
     value: Any  # what `Ops` takes: a function, or a `Prepared`
     needs: tuple[str, ...] = ()  # keys of `NEEDS`
-    dtypes: tuple[str, ...] = DTYPES  # that it claims to support
-    gradients: bool = False  # whether it claims to support autograd
-    precision: str | None = None  # of its matmuls, if lower than the dtype: one of `PRECISIONS`
-    about: str = ""  # one line: how it differs from the one before
+    dtypes: tuple[str, ...] = DTYPES  # claimed to be supported
+    gradients: bool = False  # claimed support of autograd
+    precision: str | None = None  # of the matmuls, if lower than the dtype: one of `PRECISIONS`
+    about: str = ""  # one-line description
     file: str = ""
 
     @property
     def title(self) -> str:
-        """Its name in reports."""
+        """Return the name for reports."""
         return f"{self.op} {self.name}"
 
     def lacks(self, dtype: str | None = None) -> str | None:
-        """Return why it cannot run here in a dtype; None if it can. Without a dtype: in any that it claims."""
+        """Return why it cannot run on this machine in a dtype, or None. Without a dtype: in any claimed dtype."""
         if dtype is None:
             reasons = self.lacking.values()
             return "; ".join(dict.fromkeys(reasons)) if len(reasons) == len(self.dtypes) else None
@@ -107,12 +108,12 @@ class Implementation:
 
     @property
     def lacking(self) -> dict[str, str]:
-        """The dtypes that it claims and cannot run in here, each with the reason."""
+        """Return the claimed dtypes that cannot run on this machine, each with the reason."""
         return {dtype: reason for dtype in self.dtypes if (reason := self.lacks(dtype)) is not None}
 
     @property
     def device(self) -> str:
-        """The device that it runs on here: CUDA if there is one, unless it is made for CPUs."""
+        """Return the device it runs on: CUDA if available, unless the implementation is for CPUs."""
         return "cuda" if torch.cuda.is_available() and not {"cpu", "onednn"} & {*self.needs} else "cpu"
 
 
@@ -134,13 +135,13 @@ def implementation(
     Args:
         op: a field of `Ops`.
         needs: keys of `NEEDS`.
-        dtypes: what it claims to support, and is checked for.
-        gradients: whether it claims to support autograd, and is checked for that.
-        precision: one of `PRECISIONS`, if its matmuls compute in less than its dtype. Its errors are compared with
-            those of plain matmuls in that precision.
-        about: one line; by default the first line of its docstring.
+        dtypes: supported dtypes, which the gate checks.
+        gradients: whether autograd is supported, which the gate checks.
+        precision: one of `PRECISIONS`, if the matmuls compute in less than the dtype. The tolerance is then based
+            on plain matmuls in that precision.
+        about: one-line description; by default the first line of the docstring.
 
-    Raises InputError for unknown values and for a name that is taken.
+    Raises InputError for unknown values and for a name that another file registered.
     """
     needs, dtypes = tuple(needs), tuple(dtypes)
     for argument, values, known in (
@@ -150,7 +151,9 @@ def implementation(
         ("precision", [] if precision is None else [precision], PRECISIONS),
     ):
         if unknown := [value for value in values if value not in known]:
-            raise InputError(f"{argument} of {op} {name} has {unknown[0]!r}: expected one of {', '.join(known)}")
+            raise InputError(
+                f"{argument} of {op} {name}: unknown {unknown[0]!r}, expected one of {', '.join(known)}"
+            )
 
     def register(value: T) -> T:
         function = getattr(value, "run", value)
@@ -159,7 +162,7 @@ def implementation(
         line = about or (getattr(function, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
         taken = _registered.get((op, name))
         if taken is not None and taken.file != file:
-            raise InputError(f"{op} {name} is already registered, in {taken.file}: choose another name")
+            raise InputError(f"{op} {name} is already registered in {taken.file}: choose another name")
         _registered[op, name] = Implementation(op, name, value, needs, dtypes, gradients, precision, line, file)
         return value
 
@@ -167,17 +170,17 @@ def implementation(
 
 
 def implementations(op: str | None = None) -> list[Implementation]:
-    """Return all registered implementations, of one operation or of all, including the package's own."""
+    """Return all implementations, built-in and registered, of one operation or of all."""
     for module in MODULES:
         importlib.import_module(f".{module}", __package__)
     if op is not None and op not in OPERATIONS:
-        raise InputError(f"there is no operation {op!r}: expected one of {', '.join(OPERATIONS)}")
+        raise InputError(f"unknown operation {op!r}: expected one of {', '.join(OPERATIONS)}")
     selected = [each for each in _registered.values() if op in (None, each.op)]
     return sorted(selected, key=lambda each: OPERATIONS.index(each.op))
 
 
 def find(op: str, name: str) -> Implementation:
-    """Return an implementation that can run here in some dtype. Raises InputError for another, with the reason."""
+    """Return an implementation. Raises InputError if it does not exist or cannot run on this machine."""
     named = {each.name: each for each in implementations(op)}
     if name not in named:
         raise InputError(f"{op} has no implementation {name!r}: expected one of {', '.join(named)}")
@@ -187,12 +190,12 @@ def find(op: str, name: str) -> Implementation:
 
 
 def refuse_gradients(title: str, *inputs: Tensor) -> None:
-    """Raise InputError if autograd would record these inputs: an implementation without gradients loses them."""
+    """Raise InputError if autograd would record these inputs, since the implementation has no backward."""
     if torch.is_grad_enabled() and any(x.requires_grad for x in inputs):
-        raise InputError(f"{title} has no gradients: call it under torch.inference_mode()")
+        raise InputError(f"{title} has no backward pass: call it under torch.inference_mode()")
 
 
-FASTEST = {  # by device and operation; PyTorch's own for all others
+FASTEST = {  # by device and operation; the default for all others
     "cpu": {"qkv": "prepacked", "linear": "prepacked", "linear_gelu": "prepacked"},
     "cuda": {"embed": "triton", "qkv": "stacked", "add_norm": "triton", "attention": "varlen"},
 }
@@ -201,10 +204,11 @@ FASTEST = {  # by device and operation; PyTorch's own for all others
 def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
     """Return the fastest operations for inference on a device: `from_pretrained(..., ops=fast("cuda"))`.
 
-    The choice for CPUs rests on measurements by `minidistil bench`. The choice for CUDA has not been measured yet:
-    `minidistil lab bench OP` does that. An implementation that cannot run here in this dtype is replaced by
-    PyTorch's own. Some keep a copy of the weights, for inference only. Raises InputError for another device or
-    dtype, and for "cuda" without a CUDA device.
+    The CPU choice was measured with `minidistil bench`. The CUDA choice has not been measured:
+    run `minidistil lab bench OP`. The default operation replaces an implementation that cannot run on this machine
+    in this dtype. Some implementations keep a copy of the weights and support inference only.
+
+    Raises InputError for an unknown device or dtype, and for "cuda" without a CUDA device.
     """
     dtype, kind = str(dtype).removeprefix("torch."), torch.device(device).type
     for argument, value, known in (("device", kind, FASTEST), ("dtype", dtype, DTYPES)):
@@ -217,12 +221,12 @@ def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
 
 
 def load(path: str) -> list[Implementation]:
-    """Run a Python file and return the implementations that it registers. Raises InputError if there are none."""
+    """Run a Python file and return the implementations it registers. Raises InputError if it registers none."""
     implementations()
     before = dict(_registered)
     spec = importlib.util.spec_from_file_location(Path(path).stem, path)
     if spec is None or spec.loader is None or not Path(path).is_file():
-        raise InputError(f"cannot read {path}: expected a Python file, with a name that ends in .py")
+        raise InputError(f"cannot read {path}: expected a Python file with a name that ends in .py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     try:

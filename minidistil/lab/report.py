@@ -1,4 +1,4 @@
-"""The text of the lab's reports."""
+"""Text reports of the lab's measurements."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any
 
 from .timer import FLUSHED_BYTES
 
-NOISY = 0.25  # the interquartile range of times, relative to their median, above which a speedup is doubtful
+NOISY = 0.25  # interquartile range / median of times above which a speedup is marked as unreliable
 
 
 def add_speeds(rows: dict[str, Any]) -> None:
-    """Add each implementation's speed relative to plain PyTorch's, and whether it is doubtful."""
+    """Add each implementation's speed relative to plain PyTorch, and whether it is unreliable."""
     for row in rows.values():
         for cache, timed in row.items():
             plain = rows.get("torch", row)[cache]
@@ -20,18 +20,19 @@ def add_speeds(rows: dict[str, Any]) -> None:
 
 
 def header(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the first lines of a report of `bench`: the machine, and how to read the table."""
+    """Yield the header of a `bench` report: the machine, and a legend of the table."""
     threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
     yield f"{report['op']} in {report['dtype']}; {report['machine']}, {threads}; torch {report['torch']}"
     copies, matmuls = (rate / 1e9 for rate in report["ceilings"].values())
     yield f"ceilings: copy {copies:.1f} GB/s, matmul {matmuls:,.0f} GFLOP/s"
-    yield f"cold: after writing {FLUSHED_BYTES[report['device']] >> 20} MB; warm: after the same call"
-    yield "of bound: least time at these ceilings / time; caches and 8 bits can exceed 100%"
-    yield f"speed: relative to torch; ? if an IQR is above {NOISY:.0%} of its time: the machine was busy"
+    flushed = FLUSHED_BYTES[report["device"]] >> 20
+    yield f"cold: after writing {flushed} MB to flush the caches; warm: right after the same call"
+    yield "of bound: lower bound of the time at these ceilings / time; above 100% with warm caches or 8 bits"
+    yield f"speed: relative to torch; ? marks an IQR above {NOISY:.0%} of the time (busy machine)"
 
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the rest of a report of `bench`: what was not timed, and a table for each case."""
+    """Yield the rest of a `bench` report: skipped and rejected implementations, and a table per case."""
     reasons = {name: f"skipped: {reason}" for name, reason in report["skipped"].items()} | report["rejected"]
     names = {*reasons, *(name for case in report["cases"].values() for name in case["rows"])}
     width = max(map(len, names), default=0)
@@ -51,13 +52,13 @@ def _cells(timed: dict[str, Any]) -> str:
 
 
 def in_model_lines(report: dict[str, Any]) -> Iterator[str]:
-    """Yield a report of `bench_model`."""
+    """Yield the report of `bench_model`."""
     yield f"{report['op']} {report['name']} in {report['model']}, {report['dtype']}; {report['machine']}"
     yield f"{report['examples']} examples, {report['tokens']:,} tokens, {report['batches']} batches"
     pairs = zip(report["seconds"], report["spread"], strict=True)
     before, after = (f"{seconds * 1e3:.1f} ms (IQR {spread * 1e3:.1f})" for seconds, spread in pairs)
     rows = [
-        ("the operation's share of the model's time", f"{report['share']:.1%}", ""),
+        ("share of the model's time in this operation", f"{report['share']:.1%}", ""),
         ("speed of the operation, relative to torch", f"{report['speed of the operation']:.2f}x", ""),
         ("speed of the model, by Amdahl's law", f"{report['speed allowed']:.2f}x", ""),
         ("speed of the model, measured", f"{report['speed']:.2f}x", f"{before} to {after}"),

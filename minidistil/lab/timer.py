@@ -1,7 +1,7 @@
-"""Time implementations on one case, in turns, and check what was timed.
+"""Time implementations on one case, in turns, then check them again.
 
-An input changes before each timed call. Afterwards all inputs get new values in the same memory, and each
-implementation is checked once more: one that is correct only while it is not timed is found.
+An input changes before each timed call. After timing, all inputs get new values in the same memory and each
+implementation is checked again. This rejects an implementation that caches results while it is timed.
 """
 
 from __future__ import annotations
@@ -21,18 +21,15 @@ from .numpy_ops import as_array
 from .operations import ALL, as_tuple
 from .registry import Implementation
 
-CHANGED = {
-    "embed": "position",
-    "attention": "q",
-}  # the input that changes before a timed call; x of other operations
-FLUSHED_BYTES = {"cpu": 2**26, "cuda": 2**28}  # written to evict everything else from the caches
-SEED, NEW_SEED = 10, 11  # not those of the gate
+CHANGED = {"embed": "position", "attention": "q"}  # input that changes before a timed call; x for other operations
+FLUSHED_BYTES = {"cpu": 2**26, "cuda": 2**28}  # buffer that is written to flush the caches
+SEED, NEW_SEED = 10, 11  # different from the gate's
 
 
 class Timing(NamedTuple):
-    """Times of one case, and the implementations that failed a check on it."""
+    """Times of one case, and the implementations that failed its checks."""
 
-    report: dict[str, Any]  # the cost, and "rows": times by name of the implementation and state of the cache
+    report: dict[str, Any]  # cost, and "rows": times by implementation and cache state
     rejected: dict[str, str]  # reasons by name
 
 
@@ -48,13 +45,12 @@ def time_case(
 ) -> Timing:
     """Time implementations on the same inputs, with a cold and a warm cache, then check them.
 
-    rates: the `ceilings`. seconds: time limit of each cache state.
+    rates: the `ceilings`. seconds: time limit for each cache state.
     """
     operation, rejected = ALL[op], {}
     trials = {each.name: Trial(each, operation, case, getattr(torch, dtype), device) for each in implementations}
-    inputs, fences = next(iter(trials.values())).inputs(
-        SEED
-    )  # not under inference_mode, so that changes are tracked
+    # outside inference_mode, so that version counters track the changes
+    inputs, fences = next(iter(trials.values())).inputs(SEED)
     with torch.inference_mode():
         outputs = operation.run(operation.plain, inputs)
         calls: dict[str, Callable[[], Any]] = {}
@@ -62,7 +58,7 @@ def time_case(
             try:
                 with failing_on_errors():
                     call = operation.bind(each.value, inputs)
-                    call()  # to warm up: prepare weights, choose kernels
+                    call()  # warm-up: prepares weights, selects kernels
                 calls[each.name] = call
             except CheckFailed as failure:
                 rejected[each.name] = f"not timed: {case.name}: {failure}"
@@ -81,7 +77,7 @@ def time_case(
 
 
 def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor) -> Callable[[], float]:
-    """Return a timed call that changes its input first. On CUDA a flush before it hides the launch."""
+    """Return a function that changes the input, then times a call. On CUDA a flush hides launch overhead."""
     device = changed.device.type
 
     def timed() -> float:
@@ -91,7 +87,7 @@ def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor
             call()
         changed.neg_()
         if cache == "cold":
-            flushed.add_(1)  # read and written: memory that is only written can bypass a cache
+            flushed.add_(1)  # reads and writes: write-only stores can bypass the cache
         return seconds_of(call, device)
 
     return timed
@@ -100,7 +96,7 @@ def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor
 def recheck(
     trials: dict[str, Trial], inputs: Inputs, fences: Fences, calls: dict[str, Callable[[], Any]]
 ) -> dict[str, str]:
-    """Check the timed calls as the gate does, on new values in the same memory. Returns reasons by name."""
+    """Check the timed calls like the gate, on new values in the same memory. Return failure reasons by name."""
     operation, case = next(iter(trials.values())).operation, next(iter(trials.values())).case
     for name, x in case.make(torch.Generator().manual_seed(NEW_SEED)).items():
         if isinstance(x, Tensor):

@@ -1,4 +1,4 @@
-"""What is timed: the shapes of DistilBERT base, for a short text, a longer one, and a batch of MNLI pairs."""
+"""Inputs that are timed: DistilBERT base shapes for a short text, a longer text and a batch of MNLI pairs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .operations import LAYERS
 WIDTH, HIDDEN, HEADS, WORDS, POSITIONS = 768, 3072, 12, 30522, 512  # of DistilBERT base
 PAIRS = [15, 37, 50, 51, 20, 55, 27, 70, 59, 44, 58, 45, 101, 24, 115, 25, 22, 60, 34, 46, 28, 16, 43, 37, 25, 25]
 PAIRS += [43, 53, 23, 35, 27, 45, 36, 55, 28, 71, 44, 59, 49, 46, 53, 31, 52, 70, 26, 44, 26]  # lengths from MNLI
-LENGTHS, EQUAL = ([16], [128], PAIRS), [128] * 16  # of the texts; equal ones where attention is part of it
+LENGTHS, EQUAL = ([16], [128], PAIRS), [128] * 16  # of texts; equal lengths only with attention
 LINEAR_SHAPES = {  # K and N of each layer
     "qkv": [(WIDTH, WIDTH)],
     "linear": [(WIDTH, WIDTH), (HIDDEN, WIDTH)],
@@ -31,7 +31,7 @@ LINEAR_SHAPES = {  # K and N of each layer
 
 
 def timed_cases(op: str) -> list[Case]:
-    """Return the cases that an operation is timed on."""
+    """Return the cases to time an operation on."""
     cases = []
     for lengths in (*LENGTHS, EQUAL) if op in ("attention", "block") else LENGTHS:
         title, tokens = title_of(lengths), sum(lengths)
@@ -53,7 +53,7 @@ def timed_cases(op: str) -> list[Case]:
 
 
 def title_of(lengths: list[int]) -> str:
-    """Return what a report calls texts of these lengths."""
+    """Return the title of texts of these lengths."""
     least, most = min(lengths), max(lengths)
     if len(lengths) == 1:
         return f"1 text of {most} tokens"
@@ -62,7 +62,7 @@ def title_of(lengths: list[int]) -> str:
 
 
 def _embed_case(title: str, lengths: list[int]) -> Case:
-    """Return a case with tables of their real sizes: small ones would fit into a cache."""
+    """Return a case with full-size embedding tables: small ones would fit into the cache."""
     case = embed_case(sum(lengths), WIDTH, words=WORDS, positions=POSITIONS)
 
     def make(generator: torch.Generator) -> Inputs:

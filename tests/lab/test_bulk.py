@@ -1,4 +1,4 @@
-"""The whole model beside transformers: the same answers, every row, what is not there said."""
+"""`lab bulk`: the same logits as transformers, every row of the report, and refused arguments."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def small(monkeypatch):
     for name, value in {"TOKENS": (64, 256), "TEXTS": (2, 4), "SQUARE": {"cpu": 32, "cuda": 32}}.items():
         monkeypatch.setattr(bulk, name, value)
-    monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # which takes half a minute
+    monkeypatch.setattr(torch, "compile", lambda model, **options: model)  # compilation takes half a minute
 
 
 @pytest.mark.full
-@pytest.mark.parametrize(("dtype", "near"), [("float32", 1e-4), ("bfloat16", 0.2)])
-def test_all_answer_alike_and_are_timed(capsys, dtype, near):
+@pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.2)])
+def test_every_row_is_timed_and_the_logits_match(capsys, dtype, tolerance):
     command = ["lab", "bulk", str(OURS), PAIRS, "--dtype", dtype, "--texts", "5", "--seconds", "0", "--json"]
     assert main(command) == 0
-    *said, last = capsys.readouterr().out.splitlines()
+    *printed, last = capsys.readouterr().out.splitlines()
     report = json.loads(last)
-    assert report["largest difference"] < near
+    assert report["largest difference"] < tolerance
     assert [re.sub(r", \d+ .*", "", row["name"]) for row in report["rows"]] == [
         "minidistil, sorted",
         "minidistil, unsorted",
@@ -40,15 +40,15 @@ def test_all_answer_alike_and_are_timed(capsys, dtype, near):
         "transformers compiled, sorted",
     ]
     assert (report["texts"], report["rows"][0]["ratio"]) == (5, 1.0)
-    for row, line in zip(report["rows"], said[3:8], strict=True):
+    for row, line in zip(report["rows"], printed[3:8], strict=True):
         assert f"{row['name']} " in line
         assert row["tokens per second"] == pytest.approx(report["tokens"] / row["seconds"])
-    assert re.fullmatch(r"matmuls of the first: \d+% of [\d,]+ GFLOP/s, a matmul of 32³", said[8])
+    assert re.fullmatch(r"matmuls of the first row: \d+% of [\d,]+ GFLOP/s, a 32³ matmul", printed[8])
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("no_bfloat16")
-def test_bfloat16_runs_where_onednn_has_no_matmul_in_it(capsys):
+def test_bfloat16_runs_without_a_onednn_matmul_for_it(capsys):
     bulk.bulk(str(OURS), PAIRS, dtype="bfloat16", texts=2, seconds=0)
     assert re.search("^largest difference from", capsys.readouterr().out, re.MULTILINE)
 
@@ -61,6 +61,6 @@ def test_bfloat16_runs_where_onednn_has_no_matmul_in_it(capsys):
         ({"pairs": "nowhere.jsonl"}, r"nowhere\.jsonl: expected lines of JSON with premise and hypothesis"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         bulk.bulk(**{"model": str(OURS), "pairs": PAIRS, **options})

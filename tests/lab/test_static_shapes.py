@@ -1,4 +1,4 @@
-"""Batches of one size: what fits is answered as ever, what does not is refused."""
+"""Fixed-size batches: inputs that fit return the usual logits, others are refused."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def sequences(lengths):
 
 @settings(max_examples=50)
 @given(st.lists(st.integers(1, 12), max_size=7), st.integers(12, 90))
-def test_what_fits_is_answered_as_ever_and_every_batch_has_one_size(lengths, longest):
+def test_batches_have_a_fixed_size_and_return_the_usual_logits(lengths, longest):
     budget = Budget(twins()[0], tokens=84, sequences=7, longest=longest)
     ids = sequences(lengths)
     batch = budget.fill(ids)
@@ -33,14 +33,14 @@ def test_what_fits_is_answered_as_ever_and_every_batch_has_one_size(lengths, lon
     torch.testing.assert_close(budget(ids), plain(ids), atol=1e-5, rtol=0)
 
 
-def test_little_is_filled_where_sequences_are_long():
+def test_long_sequences_need_little_filler():
     budget = Budget(twins()[0], tokens=2048, sequences=64)
     assert (budget.tokens, budget.sequences) == (2048 + 81, 64 + 17)
 
 
 @pytest.mark.parametrize("lengths", [[1] * 9, [30] * 4, [40], [8, 0]], ids=str)
-def test_what_does_not_fit_is_refused(lengths):
-    with pytest.raises(InputError, match=r"do not fit: expected at most 8 of 90 tokens, 1 to 32 each"):
+def test_a_batch_that_exceeds_the_size_is_refused(lengths):
+    with pytest.raises(InputError, match="expected at most 8 sequences and 90 tokens, 1 to 32 each"):
         Budget(twins()[0], tokens=90, sequences=8, longest=32)(sequences(lengths))
 
 
@@ -52,17 +52,17 @@ def test_what_does_not_fit_is_refused(lengths):
         ({"tokens": 9, "sequences": 2, "longest": 1}, "longest is 1: expected an integer of at least 2"),
     ],
 )
-def test_a_size_that_no_batch_has_is_refused(size, message):
+def test_an_invalid_size_is_refused(size, message):
     with pytest.raises(InputError, match=message):
         Budget(twins()[0], **size)
 
 
-def test_a_word_beyond_the_vocabulary_is_refused_as_ever():
+def test_a_token_id_beyond_the_vocabulary_is_refused():
     with pytest.raises(InputError, match="a token id is 99999, but vocab_size is 1000"):
         Budget(twins()[0], tokens=9, sequences=3)([[99999]])
 
 
-def test_another_model_is_refused():
+def test_a_model_of_another_class_is_refused():
     with pytest.raises(InputError, match="model is DistilBertModel: expected a DistilBertForSeq"):
         Budget(ours(theirs({}, "DistilBertModel")), tokens=9, sequences=3)
 

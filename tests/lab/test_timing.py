@@ -1,4 +1,4 @@
-"""The cost model, the timer and its reports: wrong implementations are not timed. No test asserts a time."""
+"""Cost model, timer and reports; wrong implementations are not timed. No test asserts a time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
 
 @pytest.fixture(autouse=True)
 def small(monkeypatch, one_thread):
-    """What a test registers is forgotten after it; the gate asks little, and the shapes are small."""
+    """Undo registrations after each test; use few cases in the gate, and small shapes."""
     implementations()
     monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     for op, operation in operations.ALL.items():
@@ -57,7 +57,7 @@ def bench(op="add_norm", names=("torch",), **options):
     return lab_bench.bench(op, names=names, seconds=0, **options)
 
 
-# What is counted
+# Cost model
 
 
 def inputs_of(case):
@@ -69,7 +69,7 @@ def counted(op, inputs):
     return cost.bytes_of(op, inputs, outputs), cost.operations_of(op, inputs, outputs)
 
 
-def test_a_norm_reads_two_and_writes_one():
+def test_a_norm_reads_two_tensors_and_writes_one():
     assert counted("add_norm", inputs_of(cases.add_norm_case(5, 24))) == (8 * (3 * 5 * 24 + 2 * 24), 8 * 5 * 24)
 
 
@@ -96,20 +96,20 @@ def test_attention_is_counted_by_sequence():
     assert counted("attention", inputs) == (8 * (2 * 2 + 2 * 7) * 24, 4 * 24 * (2 + 5))
 
 
-def test_a_feed_forward_does_not_move_what_lies_between():
+def test_a_feed_forward_does_not_count_the_hidden_activations():
     inputs = inputs_of(cases.feed_forward_case(5, 24, 48))
     assert counted("feed_forward", inputs) == (8 * (2 * 5 * 24 + 2 * 24 * 48 + 24 + 48), 2 * 2 * 5 * 24 * 48)
 
 
-def test_a_block_is_its_linear_layers_and_its_attention():
+def test_a_block_counts_its_linear_layers_and_its_attention():
     inputs = inputs_of(cases.block_case("", [2, 5], width=24, heads=2, hidden=48))
-    weights, products = 4 * 24 * 24 + 2 * 24 * 48, 2 * 7 * (4 * 24 * 24 + 2 * 24 * 48)
+    weights, matmuls = 4 * 24 * 24 + 2 * 24 * 48, 2 * 7 * (4 * 24 * 24 + 2 * 24 * 48)
     vectors = 4 * 24 + 48 + 24 + 4 * 24  # biases, and the weights of two norms
     attention = 4 * 24 * (2 * 2 + 5 * 5)
-    assert counted("block", inputs) == (8 * (2 * 7 * 24 + weights + vectors), products + attention)
+    assert counted("block", inputs) == (8 * (2 * 7 * 24 + weights + vectors), matmuls + attention)
 
 
-def test_the_bulk_is_of_2048_tokens(monkeypatch):
+def test_the_largest_batch_has_2048_tokens(monkeypatch):
     monkeypatch.undo()
     bulk = "47 texts of 15 to 115 tokens, 2,048 in all"
     titles = {op: [case.name for case in workloads.timed_cases(op)] for op in operations.ALL}
@@ -120,17 +120,17 @@ def test_the_bulk_is_of_2048_tokens(monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", registry.DTYPES)
-def test_ceilings_are_rates(dtype):
+def test_ceilings_are_positive(dtype):
     assert min(cost.ceilings(dtype).values()) > 0
 
 
-# The report
+# Report
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("op", operations.ALL)
 def test_the_report_has_every_case_with_its_bound(op, capsys):
-    report = lab_bench.bench(op, names=[one.name for one in implementations(op) if not one.needs], seconds=0)
+    report = lab_bench.bench(op, names=[each.name for each in implementations(op) if not each.needs], seconds=0)
     assert json.loads(json.dumps(report)) == report
     assert list(report["cases"]) == [case.name for case in workloads.timed_cases(op)]
     for case in report["cases"].values():
@@ -139,10 +139,10 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
         assert case["bound"] == max(bounds) == bounds[case["bound by"] == "compute"]
         for row in case["rows"].values():
             for cache in ("cold", "warm"):
-                found, plain = row[cache], case["rows"]["torch"][cache]
-                assert found["runs"] >= measure.MIN_ROUNDS
-                assert found["share"] == case["bound"] / found["seconds"]
-                assert found["speed"] == plain["seconds"] / found["seconds"]
+                timed, plain = row[cache], case["rows"]["torch"][cache]
+                assert timed["runs"] >= measure.MIN_ROUNDS
+                assert timed["share"] == case["bound"] / timed["seconds"]
+                assert timed["speed"] == plain["seconds"] / timed["seconds"]
     out = capsys.readouterr().out
     assert re.search(r"^ceilings: copy [\d.]+ GB/s, matmul [\d,]+ GFLOP/s$", out, re.MULTILINE)
     assert re.search(
@@ -152,7 +152,7 @@ def test_the_report_has_every_case_with_its_bound(op, capsys):
 
 
 @pytest.mark.full
-def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
+def test_implementations_that_are_not_timed_are_listed_with_a_reason(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setitem(registry.NEEDS, "triton", lambda dtype: None)
     implementation("add_norm", "interpreted", needs=("triton",))(ops.add_norm)
@@ -161,13 +161,15 @@ def test_what_is_not_timed_is_listed_with_its_reason(monkeypatch, capsys):
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
     report = lab_bench.bench("add_norm", seconds=0)
     assert report["skipped"]["interpreted"] == INTERPRETED
-    assert report["skipped"]["for GPUs"] == "cannot run here: there is no CUDA device here"
-    assert report["skipped"]["narrow"] == "it does not claim float32"
+    assert report["skipped"]["for GPUs"] == "cannot run here: no CUDA device is available"
+    assert report["skipped"]["narrow"] == "it is not registered for float32"
     assert report["rejected"].keys() == {"wrong"}
     assert {*report["cases"][TITLES[0]]["rows"]} >= {"torch", "steps"}
     assert not {"interpreted", "for GPUs", "narrow", "wrong"} & {*report["cases"][TITLES[0]]["rows"]}
     out = capsys.readouterr().out
-    assert re.search(r"wrong +not timed: rejected by the gate: .*\(float32\): the output has an error of", out)
+    assert re.search(
+        r"wrong +not timed: rejected by the gate: .*\(float32\): the output has a relative error of", out
+    )
     assert re.search(f"interpreted +skipped: {INTERPRETED}", out)
 
 
@@ -185,68 +187,68 @@ def test_a_dtype_that_the_processor_lacks_is_skipped(capsys):
         bench_model("linear", "prepacked", dtype="bfloat16")
 
 
-def test_beside_a_gpu_what_is_for_cpus_is_skipped(monkeypatch):
+def test_with_a_gpu_cpu_implementations_are_skipped(monkeypatch):
     implementation("add_norm", "for CPUs", needs=("cpu",))(ops.add_norm)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert "it is for CPUs" in lab_bench.why_not_timed(registry.find("add_norm", "for CPUs"), "float32")
+    assert "it runs on CPU only" in lab_bench.why_not_timed(registry.find("add_norm", "for CPUs"), "float32")
 
 
 @pytest.mark.full
-def test_nothing_to_time_is_no_error(tmp_path):
+def test_nothing_to_time_is_not_an_error(tmp_path):
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: x)
     report = bench(names=["wrong"], plot=str(tmp_path / "nothing.png"))
     assert (report["cases"], [*report["rejected"]]) == ({}, ["wrong"])
 
 
-def test_without_torch_there_is_no_speed(capsys):
+def test_without_torch_no_speed_is_reported(capsys):
     report = bench(names=["steps"])
     assert report["cases"][TITLES[0]]["rows"]["steps"]["cold"]["speed"] is None
     assert re.search(r"^  steps .*%  ", capsys.readouterr().out, re.MULTILINE)
 
 
-def keeps_its_answer(x, residual, weight, bias, eps):
-    """Right on the gate's shapes, which have other numbers of rows."""
+def caches_its_result(x, residual, weight, bias, eps):
+    """Correct on the gate's shapes, none of which has 7 rows."""
     fresh = ops.add_norm(x, residual, weight, bias, eps)
-    return ANSWERS.setdefault(x.shape, fresh) if len(x) == 7 else fresh
+    return CACHE.setdefault(x.shape, fresh) if len(x) == 7 else fresh
 
 
-ANSWERS: dict[torch.Size, torch.Tensor] = {}
+CACHE: dict[torch.Size, torch.Tensor] = {}
 
 
-def test_what_cheats_while_it_is_timed_loses_its_time(capsys):
-    ANSWERS.clear()
-    implementation("add_norm", "cheat", dtypes=("float32",))(keeps_its_answer)
+def test_an_implementation_that_caches_while_timed_is_rejected(capsys):
+    CACHE.clear()
+    implementation("add_norm", "cheat", dtypes=("float32",))(caches_its_result)
     report = bench(names=["torch", "cheat"])
     assert [[*case["rows"]] for case in report["cases"].values()] == [["torch"]] * 2
     assert re.match(
-        f"time withdrawn: {TITLES[1]}, new inputs: the output has an error of", report["rejected"]["cheat"]
+        f"time withdrawn: {TITLES[1]}, new inputs: the output has a relative error of", report["rejected"]["cheat"]
     )
     assert "cheat  time withdrawn: " in capsys.readouterr().out
 
 
 @pytest.mark.full
-def test_a_linear_layer_that_cheats_loses_its_time():
+def test_a_linear_layer_that_caches_while_timed_is_rejected():
     def run(x, lin):
         fresh = lin(x)
-        return answers.setdefault(x.shape, fresh) if len(x) == 7 else fresh
+        return cache.setdefault(x.shape, fresh) if len(x) == 7 else fresh
 
-    answers: dict[torch.Size, torch.Tensor] = {}
+    cache: dict[torch.Size, torch.Tensor] = {}
     implementation("linear", "cheat", dtypes=("float32",))(run)
-    assert "has an error of" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
+    assert "has a relative error of" in bench("linear", ["torch", "cheat"])["rejected"]["cheat"]
 
 
 @pytest.mark.full
-def test_a_linear_layer_that_keeps_old_weights_loses_its_time():
+def test_a_linear_layer_that_keeps_old_weights_is_rejected():
     def run(x, lin):
         return F.linear(x, copies.setdefault(lin, lin.weight.clone()), lin.bias)
 
     copies: dict[torch.nn.Linear, torch.Tensor] = {}
     implementation("linear", "stale", dtypes=("float32",))(run)
     rejected = bench("linear", ["torch", "stale"])["rejected"]
-    assert re.match("time withdrawn: .*, new inputs: the output has an error of", rejected["stale"])
+    assert re.match("time withdrawn: .*, new inputs: the output has a relative error of", rejected["stale"])
 
 
-def test_what_raises_or_writes_past_an_end_on_a_timed_shape_is_not_timed():
+def test_an_implementation_that_fails_on_a_timed_shape_is_rejected():
     def raises(x, *rest):
         if len(x) == 7:
             raise RuntimeError("not seven")
@@ -257,29 +259,29 @@ def test_what_raises_or_writes_past_an_end_on_a_timed_shape_is_not_timed():
             x.as_strided((x.numel() + 1,), (1,), x.storage_offset())[-1] = 0
         return ops.add_norm(x, *rest)
 
-    for one in (raises, writes):
-        implementation("add_norm", one.__name__, dtypes=("float32",))(one)
+    for function in (raises, writes):
+        implementation("add_norm", function.__name__, dtypes=("float32",))(function)
     rejected = bench(names=["torch", "raises", "writes"])["rejected"]
     assert rejected["raises"] == f"not timed: {TITLES[1]}: it raises RuntimeError: not seven"
-    assert "it writes past an end of the input x" in rejected["writes"]
+    assert "it writes out of bounds, before or after the input x" in rejected["writes"]
 
 
 def test_an_input_changes_before_each_timed_call():
     seen = []
 
-    def looks(x, *rest):
+    def records(x, *rest):
         if len(x) == 7:
             seen.append(float(x[0, 0]))
         return ops.add_norm(x, *rest)
 
-    implementation("add_norm", "looks", dtypes=("float32",))(looks)
-    bench(names=["looks"])
+    implementation("add_norm", "records", dtypes=("float32",))(records)
+    bench(names=["records"])
     cold = seen[1 : 1 + measure.MIN_ROUNDS]
     assert len({*cold}) == 2
     assert all(a == -b for a, b in itertools.pairwise(cold))
 
 
-def test_weights_are_prepared_once_for_a_case_and_again_for_new_ones():
+def test_weights_are_prepared_once_per_case_and_again_after_a_change():
     shapes = []
 
     def prepare(lin):
@@ -290,23 +292,22 @@ def test_weights_are_prepared_once_for_a_case_and_again_for_new_ones():
         Prepared(prepare, lambda x, state: F.linear(x, *state))
     )
     assert not bench("linear", ["counts"])["rejected"]
-    assert shapes.count((24, 48)) == 2 * len(workloads.LENGTHS)  # once to be timed, once for the new inputs
+    assert shapes.count((24, 48)) == 2 * len(workloads.LENGTHS)  # once before timing, once for the new inputs
 
 
-def test_what_is_compiled_is_compiled_anew_after_the_gate(monkeypatch):
+def test_compiled_implementations_are_recompiled_after_the_gate(monkeypatch):
     resets = []
     monkeypatch.setitem(registry.NEEDS, "compiler", lambda dtype: None)
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     implementation("add_norm", "compiled", needs=("compiler",))(ops.add_norm)
     bench(names=["torch", "compiled"])
-    assert (
-        len(resets) == 3 * len(operations.ALL["add_norm"].cases) + 1
-    )  # for each case of each dtype, and after them
+    # for each case of each dtype, and after the gate
+    assert len(resets) == 3 * len(operations.ALL["add_norm"].cases) + 1
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", ["roof.svg", "roof.png"])
-def test_a_report_is_drawn(tmp_path, name):
+def test_a_report_is_plotted(tmp_path, name):
     bench("attention", ["torch", "loop"], plot=str(tmp_path / name))
     assert (tmp_path / name).read_bytes().startswith(b"<?xml" if name.endswith("svg") else b"\x89PNG")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -316,18 +317,18 @@ def test_a_report_is_drawn(tmp_path, name):
     ("options", "message"),
     [
         ({"names": ["banana"]}, "add_norm has no implementation 'banana'"),
-        ({"op": "banana"}, "there is no operation 'banana'"),
+        ({"op": "banana"}, "unknown operation 'banana'"),
         ({"dtype": "int4"}, "dtype is 'int4': expected one of float32, bfloat16, float16"),
         ({"plot": "roof.doc"}, r"plot is roof\.doc: expected a file name ending in \.svg, \.png, \.pdf"),
         ({"plot": "nowhere/roof.svg"}, r"plot is nowhere/roof\.svg: expected a file name ending in"),
     ],
 )
-def test_what_cannot_be_is_refused(options, message):
+def test_invalid_arguments_are_refused(options, message):
     with pytest.raises(InputError, match=message):
         bench(**options)
 
 
-# In a whole model
+# In a model
 
 
 def bench_model(op="add_norm", name="torch", data=DATA, **options):
@@ -347,7 +348,7 @@ def test_the_same_implementation_changes_no_logit(capsys):
 
 
 @pytest.mark.full
-def test_what_the_model_can_gain_is_amdahls(monkeypatch):
+def test_the_expected_speedup_follows_amdahls_law(monkeypatch):
     monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[8.0], [6.0], [4.0], [1.0]])
     report = bench_model("linear", "torch")
     assert (report["share"], report["speed of the operation"]) == (0.5, 4.0)
@@ -356,7 +357,7 @@ def test_what_the_model_can_gain_is_amdahls(monkeypatch):
 
 
 @pytest.mark.full
-def test_another_implementation_changes_little_and_examples_are_in_batches(monkeypatch):
+def test_another_implementation_changes_logits_little_and_examples_are_batched(monkeypatch):
     monkeypatch.setattr(in_model, "take_turns", lambda calls, seconds: [[call()] for call in calls])
     monkeypatch.setattr(in_model, "TOKENS", 110)
     report = bench_model("add_norm", "steps", examples=4)
@@ -375,32 +376,33 @@ def test_prepared_weights_are_timed_in_a_model():
 
 
 @pytest.mark.parametrize("op", operations.ALL)
-def test_every_call_of_an_operation_is_watched(op):
+def test_every_call_of_an_operation_is_timed(op):
     model, spans = twins()[0], []
     batch = Batch.from_lists([[1, 2, 3], [4]])
-    watched = model.with_ops(**{op: in_model.timed(operations.ALL[op].plain, "cpu", spans)})
-    assert torch.equal(watched(batch), model(batch))
+    timed = model.with_ops(**{op: in_model.timed(operations.ALL[op].plain, "cpu", spans)})
+    assert torch.equal(timed(batch), model(batch))
     layers = model.config.n_layers
     calls = {"embed": 1, "qkv": layers, "linear": 2 * layers, "linear_gelu": layers, "add_norm": 2 * layers}
     assert len(spans) == calls.get(op, layers)
     assert all(begin <= end for begin, end in spans)
 
 
-def test_what_is_not_timed_is_not_put_into_a_model(monkeypatch):
+def test_implementations_that_cannot_be_timed_are_refused_in_a_model(monkeypatch):
     implementation("add_norm", "wrong", dtypes=("float32",))(lambda x, *rest: F.relu(x))
     implementation("add_norm", "narrow", dtypes=("bfloat16",))(ops.add_norm)
     with pytest.raises(
-        InputError, match=r"add_norm wrong is not timed: rejected by the gate: .*the output has an error of"
+        InputError,
+        match=r"add_norm wrong is not timed: rejected by the gate: .*the output has a relative error of",
     ):
         bench_model(name="wrong")
-    with pytest.raises(InputError, match="add_norm narrow is not timed: it does not claim float32"):
+    with pytest.raises(InputError, match="add_norm narrow is not timed: it is not registered for float32"):
         bench_model(name="narrow")
     with pytest.raises(InputError, match="examples is 0: expected an integer of at least 1"):
         bench_model(examples=0)
 
 
 @pytest.mark.full
-def test_texts_without_labels_are_no_examples(tmp_path):
+def test_unlabeled_texts_are_refused(tmp_path):
     (tmp_path / "none.jsonl").write_text('{"text": "A text.", "label": -1}\n', encoding="utf-8")
     with pytest.raises(InputError, match="has no labeled examples: expected at least one"):
         bench_model(data=str(tmp_path / "none.jsonl"))
