@@ -67,6 +67,14 @@ def test_the_card_has_every_figure_of_the_run(run):
         assert f"| {found['metrics']['accuracy']['value'] * 100:.1f} % |" in card
     assert run["command"] in card
     assert f"{run['progress']['tokens']:,}" in card
+    assert "f1_micro" not in card  # for single-label classification, the same as accuracy
+
+
+def test_the_example_of_the_card_prints_the_output_below_it(capsys):
+    card = (OURS / "README.md").read_text(encoding="utf-8")
+    code, output = re.search(r"```python\n(.*?)```\n\n```text\n(.*?)```", card, re.DOTALL).groups()
+    exec(compile(code, "card", "exec"), {})
+    assert capsys.readouterr().out == output
 
 
 def test_the_logs_of_the_runs_lie_beside_it(run):

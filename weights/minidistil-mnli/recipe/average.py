@@ -1,4 +1,4 @@
-"""Average the weights of checkpoints of one shape, each with its share; their tokenizer is the last one's.
+"""Compute the weighted average of checkpoints of the same architecture. The tokenizer is that of the last one.
 
 python average.py FOLDER inference=0.3 all=0.7
 """

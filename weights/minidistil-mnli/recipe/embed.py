@@ -1,10 +1,9 @@
-"""Vectors by a sentence embedder, which hypotheses.py makes soft labels from: of texts, phrases, bits of reviews.
+"""Embed texts, phrases and excerpts of reviews with a sentence embedder, as input of hypotheses.py.
 
     python embed.py MPNET CLASSIFY train.jsonl.gz --output vectors.pt
 
-MPNET is the folder of all-mpnet-base-v2, CLASSIFY a folder of labelled texts. The output has, of each text, its
-set ("nli" for a text out of the pairs), its label where it is (a bit of) a review, and its vector. It needs
-transformers, which minidistil does not.
+MPNET is the folder of all-mpnet-base-v2, CLASSIFY a folder of labeled texts. For each text, the output has its
+data set ("nli" for a text from the pairs), its label if it is from a review, and its vector. Requires transformers.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ STOP = frozenset(COMMON.split())
 
 
 def bits(text: str, chance: random.Random) -> list[str]:
-    """Cut a review into bits of one to three sentences."""
+    """Split a review into excerpts of one to three sentences."""
     text = text.replace("\\n", " ").replace('\\"', " ")
     sentences = [s.strip() for s in re.split(r"(?<=[.!?]) +(?=[^.!?])", text) if len(s.split()) >= 3]
     found = []
@@ -50,7 +49,7 @@ def bits(text: str, chance: random.Random) -> list[str]:
 
 
 def phrase(text: str, chance: random.Random) -> str | None:
-    """One to five words in a row, from one that says something to another; half the time only such words."""
+    """Return one to five consecutive words, between content words; half the time only the content words."""
     words = re.findall(r"[a-z]+(?:['-][a-z]+)*|[^\w\s]", text.lower())
     said = [i for i, word in enumerate(words) if word not in STOP and len(word) > 2]
     if not said:
@@ -66,7 +65,7 @@ def phrase(text: str, chance: random.Random) -> str | None:
 
 @torch.inference_mode()
 def embed(folder: str, texts: list[str]) -> torch.Tensor:
-    """Unit vectors (n, D): the mean over the tokens."""
+    """Return normalized mean-pooled vectors: (n, D)."""
     tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
     model = transformers.AutoModel.from_pretrained(folder, dtype=torch.bfloat16).eval()
     ids = tokenizer(texts, max_length=128, truncation=True)["input_ids"]
@@ -74,7 +73,7 @@ def embed(folder: str, texts: list[str]) -> torch.Tensor:
     found, begin = torch.zeros(len(ids), model.config.hidden_size), time.time()
     for step, start in enumerate(range(0, len(order), ROWS)):
         batch = order[start : start + ROWS]
-        longest = -(-max(len(ids[i]) for i in batch) // 8) * 8  # few shapes: for each new one kernels are made
+        longest = -(-max(len(ids[i]) for i in batch) // 8) * 8  # a new shape costs a compilation
         pad = tokenizer.pad_token_id
         padded = torch.tensor([ids[i] + [pad] * (longest - len(ids[i])) for i in batch])
         mask = (padded != pad).long()
@@ -87,13 +86,13 @@ def embed(folder: str, texts: list[str]) -> torch.Tensor:
 
 
 def main() -> None:
-    """Choose the texts, and write their vectors."""
+    """Choose the texts and save their vectors."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("embedder")
     parser.add_argument("folder", type=Path)
     parser.add_argument("data")
     parser.add_argument("--output", required=True)
-    parser.add_argument("--texts", type=int, default=12000, help="out of the pairs")
+    parser.add_argument("--texts", type=int, default=12000, help="number of texts from the pairs")
     parser.add_argument("--phrases", type=int, default=20000)
     given = parser.parse_args()
     chance = random.Random(0)

@@ -1,4 +1,4 @@
-"""Write a checkpoint with its weights in float16, of which float32 is made when it is loaded.
+"""Save a checkpoint's weights in float16. They are converted to float32 when the checkpoint is loaded.
 
 python half.py TRAINED FOLDER
 """

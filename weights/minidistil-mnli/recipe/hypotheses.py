@@ -1,12 +1,16 @@
-"""Pairs for zero-shot classification: texts with hypotheses about them, true and wrong, in many words.
+"""Make pairs for zero-shot classification: texts with true and false hypotheses, in many wordings.
 
     python hypotheses.py CLASSIFY vectors.pt --output pairs.jsonl.gz [--without sst2 trec ...]
 
-CLASSIFY is a folder of labelled texts, vectors.pt what embed.py wrote. Four kinds of pairs are made. From each
-labelled text: a hypothesis with its label, and others with wrong ones. From bits of reviews: how likely each label
-is, as a logistic regression on the vectors says, which is fitted to the reviews that are used. From short reviews:
-long ones, of several with one label. From texts that nobody labelled: a phrase says what the text is about, the
-more likely, the nearer their vectors. A set that is left out gives nothing to any of these.
+CLASSIFY is a folder of labeled texts; vectors.pt is the output of embed.py. There are four kinds of pairs:
+
+1. Labeled texts: one hypothesis with the correct label, others with wrong labels.
+2. Excerpts of reviews: soft labels from a logistic regression on the vectors, fitted to the reviews in use.
+3. Long reviews, joined from short ones, most of them with the same label.
+4. Unlabeled texts: hypotheses that the text is about a phrase. The probability grows with the similarity of their
+   vectors.
+
+Data sets given as --without are excluded from all four.
 """
 
 from __future__ import annotations
@@ -24,7 +28,7 @@ from sklearn.linear_model import LogisticRegression
 from split import read
 
 ANY = ("This example is {}.", "This text is about {}.", "The topic is {}.", "It is about {}.")
-SETS: dict[str, dict[str, Any]] = {  # file, templates, wrong hypotheses for each text
+SETS: dict[str, dict[str, Any]] = {  # file, kind of templates, number of wrong hypotheses per text
     "sst2": {"file": "sst2_train", "kind": "film", "wrong": 1},
     "yelp": {"file": "yelp_1000", "kind": "restaurant", "wrong": 1},
     "imdb": {"file": "imdb_1000", "kind": "film", "wrong": 1},
@@ -47,11 +51,11 @@ WORDS = {
     "negative": ("negative", "negative", "bad", "unfavorable", "disappointed"),
 }
 OTHER = {"positive": "negative", "negative": "positive"}
-MIDDLE, WIDTH = 0.45, 0.08  # of the cosine at which a phrase is as likely right as wrong
+MIDDLE, WIDTH = 0.45, 0.08  # cosine at which a phrase is correct with probability 0.5, and width of the sigmoid
 
 
 def pair(premise: str, hypothesis: str, right: float) -> dict[str, Any]:
-    """A pair whose hypothesis is right with so much probability."""
+    """Return a pair whose hypothesis is correct with probability `right`."""
     label = {"entailment": right, "neutral": 0.3 * (1 - right), "contradiction": 0.7 * (1 - right)}
     return {
         "premise": premise,
@@ -61,13 +65,13 @@ def pair(premise: str, hypothesis: str, right: float) -> dict[str, Any]:
 
 
 def about(kind: str, label: str, chance: random.Random) -> str:
-    """Say with one of the kind's templates that the label is right."""
+    """Return a hypothesis with this label, from a random template of this kind."""
     template = chance.choice(TEMPLATES[kind] if chance.random() < 0.8 else ANY[:1])
     return template.format(chance.choice(WORDS.get(label, (label,))))
 
 
 def labelled(folder: Path, name: str, chance: random.Random) -> list[dict[str, Any]]:
-    """Pairs from one set of labelled texts."""
+    """Return pairs from one data set of labeled texts."""
     found = SETS[name]
     rows = read(str(folder / f"{found['file']}.jsonl.gz"))
     labels = sorted({row["label"] for row in rows})
@@ -80,12 +84,12 @@ def labelled(folder: Path, name: str, chance: random.Random) -> list[dict[str, A
 
 
 def opinions(rows: list[dict[str, Any]], vectors: torch.Tensor, chance: random.Random) -> list[dict[str, Any]]:
-    """Pairs from bits of reviews, but those of which it is not clear what they say."""
+    """Return pairs from excerpts of reviews, except those with an unclear sentiment."""
     labels = [row["label"] == "positive" for row in rows]
     judge = LogisticRegression(C=0.3, max_iter=500).fit(vectors.numpy(), labels)
     pairs = []
     for row, logit in zip(rows, judge.decision_function(vectors.numpy()).tolist(), strict=True):
-        if row["set"] == "sst2":  # whose bits were labelled one by one
+        if row["set"] == "sst2":  # its excerpts have labels of their own
             continue
         positive = 1 / (1 + math.exp(-2 * logit - (0.7 if row["label"] == "positive" else -0.7)))
         if abs(positive - 0.5) > 0.15:
@@ -96,7 +100,7 @@ def opinions(rows: list[dict[str, Any]], vectors: torch.Tensor, chance: random.R
 
 
 def joined(rows: list[dict[str, Any]], count: int, chance: random.Random) -> list[dict[str, Any]]:
-    """Pairs from long reviews of 4 to 14 short ones, of which about one in seven says the opposite."""
+    """Return pairs from 4 to 14 short reviews joined, about one in seven of the opposite label."""
     short = {label: [row["text"] for row in rows if row["label"] == label] for label in OTHER}
     pairs = []
     for label in (*OTHER,) * (count // 2 if rows else 0):
@@ -116,7 +120,7 @@ def topics(
     others: torch.Tensor,
     chance: random.Random,
 ) -> list[dict[str, Any]]:
-    """Pairs of a text and phrases: one of the nearest, one that is rather near, and any."""
+    """Return pairs of a text with three phrases: one of the 5 nearest, one of the 100 nearest, and any other."""
     pairs = []
     for start in range(0, len(rows), 1000):
         near, places = (vectors[start : start + 1000] @ others.T).sort(1, descending=True)
@@ -130,7 +134,7 @@ def topics(
 
 
 def main() -> None:
-    """Write them all, in an order that does not matter."""
+    """Write all pairs. Training shuffles them."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("vectors")

@@ -1,9 +1,9 @@
-"""Measure the checkpoint that was made on the development sets, and write its card and the runs' logs beside it.
+"""Evaluate the checkpoint on the development sets, and write its card and the logs of its runs.
 
     python measure.py FOLDER DEV inference=0.15 all=0.85 zero-shot-*.json
 
-DEV is a folder of data sets; then come the runs that made the checkpoint, each with its share in the average; the
-rest is what `minidistil eval --zero-shot --json` printed for the runs that left each set out.
+DEV is a folder of data sets. The arguments with "=" are the training runs, with their weights in the average. The
+other files are the output of `minidistil eval --zero-shot --json` for runs without the respective data set.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ DEV = {
 
 
 def one_after_another(values: Iterable[str]) -> str:
-    """Give what the runs have, each once."""
+    """Return the distinct values of the runs, in order."""
     return ", then ".join(dict.fromkeys(values))
 
 
 def main(folder: str, dev: str, *given: str) -> None:
-    """Measure, and write."""
+    """Evaluate the checkpoint and write its card, run.json and logs."""
     shares = [one for one in given if "=" in one]
     names = [one.rpartition("=")[0] for one in shares]
     answers = [one for one in given if "=" not in one]
@@ -47,17 +47,17 @@ def main(folder: str, dev: str, *given: str) -> None:
     found: list[dict[str, Any]] = []
     for name, title in DEV.items():
         examples, _ = labels.read(read_rows(Path(dev, f"{name}.jsonl.gz")))
-        found.append({"data": title, "at": "float32", "metrics": evaluate(model, tokenizer, examples)})
+        found.append({"data": title, "at": "in float32", "metrics": evaluate(model, tokenizer, examples)})
         print(title, found[-1]["metrics"]["accuracy"], flush=True)
     held, _ = labels.read(read_rows(runs[-1]["data"]["eval"][0]))
-    chosen = {"data": "held out of the training pairs", "at": "float32; the recipe was chosen on these"}
+    chosen = {"data": "held out of the training pairs", "at": "in float32; the recipe was chosen on these pairs"}
     found.append({**chosen, "metrics": evaluate(model, tokenizer, held)})
     for path in answers:
         metrics = json.loads(Path(path).read_text(encoding="utf-8"))
         title = f"{Path(path).stem.removeprefix('zero-shot-')}, zero-shot"
         template = metrics.pop("template")
         found.append(
-            {"data": title, "at": f"a run that saw nothing of this set, by {template!r}", "metrics": metrics}
+            {"data": title, "at": f"with a run without this data set, by {template!r}", "metrics": metrics}
         )
     run = {
         **runs[-1],
@@ -79,7 +79,7 @@ def main(folder: str, dev: str, *given: str) -> None:
             if all(run["recipe"].get(name) == value for run in runs)
             else one_after_another(str(run["recipe"].get(name)) for run in runs)
             for name, value in runs[-1]["recipe"].items()
-            if not (name == "batch_size" and runs[-1]["recipe"].get("batch_tokens"))  # which replaces it
+            if not (name == "batch_size" and runs[-1]["recipe"].get("batch_tokens"))  # batch_tokens replaces it
         },
         "progress": {
             key: sum(run["progress"][key] for run in runs)

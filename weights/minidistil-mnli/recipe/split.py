@@ -1,4 +1,4 @@
-"""Which pairs are held out: about one in 36, all of a premise together. Everything was chosen on them.
+"""Hold out about one pair in 36, with all pairs of a premise on the same side. The recipe was chosen on them.
 
 python split.py train.jsonl.gz --train kept.jsonl.gz --held-out held.jsonl.gz
 """
@@ -13,18 +13,18 @@ from typing import Any
 
 
 def held_out(row: dict[str, Any]) -> bool:
-    """Decided by the premise alone, so that pairs of one premise never lie on both sides."""
+    """Return whether a pair is held out. Depends on the premise only, so its pairs stay together."""
     return hashlib.sha256(row["premise"].strip().lower().encode()).digest()[0] < 7
 
 
 def read(path: str) -> list[dict[str, Any]]:
-    """The rows of a JSONL file, gzipped."""
+    """Return the rows of a gzipped JSONL file."""
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         return [json.loads(line) for line in lines]
 
 
 def main() -> None:
-    """Write both sides."""
+    """Write the training pairs and the held-out pairs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data")
     parser.add_argument("--train", required=True)

@@ -1,10 +1,9 @@
-"""The teacher: MPNet, fine-tuned on the pairs, says of each pair how likely each label is.
+"""Train the teacher, an MPNet classifier of the pairs, and predict soft labels with it.
 
     python teacher.py train MPNET train.jsonl.gz --output TEACHER
     python teacher.py label TEACHER train.jsonl.gz synthetic.jsonl.gz --output soft.jsonl.gz
 
-MPNET is the folder of all-mpnet-base-v2 (109M parameters, Apache-2.0). It needs transformers, which minidistil
-does not: the teacher is no part of the package.
+MPNET is the folder of all-mpnet-base-v2 (109M parameters, Apache-2.0). Requires transformers.
 """
 
 from __future__ import annotations
@@ -23,15 +22,15 @@ import transformers
 from split import held_out, read
 
 LABELS = ("entailment", "neutral", "contradiction")
-LENGTH = 80  # tokens of a pair: 97 % are shorter
+LENGTH = 80  # maximum number of tokens per pair: 97 % are shorter
 ROWS = 64
 RATE = 4e-5
 WARM_UP = 0.06
-HARD = 0.3  # how much the human's label weighs in a soft label; the rest is the teacher's
+HARD = 0.3  # weight of the human label in a soft label; the rest is the teacher's prediction
 
 
 def load(folder: str) -> tuple[Any, Any]:
-    """The model, without dropout, and its tokenizer."""
+    """Return the model, without dropout, and its tokenizer."""
     names = dict(enumerate(LABELS))
     model = transformers.AutoModelForSequenceClassification.from_pretrained(
         folder,
@@ -45,7 +44,7 @@ def load(folder: str) -> tuple[Any, Any]:
 
 
 def batches(tokenizer: Any, rows: list[dict[str, Any]], seed: int | None) -> list[list[tuple[int, list[int]]]]:
-    """Batches of (row, token ids), of about equal lengths; in random order, where there is a seed."""
+    """Return batches of (row, token ids) with similar lengths, in random order if there is a seed."""
     ids = tokenizer(
         [row["premise"] for row in rows], [row["hypothesis"] for row in rows], max_length=LENGTH, truncation=True
     )["input_ids"]
@@ -62,17 +61,17 @@ def batches(tokenizer: Any, rows: list[dict[str, Any]], seed: int | None) -> lis
 
 
 def logits(model: Any, batch: list[tuple[int, list[int]]]) -> torch.Tensor:
-    """(n, 3)."""
-    longest = -(-max(len(ids) for _, ids in batch) // 8) * 8  # few shapes: for each new one kernels are made
+    """Return the logits of a batch: (n, 3)."""
+    longest = -(-max(len(ids) for _, ids in batch) // 8) * 8  # a new shape costs a compilation
     pad = model.config.pad_token_id
     padded = torch.tensor([ids + [pad] * (longest - len(ids)) for _, ids in batch])
     return model(input_ids=padded, attention_mask=(padded != pad).long()).logits.float()
 
 
 def train(source: str, data: str, output: Path) -> None:
-    """One pass over the pairs on MultiNLI's premises, and a quarter of the others; word vectors stay as they are.
+    """Train for one epoch on the pairs with premises of MultiNLI, and a quarter of the others.
 
-    The model computes in bfloat16; AdamW works on a float32 copy.
+    Word embeddings are frozen. The model computes in bfloat16; AdamW updates a float32 copy.
     """
     torch.manual_seed(0)
     model, tokenizer = load(source)
@@ -116,7 +115,7 @@ def train(source: str, data: str, output: Path) -> None:
 
 @torch.inference_mode()
 def predict(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> torch.Tensor:
-    """Probabilities of LABELS: (rows, 3)."""
+    """Return the probabilities of LABELS: (rows, 3)."""
     model.eval()
     found = torch.zeros(len(rows), 3)
     plan = batches(tokenizer, rows, seed=None)
@@ -130,7 +129,7 @@ def predict(model: Any, tokenizer: Any, rows: list[dict[str, Any]]) -> torch.Ten
 
 
 def label(source: str, data: list[str], output: Path) -> None:
-    """Write every pair that is not held out with a soft label; synthetic pairs have the teacher's alone."""
+    """Write every training pair with a soft label; for synthetic pairs, only the teacher's prediction."""
     model, tokenizer = load(source)
     with gzip.open(output.with_suffix(".new"), "wt", encoding="utf-8") as file:
         for path in data:
@@ -147,7 +146,7 @@ def label(source: str, data: list[str], output: Path) -> None:
 
 
 def main() -> None:
-    """Train, or label."""
+    """Train the teacher, or predict soft labels."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=("train", "label"))
     parser.add_argument("model")
