@@ -72,17 +72,17 @@ def bulk(
         path = Path(folder if base else model)
         ids = Tokenizer.from_pretrained(path).encode(premises, hypotheses).ids
         ops = fast(device, dtype)
-        ours = from_pretrained(path, task="text-classification", dtype=dtype, device=device, ops=ops)
-        theirs = load_transformers(path, dtype, "sdpa").to(device)
+        classifier = from_pretrained(path, task="text-classification", dtype=dtype, device=device, ops=ops)
+        peer = load_transformers(path, dtype, "sdpa").to(device)
     by_length, lengths = sorted(ids, key=len), [len(sequence) for sequence in ids]
 
-    def run_ours(sequences: Sequences, max_tokens: int) -> Callable[[], Tensor]:
+    def run_minidistil(sequences: Sequences, max_tokens: int) -> Callable[[], Tensor]:
         def classify(batch: Sequences) -> Tensor:
-            return ours(Batch.from_lists(batch).to(device))
+            return classifier(Batch.from_lists(batch).to(device))
 
         return lambda: _classify_all(split_into_batches(sequences, max_tokens=max_tokens), classify)
 
-    def run_theirs(call: Callable[..., Any], sequences: Sequences, max_sequences: int) -> Callable[[], Tensor]:
+    def run_peer(call: Callable[..., Any], sequences: Sequences, max_sequences: int) -> Callable[[], Tensor]:
         def classify(batch: Sequences) -> Tensor:
             input_ids, mask = (torch.from_numpy(x).to(device) for x in padded(batch))
             return call(input_ids=input_ids, attention_mask=mask).logits
@@ -90,19 +90,17 @@ def bulk(
         return lambda: _classify_all(split_into_batches(sequences, max_sequences=max_sequences), classify)
 
     with progress_bar("bulk", 4, unit="step", leave=False, quiet=quiet) as bar:
-        tokens = _fastest(TOKENS, lambda size: run_ours(by_length, size), device)
+        tokens = _fastest(TOKENS, lambda size: run_minidistil(by_length, size), device)
         bar.update()
-        count = _fastest(TEXTS, lambda size: run_theirs(theirs, by_length, size), device)
+        count = _fastest(TEXTS, lambda size: run_peer(peer, by_length, size), device)
         bar.update()
-        compiled = torch.compile(theirs, dynamic=True)
+        compiled = torch.compile(peer, dynamic=True)
         runs = {
-            f"minidistil, sorted, {tokens} tokens per batch": run_ours(by_length, tokens),
-            f"minidistil, unsorted, {tokens} tokens per batch": run_ours(ids, tokens),
-            f"transformers SDPA, unsorted, {DEFAULT_TEXTS} texts per batch": run_theirs(
-                theirs, ids, DEFAULT_TEXTS
-            ),
-            f"transformers SDPA, sorted, {count} texts per batch": run_theirs(theirs, by_length, count),
-            f"transformers compiled, sorted, {count} texts per batch": run_theirs(compiled, by_length, count),
+            f"minidistil, sorted, {tokens} tokens per batch": run_minidistil(by_length, tokens),
+            f"minidistil, unsorted, {tokens} tokens per batch": run_minidistil(ids, tokens),
+            f"transformers SDPA, unsorted, {DEFAULT_TEXTS} texts per batch": run_peer(peer, ids, DEFAULT_TEXTS),
+            f"transformers SDPA, sorted, {count} texts per batch": run_peer(peer, by_length, count),
+            f"transformers compiled, sorted, {count} texts per batch": run_peer(compiled, by_length, count),
         }
         logits = [run() for run in runs.values()]  # also warms up
         bar.update()
@@ -113,7 +111,7 @@ def bulk(
     rate = matmul_rate([(size, size)], dtype, device, rows=size)
     report = {"model": "DistilBERT base, random weights" if base else model, "dtype": dtype, **machine(device)}
     report |= {"texts": len(ids), "tokens": sum(lengths), "matmul rate": rate}
-    report["share of the matmul rate"] = matmul_flops(ours.config, lengths) / first / rate
+    report["share of the matmul rate"] = matmul_flops(classifier.config, lengths) / first / rate
     report["largest difference"] = float((logits[0] - logits[3]).abs().max())
     report["rows"] = [
         {"name": name, "seconds": (median := statistics.median(runs)), "spread": interquartile_range(runs)}

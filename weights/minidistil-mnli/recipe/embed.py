@@ -2,8 +2,8 @@
 
     python embed.py MPNET CLASSIFY train.jsonl.gz --output vectors.pt
 
-MPNET is the folder of all-mpnet-base-v2, CLASSIFY a folder of labeled texts. For each text, the output has its
-data set ("nli" for a text from the pairs), its label if it is from a review, and its vector. Requires transformers.
+MPNET is the folder of all-mpnet-base-v2, CLASSIFY a folder of labeled texts. Each text in the output has its data
+set ("nli" for a text from the pairs), its label if it is from a review, and its vector. Requires transformers.
 """
 
 from __future__ import annotations
