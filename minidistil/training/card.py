@@ -1,6 +1,6 @@
-"""The model card of a fine-tuning run: README.md in the Hub's format, with only what the run knows.
+"""The model card of a fine-tuning run: README.md in the Hub's format, written from run.json.
 
-Its sections are those of the card of typeform/distilbert-base-uncased-mnli.
+It has the sections of the card of typeform/distilbert-base-uncased-mnli.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ TEMPLATE = """---
 {front}
 ---
 
-# A text classifier, fine-tuned from {base}
+# {title}, fine-tuned from {base}
 
-minidistil wrote this card at the end of the training run. "Not measured" and "not stated" mark what the run did
-not measure and was not told.
+minidistil generated this card at the end of training. "Not measured" marks values that the run did not measure;
+"not stated" marks values that it was not given.
 
 ## Model Details
 
@@ -37,12 +37,12 @@ not measure and was not told.
 
 ## How to Get Started with the Model
 
-`FOLDER` is the folder of this file.
+Run this in the folder of this file, or replace `.` with the path of the folder:
 
 ```python
 from minidistil import pipeline
 
-pipe = pipeline("{task}", model="FOLDER")
+pipe = pipeline("{task}", model=".")
 print({call})
 ```
 
@@ -56,16 +56,16 @@ To use transformers instead, change the import to `from transformers import pipe
 
 ### Misuse and Out-of-scope Use
 
-The quality of the model is known only for the data under [Evaluation](#evaluation): evaluate it before use on
-other kinds of text or in other languages. It cannot tell whether a text is true, and it must not be used to make
-decisions about people.
+The model was evaluated only on the data under [Evaluation](#evaluation). Evaluate it before you use it on other
+kinds of text or in other languages. It cannot tell whether a text is true. Do not use it to make decisions
+about people.
 
 ## Risks, Limitations and Biases
 
 **Predictions of this model may repeat disturbing or offensive stereotypes.** Language models learn the stereotypes
 of their training texts ([Sheng et al., 2021](https://aclanthology.org/2021.acl-long.330),
-[Bender et al., 2021](https://doi.org/10.1145/3442188.3445922)), and fine-tuning does not remove them. This run did
-not measure how far that is the case here.
+[Bender et al., 2021](https://doi.org/10.1145/3442188.3445922)), and fine-tuning does not remove them. They were
+not measured for this model.
 
 ## Training
 
@@ -89,7 +89,7 @@ not measure how far that is the case here.
 
 {impact}
 
-Carbon is estimated from hardware, hours and country, following
+Carbon emissions are estimated from hardware, hours and country, as proposed by
 [Lacoste et al., 2019](https://arxiv.org/abs/1910.09700).{meter}
 """
 
@@ -112,6 +112,7 @@ def card(run: Mapping[str, Any]) -> str:
     evaluations = [_evaluation(evaluation) for evaluation in run.get("evaluation") or []]
     text = TEMPLATE.format(
         front=_front(run, task),
+        title=_title(run, task),
         base=_escape(run["base"]),
         details=_details(run),
         task=task,
@@ -123,7 +124,9 @@ def card(run: Mapping[str, Any]) -> str:
         progress=_progress(run.get("progress") or {}),
         evaluation="\n\n".join(evaluations) or f"{UNMEASURED.capitalize()}.",
         impact=_impact(run, emissions),
-        meter="\ncodecarbon estimates power where the hardware has no meter." if by_codecarbon else "",
+        meter="\nWhere the hardware does not report its power draw, codecarbon estimates it."
+        if by_codecarbon
+        else "",
     )
     return text.encode("utf-8", "replace").decode()  # a path may not be valid Unicode
 
@@ -132,6 +135,13 @@ def _task(run: Mapping[str, Any]) -> str:
     """Return the pipeline task of the model."""
     labels = {str(label).lower() for label in run["model"].get("labels") or []}
     return "zero-shot-classification" if labels >= {"entailment", "contradiction"} else "text-classification"
+
+
+def _title(run: Mapping[str, Any], task: str) -> str:
+    if task == "zero-shot-classification":
+        return "Zero-shot text classifier"
+    titles = {"multi_label_classification": "Multi-label text classifier", "regression": "Text regression model"}
+    return titles.get(run["model"].get("problem_type"), "Text classifier")
 
 
 def _front(run: Mapping[str, Any], task: str) -> str:
@@ -148,18 +158,18 @@ def _front(run: Mapping[str, Any], task: str) -> str:
 
 
 def _yaml(text: str) -> str:
-    """Quote for YAML: like JSON, with escapes for line breaks and for characters that YAML does not allow."""
+    """Quote for YAML: as JSON, with escapes for line breaks and for characters that YAML does not allow."""
     quoted = json.dumps(str(text), ensure_ascii=False)
     return re.sub("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]", lambda match: f"\\u{ord(match[0]):04x}", quoted)
 
 
 def _is_hub_id(name: str) -> bool:
-    """Whether a name can be a model on the Hub, OWNER/NAME, and is not a folder here."""
+    """Return whether a name looks like a Hub id, OWNER/NAME, and is not a local folder."""
     return re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]{1,96}", name, re.ASCII) is not None and not Path(name).is_dir()
 
 
 def _escape(value: object) -> str:
-    """Return a text as one line of Markdown that renders literally."""
+    """Escape a value as one line of Markdown that renders literally."""
     text = re.sub(r"[\x00-\x1f\x7f-\x9f]", "\ufffd", " ".join(str(value).split()))
     return re.sub(r"[\\`*|<~&$#]|(?<![^\W_])_|_(?![^\W_])|\](?=[(\[])", r"\\\g<0>", text)
 
@@ -170,7 +180,7 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 
 def _code(text: str) -> str:
-    """Return a block of code, in a fence that is longer than any fence in it."""
+    """Return a code block whose fence is longer than any run of backticks in it."""
     fence = "`" * max([3, *(len(run) + 1 for run in re.findall("`+", text))])
     return f"{fence}sh\n{text}\n{fence}"
 
@@ -189,7 +199,7 @@ def _show(value: object, missing: str = UNSTATED) -> str:
 
 
 def _small(value: float | None, unit: str) -> str:
-    """Format a measured quantity that may be tiny."""
+    """Format a quantity: two decimals from 1 up, else three significant digits."""
     if value is None:
         return UNMEASURED
     return f"{value:,.2f} {unit}" if abs(value) >= 1 else f"{value:.3g} {unit}"
@@ -232,14 +242,14 @@ def _use(run: Mapping[str, Any], task: str) -> str:
     problem = run["model"].get("problem_type")
     if task == "zero-shot-classification":
         return (
-            "Given two texts, the model predicts whether the first entails or contradicts the second. Zero-shot\n"
-            "classification uses it to choose among labels that are named only at inference."
+            "Zero-shot classification with labels that are given at inference. The model predicts whether a text\n"
+            'entails or contradicts a hypothesis such as "This example is sports."'
         )
     if problem == "regression":
-        return "Given a text, or a pair of texts, the model estimates the values named above as labels."
+        return "For a text or a pair of texts, the model predicts a number for each of the labels above."
     if problem == "multi_label_classification":
-        return "Given a text, or a pair of texts, the model predicts which of the labels above apply."
-    return "Given a text, or a pair of texts, the model chooses one of the labels above."
+        return "For a text or a pair of texts, the model predicts which of the labels above apply."
+    return "For a text or a pair of texts, the model predicts one of the labels above."
 
 
 def _data(data: Mapping[str, Any]) -> str:
@@ -247,7 +257,7 @@ def _data(data: Mapping[str, Any]) -> str:
         "files": data.get("train"),
         "examples": data.get("examples"),
         "unlabeled rows, skipped": data.get("unlabeled"),
-        "held out for evaluation": data.get("eval"),
+        "evaluation data": data.get("eval"),
     }
     return _table(["", ""], [[name, _show(value)] for name, value in rows.items()])
 
@@ -255,18 +265,18 @@ def _data(data: Mapping[str, Any]) -> str:
 def _progress(progress: Mapping[str, Any]) -> str:
     rows = {name: progress.get(name) for name in ("steps", "epochs", "examples", "tokens")}
     if progress.get("best_step") is not None:
-        rows["step of this checkpoint, the best"] = progress["best_step"]
-    return _table(["done", ""], [[name, _show(value, UNMEASURED)] for name, value in rows.items()])
+        rows["best step, saved here"] = progress["best_step"]
+    return _table(["training", ""], [[name, _show(value, UNMEASURED)] for name, value in rows.items()])
 
 
 def _evaluation(evaluation: Mapping[str, Any]) -> str:
-    """Return the section of one data set."""
+    """Return the section of one evaluation."""
     metrics = dict(evaluation.get("metrics") or {})
     labels, counts = metrics.pop("labels", None), metrics.pop("confusion", None)
     examples = _show(metrics.pop("examples", None))
     parts = [f"### {_escape(evaluation.get('data') or UNSTATED)}"]
     if evaluation.get("at"):
-        parts.append(f"Measured at {_escape(evaluation['at'])}.")
+        parts.append(f"Measured {_escape(evaluation['at'])}.")
     rows = [[name, *_estimate(name, value), examples] for name, value in metrics.items()]
     parts.append(_table(["metric", "value", "95 % interval", "examples"], rows or [[UNMEASURED] * 3 + [examples]]))
     if labels and counts and len(labels) <= MAX_LABELS:
@@ -276,7 +286,7 @@ def _evaluation(evaluation: Mapping[str, Any]) -> str:
 
 
 def _estimate(name: str, value: Any) -> tuple[str, str]:
-    """Format a metric and its interval; fractions as percentages."""
+    """Format a metric and its interval; accuracy and F1 as percentages."""
     estimate = value if isinstance(value, Mapping) else {"value": value}
     percent = name.startswith(("accuracy", "f1"))
     shown = [

@@ -1,4 +1,4 @@
-"""Labeled examples: what the labels of rows mean to a model."""
+"""Labeled examples: rows with their labels converted to the targets of a model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .records import Row
 if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
-UNLABELED = (None, -1, "-1", "-")  # what GLUE and SNLI write for a missing label
+UNLABELED = (None, -1, "-1", "-")  # missing labels in GLUE and SNLI
 SEPARATOR = "|"  # between several labels in a cell of a table
 TOKENIZED_AT_ONCE = 10_000  # examples
 
@@ -26,7 +26,7 @@ class Example:
 
     text: str
     pair: str | None
-    label: tuple[float, ...]  # C probabilities; C values from 0 to 1 (several labels); C numbers (regression)
+    label: tuple[float, ...]  # C probabilities; C values from 0 to 1 (multi-label); C numbers (regression)
     place: str  # such as "train.jsonl, line 3"
 
 
@@ -63,7 +63,9 @@ class Labels:
         else:
             names = sorted(seen)
         if len(names) < 2:
-            raise InputError(f"the examples have {len(names)} labels: expected at least 2, or regression")
+            raise InputError(
+                f"the examples have {len(names)} labels: expected at least 2, or problem_type 'regression'"
+            )
         return cls(tuple(names), problem_type)
 
     def read(self, rows: Iterable[Row]) -> tuple[list[Example], int]:
@@ -102,8 +104,8 @@ class Labels:
         indices = [self._index(name, place) for name in _split(label, self.problem_type)]
         if len(set(indices)) < len(indices):
             raise InputError(
-                f"{place}: the label is {label}: it names a label twice; write a number for each label as floats, "
-                "such as 0.0 and 1.0"
+                f"{place}: the label is {label}: it names a label twice; to set a value for each label, write "
+                "floats such as 0.0 and 1.0"
             )
         return tuple(float(i in indices) for i in range(len(self.names)))
 
@@ -159,12 +161,12 @@ def tokenize(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int)
 
 
 def _as_name(label: Any) -> str:
-    """Return a label as a name. 1.0 is 1: tools write ids as floats where some are missing."""
+    """Return a label as a name; 1.0 becomes "1", since tools write ids as floats if some are missing."""
     return str(int(label)) if isinstance(label, float) and label.is_integer() else str(label)
 
 
 def _is_number(label: Any) -> bool:
-    """Whether a label is a number and not an id: 2.5, or 2.500 in a table."""
+    """Return whether a label is a number and not an id: 2.5, or 2.500 in a table."""
     if isinstance(label, str):
         return re.fullmatch(r"\s*[+-]?\d*\.\d+\s*", label) is not None
     return isinstance(label, float)
@@ -175,7 +177,7 @@ def _is_id(name: str) -> bool:
 
 
 def _is_vector(label: list[Any]) -> bool:
-    """Whether a list has a number for each label, as in transformers, rather than the ids of some labels."""
+    """Return whether a list has a float for each label, as in transformers, rather than ids of some labels."""
     return bool(label) and all(isinstance(value, float) for value in label)
 
 

@@ -1,4 +1,4 @@
-"""Data-parallel training: the processes that torchrun starts, and what they exchange."""
+"""Data-parallel training in the processes that torchrun starts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Processes:
 
     @classmethod
     def from_environment(cls) -> Processes:
-        """Return the processes as torchrun describes them."""
+        """Return the processes that torchrun's environment variables describe."""
         return cls(int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1)))
 
     @property
@@ -35,7 +35,7 @@ class Processes:
         return self.rank == 0
 
     def device(self, device: str | torch.device | None) -> torch.device:
-        """Return the device of this process. None: CUDA where there is one; "cuda": a GPU for each process."""
+        """Return the device of this process. None: CUDA if available; "cuda": one GPU per process."""
         if device is None:
             device = "cuda" if torch.cuda.is_available() else "cpu"
         if self.count > 1 and str(device) == "cuda":
@@ -72,7 +72,7 @@ class Processes:
         return values
 
     def run_on_first(self, action: Callable[[], None], device: torch.device) -> None:
-        """Call a function in the first process; where it raises, raise in every process."""
+        """Call a function in the first process; if it raises, raise in every process."""
         failure: Exception | None = None
         if self.first:
             try:
@@ -80,10 +80,10 @@ class Processes:
             except Exception as error:
                 failure = error
         if self.total(torch.tensor(float(failure is not None), device=device)).item():
-            raise failure or InputError("the first process could not start: see its error message")
+            raise failure or InputError("the first process failed to start: see its error message")
 
     def wait(self) -> None:
-        """Wait until every process is here."""
+        """Wait until every process has reached this call."""
         if self.count > 1:
             torch.distributed.barrier()
 

@@ -21,13 +21,12 @@ from .data import Example, Labels
 from .metrics import Array, Interval, accuracy, bootstrap, confusion, f1, fisher, pearson, spearman, wilson
 from .progress import progress_bar
 
-CLASSIFICATION = ("accuracy", "f1_micro", "f1_macro", "f1_weighted", "loss")
-METRICS = {  # those that can select the best checkpoint, the default first
-    "single_label_classification": CLASSIFICATION,
-    "multi_label_classification": ("f1_micro", *(name for name in CLASSIFICATION if name != "f1_micro")),
+METRICS = {  # metrics that can select the best checkpoint, the default first
+    "single_label_classification": ("accuracy", "f1_macro", "f1_weighted", "loss"),
+    "multi_label_classification": ("f1_micro", "accuracy", "f1_macro", "f1_weighted", "loss"),
     "regression": ("pearson", "spearman", "loss"),
 }
-MAX_LABELS = 10  # of a confusion matrix in a terminal
+MAX_LABELS = 10  # largest confusion matrix that is printed
 T = TypeVar("T")
 
 
@@ -111,8 +110,8 @@ def measure(
 ) -> dict[str, Any]:
     """Compare logits (n, C) with the labels of n examples; return the metrics as plain values, ready for JSON.
 
-    labels: names of the C outputs. Each metric is {"value", "low", "high"}, with the ends of its 95 % interval.
-    None is an undefined value, such as the correlation with a constant.
+    labels: names of the C outputs. Each metric is {"value", "low", "high"}, with its 95 % confidence interval;
+    None for an undefined value, such as the correlation with a constant.
     """
     if problem_type not in METRICS:
         raise InputError(f"problem_type is {problem_type!r}: expected one of {', '.join(METRICS)}")
@@ -134,7 +133,7 @@ def measure(
 
 
 def score(result: dict[str, Any], metric: str) -> float:
-    """Return a metric from a result of `measure`, higher is better: the loss is negated, None is -inf."""
+    """Return a metric from a result of `measure` so that higher is better: -loss, and -inf for None."""
     known = [name for name, value in result.items() if isinstance(value, dict | float)]
     if metric not in known:
         raise InputError(f"metric is {metric!r}: expected one of {', '.join(known)}")
@@ -180,12 +179,14 @@ def _targets(examples: Sequence[Example], outputs: int) -> Array:
 def _class_metrics(
     predicted: Array, true: Array, names: Sequence[str] | None, loss: float | None = None
 ) -> dict[str, Any]:
-    """Return the metrics of class ids (n,) with names, or of rows (n, C) of 0 and 1 without."""
+    """Return the metrics of class ids (n,) and their names, or of multi-label rows (n, C) of 0 and 1."""
     n, classes = len(true), None if names is None else len(names)
     fraction = accuracy(predicted, true)
     result: dict[str, Any] = {"examples": n, **({} if loss is None else {"loss": loss})}
     result["accuracy"] = _estimate(fraction, wilson(fraction, n))
     for average, interval in bootstrap(predicted, true, classes).items():
+        if average == "micro" and names is not None:
+            continue  # for a single label, micro F1 equals accuracy
         result[f"f1_{average}"] = _estimate(f1(predicted, true, average, classes), interval)
     if names is not None:
         result |= {"confusion": confusion(predicted, true, len(names)).tolist(), "labels": list(names)}

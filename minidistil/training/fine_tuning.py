@@ -30,11 +30,11 @@ from .recipe import Recipe
 from .records import Columns, Row, read_rows
 from .run import STATE, Run
 
-FILES = (  # that a run writes into its folder
+FILES = (  # written by a run
     *(STATE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("README.md", "log.jsonl", "bad-batch.jsonl", "run.json"),
 )
-MAX_NAMES = 10  # labels on stderr
+MAX_NAMES = 10  # labels that are printed
 
 
 def fine_tune(
@@ -63,16 +63,16 @@ def fine_tune(
 
     Args:
         base: a checkpoint as for `from_pretrained`. A classifier keeps its head and labels. Another encoder gets a
-            new head, and so does a classifier if `labels` are given.
+            new head; so does a classifier if `labels` is set.
         data: files or data sets as for `read_rows`.
         output: the folder of the run; see `run.py` for its files.
         recipe: hyperparameters.
-        eval_data: a file or data set to evaluate on. The best checkpoint is kept; without it, the last.
-        columns: names of the columns to read.
-        labels: names for a new head; None: those in the data.
-        problem_type: as in a config; None: that of the model, or of the labels in the data.
-        revision: of `base` on the Hub.
-        device: None: CUDA where there is one.
+        eval_data: file or data set to evaluate on, which selects the checkpoint to keep. None: keep the last.
+        columns: columns to read.
+        labels: label names of a new head; None: the labels in the data.
+        problem_type: as in a config; None: the model's, or inferred from the labels in the data.
+        revision: branch, tag or commit of `base` on the Hub.
+        device: None: CUDA if available.
         eval_steps: steps between evaluations; None: once per epoch.
         save_steps: steps between saved states.
         resume: continue the run in `output`.
@@ -127,7 +127,7 @@ def fine_tune(
         trainer = Trainer(model.to(device), tokenizer, recipe, examples, output, processes)
         training = Run(trainer, eval_examples, metric, quiet=quiet)
         training.resume()
-        if processes.first and not training.trainer.step:  # the energy of a part of a run would mislead
+        if processes.first and not training.trainer.step:  # not for part of a run: the energy would be too low
             meter.start()
         training.train(eval_steps, save_steps)
         if processes.first:
@@ -137,16 +137,16 @@ def fine_tune(
                 run["evaluation"] = [{"data": str(eval_data), **training.final_evaluation()}]
             write_card(output, run)
             write_files(output, {"run.json": lambda path: write_json(path, run)})
-            (output / STATE).unlink(missing_ok=True)  # last: until then the run can be resumed
+            (output / STATE).unlink(missing_ok=True)  # last, so that the run can be resumed until then
         processes.wait()
     return run
 
 
 def _examples(labels: Labels, rows: Sequence[Row], source: str) -> tuple[list[Example], int]:
-    """Return the labeled examples, at least one, and the number of unlabeled rows."""
+    """Return the labeled examples and the number of unlabeled rows. Raises InputError if all are unlabeled."""
     examples, unlabeled = labels.read(rows)
     if not examples:
-        raise InputError(f"{source}: none of the {unlabeled} rows has a label")
+        raise InputError(f"{source}: none of the {unlabeled} rows has a label: expected at least one")
     return examples, unlabeled
 
 
@@ -157,12 +157,12 @@ def _metric(recipe: Recipe, problem_type: str, evaluated: bool) -> str:
         known = ", ".join(METRICS[problem_type])
         raise InputError(f"metric is {metric!r}: expected one of {known}, for {problem_type}")
     if recipe.metric is not None and not evaluated:
-        raise InputError(f"metric is {metric!r}, but there is no eval_data to measure it on")
+        raise InputError(f"metric is {metric!r}, which requires eval_data")
     return metric
 
 
 def _without_unused_size(recipe: Recipe) -> dict[str, Any]:
-    """Return a recipe as plain values, without the batch size that the other one replaces."""
+    """Return a recipe as plain values, with only one of batch_size and batch_tokens."""
     values = dataclasses.asdict(recipe)
     del values["batch_size" if recipe.batch_tokens is not None else "batch_tokens"]
     return values
@@ -193,13 +193,13 @@ def _print_start(labels: Labels, examples: int, unlabeled: int) -> None:
 def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> str:
     """Start or resume a run in its folder; return the command that it was started with.
 
-    Raises InputError where another run or other files would be lost.
+    Raises InputError if another run or other files would be overwritten.
     """
     if resume and overwrite:
         raise InputError("resume and overwrite cannot be combined: pass one of them")
     path = output / "run.json"
     if output.is_dir():
-        for temporary in output.glob(".saving-*"):  # from a run that was killed while it wrote
+        for temporary in output.glob(".saving-*"):  # of a run that was killed during a write
             shutil.rmtree(temporary, ignore_errors=True)
     if resume and path.exists():
         before = read_json(path)

@@ -55,12 +55,12 @@ class Trainer:
         device, half = model.device.type, recipe.dtype != "float32"
         self.autocast = torch.autocast(device, parse_dtype(recipe.dtype), enabled=half)
         self.scaler = torch.amp.GradScaler(device, enabled=recipe.dtype == "float16")
-        self.fill = half and device == "cpu"  # there, oneDNN generates kernels for each number of tokens
+        self.fill = half and device == "cpu"  # oneDNN generates new kernels for each number of tokens
         self.optimizer = optimizer_for(model, recipe)
         self.module = self.processes.wrap(model.with_ops(attention=attention_float32) if self.fill else model)
-        self.step = 0  # steps that are done
+        self.step = 0  # completed steps
         self.seen = {"examples": 0, "tokens": 0}
-        self.skipped = 0  # latest steps whose gradients overflowed
+        self.skipped = 0  # consecutive latest steps whose gradients overflowed
 
     def train(self) -> Iterator[dict[str, Any]]:
         """Train to the end, from the current step; yield a record of each step."""
@@ -85,7 +85,9 @@ class Trainer:
             last = i == len(batches) - 1
             with contextlib.nullcontext() if last else no_sync(self.module):
                 mine = self.processes.share(batch)
-                part = self.loss(mine or batch[:1]) * bool(mine) / count  # every process takes part, even with 0
+                part = (
+                    self.loss(mine or batch[:1]) * bool(mine) / count
+                )  # a process without examples contributes 0
                 # DistributedDataParallel averages gradients over processes, but the loss is a sum over examples
                 self.scaler.scale(part * self.processes.count).backward()
             loss += part.detach()
@@ -108,7 +110,7 @@ class Trainer:
     def loss(self, indices: Sequence[int]) -> Tensor:
         """Return the sum of the losses of some examples: a scalar."""
         ids: list[Sequence[int]] = [self.ids[i] for i in indices]
-        if self.fill:  # with sequences whose logits are not used
+        if self.fill:  # filler sequences: their logits are dropped
             filler = training_filler_lengths(sum(map(len, ids)), self.model.config.max_position_embeddings)
             ids = with_filler(ids, filler, self.tokenizer.pad_id)
         batch = Batch.from_lists(ids).to(self.model.device)
@@ -145,13 +147,13 @@ class Trainer:
         return {"step": self.step, "seen": self.seen, **parts}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state of `state_dict`."""
+        """Restore a state from `state_dict`."""
         for name in ("model", "optimizer", "scaler"):
             getattr(self, name).load_state_dict(state[name])
         self.step, self.seen = state["step"], state["seen"]
 
     def _check_finite(self, loss: float, norm: float, batches: Sequence[list[int]], total: int) -> None:
-        """Raise InputError where loss or gradient are not finite, except for a few overflows of float16."""
+        """Raise InputError if loss or gradient is not finite, except for a few float16 overflows."""
         self.skipped = 0 if math.isfinite(norm) else self.skipped + 1
         if math.isfinite(loss) and self.skipped <= (MAX_SKIPPED if self.scaler.is_enabled() else 0):
             return
@@ -161,14 +163,14 @@ class Trainer:
             lines = "".join(json.dumps(example, ensure_ascii=False) + "\n" for example in examples)
             write_files(self.output, {path.name: lambda place: write_text(place, lines)})
         raise InputError(
-            f"step {self.step + 1} of {total} has the loss {loss} and the gradient norm {norm}: its batch is in "
-            f"{path}; is the learning rate, {self.recipe.learning_rate}, too high?"
+            f"step {self.step + 1} of {total} has the loss {loss} and the gradient norm {norm}: inspect its batch "
+            f"in {path}, or reduce the learning rate, {self.recipe.learning_rate}"
         )
 
 
 def attention_float32(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Compute attention in float32: its gradients are many times as slow in bfloat16 on a CPU."""
+    """Compute attention in float32: on CPU, its backward pass is many times slower in bfloat16."""
     with torch.autocast("cpu", enabled=False):
         return attention(q.float(), k.float(), v.float(), queries, keys, dropout_p)

@@ -1,4 +1,4 @@
-"""The machine of a run: its description, and the energy that it uses, as codecarbon measures it."""
+"""Description of a run's machine, and its energy use as measured by codecarbon."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def machine(device: torch.device, processes: int) -> dict[str, Any]:
 
 
 class EnergyMeter:
-    """Measures the energy that this machine uses, and estimates the carbon, with codecarbon and without a network.
+    """Measures this machine's energy use and estimates carbon emissions, with codecarbon offline.
 
     Args:
-        country: three-letter code of ISO 3166; None measures nothing.
-        folder: a folder that codecarbon may write to.
+        country: three-letter ISO 3166 code; None: measure nothing.
+        folder: folder that codecarbon may write to.
     """
 
     def __init__(self, country: str | None, folder: str | Path):
@@ -47,7 +47,7 @@ class EnergyMeter:
         require("codecarbon", "carbon")
         if country not in require("codecarbon.input", "carbon").DataSource().get_global_energy_mix_data():
             raise InputError(
-                f"country is {country!r}: expected one whose electricity codecarbon knows, such as FRA"
+                f"country is {country!r}: codecarbon has no electricity data for it; expected a code such as FRA"
             )
 
     def start(self) -> None:
@@ -62,7 +62,7 @@ class EnergyMeter:
             output_dir=str(self.folder),
             log_level="error",
             allow_multiple_runs=True,  # otherwise it handles Ctrl-C
-            output_methods=[],  # this and the rest override its config files and environment variables
+            output_methods=[],  # this and the following override its config files and environment variables
             output_handlers=[],
             emissions_endpoint=None,
             electricitymaps_api_token="",

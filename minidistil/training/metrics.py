@@ -17,7 +17,7 @@ from ..errors import InputError
 AVERAGES = ("micro", "macro", "weighted")
 Z = statistics.NormalDist().inv_cdf(0.975)
 RESAMPLES = 1000
-MAX_CELLS = 2**21  # of the resamples that are computed at once
+MAX_CELLS = 2**21  # limit of resamples × outcomes that are computed at once
 
 Array: TypeAlias = NDArray[Any]
 Interval: TypeAlias = tuple[float, float]
@@ -55,12 +55,12 @@ def pearson(x: ArrayLike, y: ArrayLike) -> float:
 
 
 def spearman(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Spearman's correlation of (n,) and (n,): that of the ranks, where ties share their mean rank."""
+    """Return Spearman's correlation of (n,) and (n,): Pearson's of the ranks; ties share their mean rank."""
     return pearson(_ranks(x), _ranks(y))
 
 
 def wilson(fraction: float, n: int) -> Interval:
-    """Return the 95 % interval of a fraction of n examples: Wilson's score interval (Wilson 1927)."""
+    """Return the 95 % confidence interval of a fraction of n examples: Wilson's score interval (Wilson 1927)."""
     center = fraction + Z**2 / (2 * n)
     half = Z * math.sqrt(fraction * (1 - fraction) / n + Z**2 / (4 * n**2))
     low, high = ((center + side) / (1 + Z**2 / n) for side in (-half, half))
@@ -68,7 +68,7 @@ def wilson(fraction: float, n: int) -> Interval:
 
 
 def fisher(r: float, n: int) -> Interval:
-    """Return the 95 % interval of a correlation of n pairs, where atanh r is about normal (Fisher 1921)."""
+    """Return the 95 % confidence interval of a correlation of n pairs, from Fisher's z = atanh r (Fisher 1921)."""
     if math.isnan(r) or (abs(r) == 1 and n > 3):
         return r, r
     if n < 4:
@@ -82,8 +82,8 @@ def bootstrap(
 ) -> dict[str, Interval]:
     """Return the 95 % interval of F1 for each average: percentiles of 1000 resamples (Efron 1979).
 
-    predicted, true, classes: as for `f1`. The macro F1 of a resample is over the classes that it has, since a rare
-    class that is missing by chance says nothing about the model. Where classes have only a few examples each, the
+    predicted, true, classes: as for `f1`. The macro F1 of a resample averages over the classes in it, since a rare
+    class that is missing by chance is no error of the model. If classes have only a few examples each, the
     interval of macro F1 is too low.
     """
     outcomes, counts = _outcomes(predicted, true, classes)
@@ -101,7 +101,7 @@ def bootstrap(
 def _outcomes(predicted: ArrayLike, true: ArrayLike, classes: int | None) -> tuple[Array, Array]:
     """Return the distinct outcomes of examples, (K, 3, C), and how often each occurs, (K,).
 
-    An outcome is what one example adds to the counts of each class: correct, predicted and true, each 0 or 1.
+    The outcome of an example is whether it is correct, predicted and true, each 0 or 1, for each class.
     """
     p, t = np.asarray(predicted, np.int64), np.asarray(true, np.int64)
     if p.ndim == 2:

@@ -1,4 +1,4 @@
-"""Hyperparameters of fine-tuning, and what they mean: learning-rate schedules, losses and the optimizer."""
+"""Hyperparameters of fine-tuning, and the learning-rate schedules, losses and optimizer that they set."""
 
 from __future__ import annotations
 
@@ -22,23 +22,24 @@ SCHEDULES: dict[str, Callable[[float], float]] = {  # fraction of the steps left
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """Hyperparameters of a run. Names and defaults are those of transformers' `run_glue.py` in model cards.
+    """Hyperparameters of a run, with the names and defaults of `run_glue.py` in transformers' model cards.
 
     Args:
         epochs: passes over the data; a fraction ends within an epoch.
         batch_size: examples per batch, over all processes.
         batch_tokens: tokens per batch, instead of `batch_size`.
         gradient_accumulation_steps: batches per step.
-        learning_rate: the highest, reached after the warm-up.
+        learning_rate: peak learning rate, reached after the warm-up.
         schedule: "linear", "cosine" or "constant".
         warmup_ratio: fraction of the steps in which the learning rate rises.
-        weight_decay: of matrices only.
-        max_grad_norm: the norm that gradients are clipped to.
+        weight_decay: weight decay of matrices; biases and norms have none.
+        max_grad_norm: norm that gradients are clipped to.
         max_length: tokens that texts are truncated to.
         dropout: replaces every dropout probability of the config; None keeps them.
         dtype: "float32", or "bfloat16" or "float16" for autocast. The weights themselves are float32.
-        seed: of the new head, the order of examples and dropout.
-        metric: selects the best checkpoint; None: accuracy, micro F1 or Pearson's r, by the problem type.
+        seed: random seed of a new head, the order of examples and dropout.
+        metric: metric that selects the best checkpoint; None: accuracy, micro F1 or Pearson's r, depending on the
+            problem type.
     """
 
     epochs: float = 5
@@ -94,7 +95,7 @@ def losses(logits: Tensor, targets: Tensor, problem_type: str) -> Tensor:
 
 
 def optimizer_for(model: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
-    """Return AdamW for the trained parameters; only matrices decay, neither norms nor biases."""
+    """Return AdamW for the trainable parameters, with weight decay for matrices only."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": recipe.weight_decay},

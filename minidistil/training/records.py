@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 from ..checks import check_text, is_int
 from ..errors import InputError, require
 
-TEXT_COLUMNS = (  # usual names of the columns of a text and its pair; the first that a file has are used
+TEXT_COLUMNS = (  # usual columns of a text and its pair; the first match is used
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
     ("question1", "question2"),
@@ -29,7 +29,7 @@ LABEL_COLUMNS = ("label", "labels", "gold_label", "score", "is_duplicate")
 
 
 class Row(NamedTuple):
-    """A row of a file, with its label as the file has it."""
+    """A row of a file, with its label unchanged."""
 
     text: str
     pair: str | None
@@ -46,7 +46,7 @@ class Columns:
     label: str | None = None
 
     def find(self, names: Sequence[str], source: str) -> tuple[str, str | None, str]:
-        """Return the columns of text, pair and label among `names`. Raises InputError where one is missing."""
+        """Return the columns of text, pair and label among `names`. Raises InputError if one is missing."""
         text, pair = self.text, self.pair
         if text is None:
             usual = [(t, p) for t, p in TEXT_COLUMNS if t in names and t != pair and (p is None or p in names)]
@@ -73,7 +73,7 @@ def read_rows(source: str | Path, columns: Columns | None = None) -> list[Row]:
         columns: names of the columns to read.
 
     Raises:
-        InputError: names the file and the line that cannot be read.
+        InputError: for a file or line that cannot be read, with its name and number.
     """
     columns = columns or Columns()
     source = str(source)
@@ -118,7 +118,7 @@ def _from_file(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
 
 
 def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
-    """Yield the lines of a file with their numbers, from 1, and with their line ends. None: stdin."""
+    """Yield the numbers, from 1, and the lines of a file, line ends included. None: stdin."""
     name, number = path or "stdin", 0
     try:
         with _open(path) as lines:
@@ -152,7 +152,7 @@ def read_jsonl(path: Path | None) -> Iterator[dict[str, Any]]:
 
 
 def read_table(path: Path | None, format: str) -> Iterator[tuple[dict[str, Any], str]]:
-    """Yield the rows of a table as dicts keyed by its header, each with the place where it starts.
+    """Yield the rows of a table as dicts keyed by its header, each with its file name and line number.
 
     format: "csv", or "tsv", which has no quoting. None as a path: stdin.
     """
@@ -187,7 +187,7 @@ def _from_hub(source: str) -> Iterator[tuple[dict[str, Any], str]]:
     name, *config, split = parts
     try:
         dataset = datasets.load_dataset(name, *config, split=split)
-    except Exception as error:  # every kind of repository fails in its own way
+    except Exception as error:  # repositories raise many kinds
         raise InputError(f"cannot read {source}: {' '.join(str(error).split())}") from error
     classes = {  # of a column, or of the lists in it
         column: inner.names

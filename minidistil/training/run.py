@@ -1,9 +1,9 @@
 """A training run in its output folder: logged, evaluated, saved, and resumed after a stop.
 
-Every file is written under another name and then renamed, so none is ever incomplete:
+Every file is written under a temporary name and then renamed, so no file is ever incomplete:
 
     config.json, model.safetensors, tokenizer.json   the model: the best so far, a checkpoint in the Hub's format
-    run.json, README.md                              what was run, and its model card; see `fine_tune`
+    run.json, README.md                              settings and results, and the model card; see `fine_tune`
     log.jsonl                                        a line for each step and each evaluation
     checkpoint.pt                                    the state to resume from, until the run is finished
 """
@@ -37,7 +37,7 @@ class Interrupted(KeyboardInterrupt):
 
 
 class Run:
-    """A trainer, and what is logged, evaluated and saved between its steps."""
+    """Runs a trainer, and logs, evaluates and saves between its steps."""
 
     def __init__(self, trainer: Trainer, eval_examples: Sequence[Example], metric: str, *, quiet: bool = False):
         """Prepare a run. eval_examples: may be empty; `metric` selects the best checkpoint on them."""
@@ -68,17 +68,17 @@ class Run:
                 is_best = self.best is not None and self.best[1] == step
                 self._save_or_stop(due=ends_epoch or is_best or step % save_steps == 0)
         if not self.eval_examples and self.processes.first:
-            self._save_model()  # the last is the best that is known
+            self._save_model()  # without evaluations, the last checkpoint is kept
 
     def final_evaluation(self) -> dict[str, Any]:
-        """Evaluate the checkpoint that was saved, which is the best."""
+        """Evaluate the saved checkpoint, the best of the run."""
         device = self.trainer.model.device
         best = load(DistilBertForSequenceClassification, self.output, dtype="float32", device=device)
         step = self.best[1] if self.best else self.trainer.step
-        return {"at": f"step {step}", "metrics": self._metrics_of(best)}
+        return {"at": f"at step {step}", "metrics": self._metrics_of(best)}
 
     def summary(self) -> dict[str, Any]:
-        """Return what was done, over all resumptions."""
+        """Return totals of the run, including the parts before it was resumed."""
         best = {} if self.best is None else {"best_step": self.best[1]}
         done = {**self.trainer.seen, "seconds": self.seconds}
         return {"steps": self.trainer.step, "epochs": self.trainer.recipe.epochs, **done, **best}
@@ -98,7 +98,7 @@ class Run:
             raise InputError(f"{path} is not visible to every process: put the folder on a shared file system")
 
     def _evaluate(self, progress: TrainingProgress) -> dict[str, Any]:
-        """Evaluate, and save the model if it is the best so far. Only the first process does."""
+        """Evaluate in the first process, and save the model if it is the best so far."""
         if not self.processes.first:
             return {}
         step, result = self.trainer.step, self._metrics_of(self.trainer.model)
@@ -120,7 +120,7 @@ class Run:
         self.trainer.tokenizer.save_pretrained(self.output)
 
     def _save_or_stop(self, due: bool) -> None:
-        """Save the state where it is due, or where the run was asked to stop."""
+        """Save the state if it is due or a stop was requested; then stop if requested."""
         stop = self.stop.received
         if self.processes.count > 1:  # all stop after the same step
             received = torch.tensor(float(stop), device=self.trainer.model.device)
@@ -137,7 +137,7 @@ class Run:
         def write(path: Path) -> None:
             try:
                 torch.save(state, path)
-            except RuntimeError as error:  # what torch raises where the disk is full
+            except RuntimeError as error:  # torch raises it if the disk is full
                 raise OSError(error) from error
 
         write_files(self.output, {STATE: write})
@@ -145,7 +145,7 @@ class Run:
 
 @contextlib.contextmanager
 def _open_log(output: Path, step: int, first: bool) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Append to log.jsonl, without the lines of later steps that a stopped run wrote after its last state."""
+    """Append to log.jsonl, after removing lines of steps after `step`, which a resumed run takes again."""
     if not first:
         yield lambda record: None
         return

@@ -45,7 +45,7 @@ RUN = {
     "evaluation": [
         {
             "data": "held.jsonl.gz",
-            "at": "the best checkpoint",
+            "at": "at the best checkpoint",
             "metrics": {
                 "examples": 3960,
                 "loss": 0.61,
@@ -85,7 +85,7 @@ ROWS = """
 | files | train.jsonl.gz |
 | examples | 140,929 |
 | unlabeled rows, skipped | 12 |
-| held out for evaluation | held.jsonl.gz |
+| evaluation data | held.jsonl.gz |
 | epochs | 5.0 |
 | batch_size | 16 |
 | learning_rate | 2e-05 |
@@ -94,7 +94,7 @@ ROWS = """
 | epochs | 5.00 |
 | examples | 700,000 |
 | tokens | 26,000,000 |
-| step of this checkpoint, the best | 40,000 |
+| best step, saved here | 40,000 |
 | loss | 0.6100 | not measured | 3,960 |
 | accuracy | 77.0 % | [76.0, 78.0] | 3,960 |
 | f1_macro | 76.5 % | [75.1, 77.9] | 3,960 |
@@ -191,7 +191,7 @@ def test_of_what_a_run_does_not_know_nothing_is_invented():
 
 
 def test_what_is_known_to_be_none_is_not_unknown():
-    assert "| held out for evaluation | none |" in card(changed(RUN, data__eval=[]))
+    assert "| evaluation data | none |" in card(changed(RUN, data__eval=[]))
 
 
 def test_null_is_as_good_as_missing():
@@ -209,17 +209,17 @@ def test_a_base_that_is_no_hub_id_is_not_given_as_one(base, tmp_path, monkeypatc
 @pytest.mark.parametrize(
     ("problem", "says"),
     [
-        (None, "chooses one of the labels"),
-        ("single_label_classification", "chooses one of the labels"),
+        (None, "predicts one of the labels above"),
+        ("single_label_classification", "predicts one of the labels above"),
         ("multi_label_classification", "predicts which of the labels above apply"),
-        ("regression", "estimates the values"),
+        ("regression", "predicts a number for each of the labels above"),
     ],
 )
 def test_what_the_model_is_for_is_what_it_was_trained_for(problem, says):
     text = card(changed(RUN, model__labels=["a", "b"], model__problem_type=problem))
     assert says in text
     assert front(text)["pipeline_tag"] == "text-classification"
-    assert 'pipeline("text-classification", model="FOLDER")' in text
+    assert 'pipeline("text-classification", model=".")' in text
 
 
 def test_the_code_to_get_started_is_python():

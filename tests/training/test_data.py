@@ -280,7 +280,9 @@ def test_a_new_head_gets_the_labels_that_the_data_has(labels, problem_type, expe
     ],
 )
 def test_a_new_head_needs_two_labels(labels, number):
-    with pytest.raises(InputError, match=f"the examples have {number} labels: expected at least 2, or regression"):
+    with pytest.raises(
+        InputError, match=f"the examples have {number} labels: expected at least 2, or problem_type 'regression'"
+    ):
         Labels.from_rows(labeled(*labels))
 
 

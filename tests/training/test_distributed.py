@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 def test_processes_go_on_together_or_not_at_all(encoder, texts, tmp_path, monkeypatch):
     two = Processes(1, 2)
     monkeypatch.setattr(Processes, "total", lambda self, values: values + 1)
-    with pytest.raises(InputError, match="the first process could not start"):
+    with pytest.raises(InputError, match="the first process failed to start"):
         two.run_on_first(lambda: None, torch.device("cpu"))
     run = Run(trainer_of(encoder, texts, tmp_path, QUICK), [], "accuracy")
     run.processes = two

@@ -111,15 +111,13 @@ def test_a_country_that_is_no_code_is_refused(country, tmp_path):
 
 @pytest.mark.usefixtures("fake")
 def test_a_country_that_codecarbon_does_not_know_is_refused(tmp_path):
-    with pytest.raises(InputError, match="country is 'XXX': expected one whose electricity codecarbon knows"):
+    with pytest.raises(InputError, match="country is 'XXX': codecarbon has no electricity data for it"):
         EnergyMeter("XXX", tmp_path)
 
 
 def test_a_missing_codecarbon_is_named_with_the_extra_that_brings_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "codecarbon", None)
-    with pytest.raises(
-        MissingDependency, match=r"codecarbon is not installed: run pip install .*\[carbon\]"
-    ):
+    with pytest.raises(MissingDependency, match=r"codecarbon is not installed: run pip install .*\[carbon\]"):
         EnergyMeter("FRA", tmp_path)
 
 
@@ -157,7 +155,9 @@ def test_codecarbon_measures_without_the_network_whatever_its_settings_say(tmp_p
     done = subprocess.run(
         [sys.executable, "-c", NO_NETWORK, str(tmp_path)], capture_output=True, text=True, env=environment
     )
-    assert done.stderr == "country is 'XXX': expected one whose electricity codecarbon knows, such as FRA\n"
+    assert (
+        done.stderr == "country is 'XXX': codecarbon has no electricity data for it; expected a code such as FRA\n"
+    )
     found = yaml.safe_load(done.stdout)
     assert found["country"] == "FRA"
     assert re.fullmatch(r"codecarbon \d[\d.]+", found["tool"])
