@@ -1,6 +1,6 @@
-"""Time, memory, and the machine's limits: what the benchmarks and the lab measure with.
+"""Measurement of time, memory and the machine's peak rates, for the benchmarks and the lab.
 
-Letters in shapes: T rows (tokens), K and N input and output width of a linear layer.
+Shapes: T rows (tokens), K and N input and output width of a linear layer.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from ..backends import int8, onednn
 from ..training.machine import processor
 
 MIN_ROUNDS, MAX_ROUNDS = 5, 1000  # of `take_turns` with a time limit
-PRECISION = 0.02  # the relative standard error of a mean below which it counts as known
-COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # read, and as many written, by the copy that `copy_rate` times
+PRECISION = 0.02  # relative standard error below which a mean is known well enough
+COPY_BYTES = {"cpu": 2**28, "cuda": 2**30}  # size of the tensor that `copy_rate` copies
 MATMUL_ROWS = 2048  # T of the matmuls that `matmul_rate` times
 ENOUGH_SECONDS = 3.0
 QUEUED_CALLS = 10  # calls in the CUDA queue ahead of a timed one, which hide its launch
@@ -33,7 +33,7 @@ Result = TypeVar("Result")
 
 
 def mark(device: str = "cpu") -> Any:
-    """Record this moment: by the process's clock on a CPU, in the device's queue on CUDA."""
+    """Return a time stamp: seconds on CPU, an event in the device's queue on CUDA."""
     if device == "cpu":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
@@ -42,7 +42,7 @@ def mark(device: str = "cpu") -> Any:
 
 
 def seconds_between(begin: Any, end: Any) -> float:
-    """Return the seconds between two moments. On CUDA, wait for the second one first."""
+    """Return the seconds between two time stamps. On CUDA, wait for the second one."""
     if isinstance(begin, float):
         return end - begin
     end.synchronize()
@@ -59,7 +59,7 @@ def seconds_of(call: Callable[[], Any], device: str = "cpu") -> float:
 def least_seconds(call: Callable[[], Any], repeats: int, device: str = "cpu") -> float:
     """Return the shortest time of a call, after a warm-up call. On CUDA the launch is not counted.
 
-    Slow calls are repeated less often: until they have taken ENOUGH_SECONDS.
+    Slow calls are repeated less often, until their total reaches ENOUGH_SECONDS.
     """
     call()
     seconds: list[float] = []
@@ -70,7 +70,7 @@ def least_seconds(call: Callable[[], Any], repeats: int, device: str = "cpu") ->
     return min(seconds)
 
 
-# Turns: what is compared runs alternately, so that a slow minute of the machine slows all of it
+# Interleaved measurement: a slow phase of the machine affects everything that is compared
 
 
 def take_turns(
@@ -84,8 +84,8 @@ def take_turns(
 
     Args:
         rounds: number of rounds, after `warm_up` rounds whose results are dropped.
-        seconds: stop before `rounds` once this time is over, or once the mean of every call's results, which are
-            times, is known to 2 %; at least `MIN_ROUNDS` are run.
+        seconds: stop early after this time, or once the results, which must be times, have means known to 2 %;
+            run at least `MIN_ROUNDS`.
     """
     results: list[list[Result]] = [[] for _ in calls]
     begin = time.perf_counter()
@@ -126,14 +126,14 @@ def default_device() -> str:
 
 
 def machine_name(device: str = "cpu") -> str:
-    """Return the names of processor and system, or of the CUDA device."""
+    """Return the name of the processor and system, or of the CUDA device."""
     if device == "cuda":
         return torch.cuda.get_device_name()
     return f"{processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def machine(device: str = "cpu") -> dict[str, Any]:
-    """Return what every report says about the machine."""
+    """Return the description of the machine for reports."""
     threads = torch.get_num_threads()
     return {"device": device, "machine": machine_name(device), "threads": threads, "torch": torch.__version__}
 
@@ -145,7 +145,7 @@ def peak_memory() -> float:
 
 
 def copy_rate(device: str = "cpu") -> float:
-    """Measure the rate of a copy in memory, in bytes per second; bytes read and bytes written both count."""
+    """Measure the rate of a copy in memory, in bytes per second, counting both reads and writes."""
     x = torch.ones(COPY_BYTES[device] // 4, device=device)
     out = torch.empty_like(x)
     return 2 * x.nbytes / least_seconds(lambda: out.copy_(x), 10, device)
@@ -172,7 +172,7 @@ def matmul_rate(
 def matmul_kernels(
     rows: int, inputs: int, outputs: int, dtype: str, device: str = "cpu"
 ) -> list[Callable[[], Any]]:
-    """Return a call of every kernel that can multiply (T, K) by (K, N) here."""
+    """Return a call of each kernel that can compute a (T, K) by (K, N) matmul here."""
     kernels: list[Callable[[], Any]]
     if dtype == "int8":
         integers = torch.randint(-127, 128, (rows, inputs), dtype=torch.int8, device=device)  # (T, K)

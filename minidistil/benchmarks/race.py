@@ -1,9 +1,9 @@
-"""minidistil beside the inference runtimes, on one checkpoint and the same texts.
+"""Compare minidistil with inference runtimes, on the same checkpoint and texts.
 
-Each runtime runs in a process of its own, with the same number of threads and the same token ids, at the settings
-that its guide recommends (`runtimes.py`). They take turns in an order that rotates, and the medians are compared;
-only ratios of one run count. The error of every runtime is measured against this project in float64: it shows
-whether a runtime computes in a smaller dtype than it claims.
+Each runtime has its own process, with the same number of threads and the same token ids, and the settings that
+its guide recommends (`runtimes.py`). Measurements are interleaved, and medians are compared; only ratios within
+one run are meaningful. The error of each runtime, against minidistil in float64, shows whether it computes in a
+smaller dtype than it claims.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from .workload import matmul_flops, read_pairs, write_base_model
 DTYPES = ("float32", "bfloat16", "int8")
 LENGTHS = (8, 16, 32, 64, 128, 256, 512)  # tokens of the single texts
 SINGLE_REPEATS = 8  # calls per measurement of a single text
-WARM_UP = 256  # sequences at most that a warm-up runs
-PAUSE = 0.25  # seconds between measurements: some runtimes' threads spin on after a call and slow down others
+WARM_UP = 256  # maximum sequences of a warm-up
+PAUSE = 0.25  # seconds between measurements: threads of some runtimes spin after a call and slow down others
 
 
 def bench_runtimes(
@@ -58,9 +58,9 @@ def bench_runtimes(
     Args:
         model, pairs, base: as for `bench`.
         repeats: measurements of each runtime and case.
-        texts: number of pairs in the largest batch.
-        only: parts of names, comma-separated: compare only runtimes whose name or dtype contains one.
-        plot: a file for a plot of the report (extra `plot`); its suffix sets the format.
+        texts: number of pairs in the largest case.
+        only: comma-separated substrings: compare only runtimes whose name and dtype contain one of them.
+        plot: file for a plot of the report (extra `plot`); its suffix sets the format.
     """
     check_plot(plot)
     premises, hypotheses = read_pairs(pairs, texts)
@@ -96,7 +96,7 @@ def bench_runtimes(
 
 
 def layer_shapes(config: DistilBertConfig) -> list[tuple[int, int]]:
-    """Return input and output width of a block's matmuls."""
+    """Return the input and output widths of a block's linear layers."""
     dim, hidden = config.dim, config.hidden_dim
     return [(dim, 3 * dim), (dim, dim), (dim, hidden), (hidden, dim)]
 
@@ -155,7 +155,7 @@ class RuntimeProcess:
 
 
 def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[RuntimeProcess]:
-    """Start the process of every installed runtime, one after the other."""
+    """Start the process of each installed runtime, one after another."""
     parts = [part.strip().lower() for part in only.split(",")] if only else [""]
     processes = []
     for runtime in RUNTIMES:
@@ -169,13 +169,13 @@ def _start(folder: Path, only: str | None, report: dict[str, Any]) -> list[Runti
             print(f"  skipped: {error}", file=sys.stderr, flush=True)
     if not processes:
         titles = ", ".join(runtime.title for runtime in RUNTIMES)
-        raise InputError(f"only is {only!r}: no installed runtime has such a name: expected parts of {titles}")
+        raise InputError(f"only is {only!r}: it matches no installed runtime; expected substrings of {titles}")
     report["load"] = {process.name: process.load_seconds for process in processes}
     return processes
 
 
 def _cases(ids: list[list[int]]) -> dict[str, list[list[int]]]:
-    """Return the cases: one text of each length, then a batch and all texts, in the file's order and sorted."""
+    """Return the cases: single texts, then a batch and all texts, in the file's order and sorted by length."""
     tokens = [i for sequence in ids for i in sequence]
     while len(tokens) < max(LENGTHS):
         tokens += tokens
@@ -241,7 +241,7 @@ def _measure_case(
 
 
 def runtime_flops(runtime: Runtime, config: DistilBertConfig, sequences: Sequences) -> int:
-    """Return the operations of the matmuls that a runtime runs, on padding too."""
+    """Return the matmul operations that a runtime computes, including padding."""
     if not runtime.pads:
         return matmul_flops(config, [len(sequence) for sequence in sequences], prunes=runtime.prunes)
     total = 0
@@ -252,8 +252,8 @@ def runtime_flops(runtime: Runtime, config: DistilBertConfig, sequences: Sequenc
 
 
 def _summarize(report: dict[str, Any]) -> None:
-    """Print minidistil's speed over that of the fastest other runtime, for each case and dtype."""
-    print("\nspeed over the fastest other runtime of the same dtype (above 1: minidistil is faster)")
+    """Print minidistil's speed relative to the fastest other runtime, for each case and dtype."""
+    print("\nspeed relative to the fastest other runtime of the same dtype (above 1: minidistil is faster)")
     report["speedup"] = {}
     for case, rows in report["cases"].items():
         speedups = {}
@@ -271,7 +271,7 @@ def _summarize(report: dict[str, Any]) -> None:
 
 
 def plot_runtimes(report: dict[str, Any], path: str) -> None:
-    """Plot a report: the rate of every runtime for each batch, and the latency of one text over its length."""
+    """Plot a report: tokens/s of each runtime for each batch, and the latency of one text over its length."""
     singles = {case: rows for case, rows in report["cases"].items() if case.startswith("one ")}
     batches = {case: rows for case, rows in report["cases"].items() if case not in singles}
     height = math.ceil(len(batches) / 2) + 1

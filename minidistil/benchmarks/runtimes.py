@@ -1,12 +1,12 @@
-"""The runtimes that people run DistilBERT with, each loaded from the same checkpoint as its own guide recommends.
+"""The inference runtimes of the comparison, each loaded from the same checkpoint as its guide recommends.
 
 A `Runtime` has a name, a dtype and a loader: folder, threads → a function from the token ids of n sequences to
-logits (n, C). All get the same ids, so tokenization is not measured; each pads, packs and batches in its own way.
-A process runs one runtime only, so that threads, memory and settings are not shared:
+logits (n, C). All receive the same ids, so tokenization is not measured; each has its own padding, packing and
+batching. A process runs only one runtime, so threads, memory and settings are not shared:
 
     python -m minidistil.benchmarks.runtimes NAME DTYPE FOLDER
 
-It reads one line of JSON for each measurement, and prints one.
+It reads a line of JSON for each measurement, and prints a line of JSON.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Runtime(NamedTuple):
     name: str
     dtype: str
     load: Callable[[Path, int], Logits]
-    pads: bool = True  # or packs the tokens of all sequences
+    pads: bool = True  # False: packs the tokens of all sequences
     prunes: bool = False  # whether the last layer computes the first token of each sequence only
 
     @property
@@ -70,7 +70,7 @@ def padded(sequences: Sequences) -> tuple[np.ndarray, np.ndarray]:
 
 
 def minidistil_loader(dtype: str) -> Callable[[Path, int], Logits]:
-    """This project, as its command line runs it."""
+    """Return a loader of minidistil, as the command line runs it."""
 
     def load(folder: Path, threads: int) -> Logits:
         torch.set_num_threads(threads)
@@ -94,7 +94,7 @@ def minidistil_loader(dtype: str) -> Callable[[Path, int], Logits]:
 
 
 def transformers_loader(dtype: str, attention: str, compiled: bool = False) -> Callable[[Path, int], Logits]:
-    """Transformers, padded to the longest sequence of each batch."""
+    """Return a loader of transformers, padded to the longest sequence of each batch."""
 
     def load(folder: Path, threads: int) -> Logits:
         torch.set_num_threads(threads)
@@ -121,7 +121,7 @@ def load_transformers(folder: Path, dtype: str, attention: str) -> Any:
 
 
 def onnxruntime_loader(dtype: str) -> Callable[[Path, int], Logits]:
-    """ONNX Runtime: exported, fused by its transformer optimizer; for int8 quantized dynamically."""
+    """Return a loader of ONNX Runtime: exported, fused by its transformer optimizer, and for int8 quantized."""
 
     def load(folder: Path, threads: int) -> Logits:
         runtime = require("onnxruntime", extra="peers")
@@ -142,7 +142,7 @@ def onnxruntime_loader(dtype: str) -> Callable[[Path, int], Logits]:
 
 
 def _export_onnx(folder: Path, dtype: str) -> str:
-    """Export the checkpoint to ONNX, unless that is done, and return the file's path."""
+    """Export the checkpoint to ONNX if needed, and return the file's path."""
     plain, fused, quantized = (folder / f"{name}.onnx" for name in ("plain", "fused", "int8"))
     path = quantized if dtype == "int8" else fused
     if path.exists():
@@ -173,13 +173,13 @@ def _export_onnx(folder: Path, dtype: str) -> str:
             str(quantized),
             per_channel=True,
             reduce_range=False,
-            extra_options={"DefaultTensorType": 1},  # float, where the type of fused operations is not inferred
+            extra_options={"DefaultTensorType": 1},  # float, for fused operations whose type is not inferred
         )
     return str(path)
 
 
 def openvino_loader(dtype: str) -> Callable[[Path, int], Logits]:
-    """OpenVINO: converted from the PyTorch module of transformers, which keeps its fused attention."""
+    """Return a loader of OpenVINO: converted from transformers' PyTorch module, which keeps fused attention."""
 
     def load(folder: Path, threads: int) -> Logits:
         runtime = require("openvino", extra="peers")
@@ -209,7 +209,7 @@ def openvino_loader(dtype: str) -> Callable[[Path, int], Logits]:
 
 
 def ctranslate2_loader(dtype: str) -> Callable[[Path, int], Logits]:
-    """CTranslate2, which packs tokens too: it runs the encoder, and NumPy the two linear layers of the head."""
+    """Return a loader of CTranslate2, which runs the encoder on packed tokens; NumPy runs the head."""
 
     def load(folder: Path, threads: int) -> Logits:
         runtime = require("ctranslate2", extra="peers")
@@ -261,14 +261,14 @@ def find_runtime(name: str, dtype: str) -> Runtime:
 
 
 def work(name: str, dtype: str, folder: str) -> None:
-    """Run one runtime's measurements: read a line of JSON for each from stdin, print a line of JSON to stdout."""
+    """Run measurements of one runtime: read each as a line of JSON from stdin, print its result as JSON."""
     threads = int(os.environ.get("OMP_NUM_THREADS", os.cpu_count() or 1))
     stdout = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a runtime prints goes to stderr
+    os.dup2(2, 1)  # send output of runtimes to stderr
     logging.disable(logging.WARNING)
     warnings.simplefilter("ignore")
     runtime = find_runtime(name, dtype)
-    runtime.load(Path(folder), threads)  # converts the checkpoint, which is not part of the load time
+    runtime.load(Path(folder), threads)  # converts the checkpoint, so that the load time excludes it
     begin = mark()
     logits_of = runtime.load(Path(folder), threads)
     print(json.dumps({"load": seconds_between(begin, mark())}), file=stdout, flush=True)

@@ -1,6 +1,6 @@
-"""Process start, first answer, memory and one batch of inference, beside transformers.
+"""Start-up time, first answer, memory and one batch of inference, compared with transformers.
 
-Only ratios of one run count: what is compared takes turns, and the medians are compared.
+Measurements are interleaved, and medians are compared; only ratios within one run are meaningful.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ child = subprocess.Popen(sys.argv[1:], stdout=subprocess.DEVNULL)
 _, status, usage = os.wait4(child.pid, 0)
 print(time.perf_counter() - start, usage.ru_maxrss / 1e3)
 sys.exit(status != 0)
-"""  # a small process in between, since the peak memory of a child includes that of its parent at the fork
+"""  # a small parent process, since the peak memory of a child includes its parent's at the fork
 
 
 class Row(NamedTuple):
-    """One line of a report. Less is better, also for the ratio minidistil / transformers."""
+    """One line of a report. Lower is better, for the figures and the ratio minidistil / transformers."""
 
     name: str
     minidistil: float
@@ -49,7 +49,7 @@ class Row(NamedTuple):
 
     @property
     def ratio(self) -> float:
-        """Minidistil's figure over transformers'."""
+        """Return minidistil's figure / transformers' figure."""
         return self.minidistil / self.transformers
 
 
@@ -61,7 +61,7 @@ def bench(model: str, pairs: str, *, base: bool = False, repeats: int = 7, batch
         pairs: a JSONL file with premise and hypothesis.
         base: use random weights of DistilBERT base's size (66M parameters), with the checkpoint's tokenizer and
             labels.
-        repeats: measurements of each process; the batch is measured twice as often.
+        repeats: measurements of each process; the batch has twice as many.
         batch: number of pairs in the batch, the first of the file.
     """
     transformers = require("transformers", extra="peers")
@@ -92,7 +92,7 @@ def add_row(row: Row, report: dict[str, Any]) -> None:
 
 
 def _measure_processes(model: str, repeats: int) -> list[Row]:
-    """Measure whole processes: until the first answer, an import, --help."""
+    """Measure whole processes: first answer, import, --help."""
     commands = [[sys.executable, "-c", code, model] for code in PROGRAMS.values()]
     commands.append([sys.executable, "-m", "minidistil", "--help"])
     results = take_turns([functools.partial(_run_process, command) for command in commands], repeats, warm_up=1)
@@ -107,7 +107,7 @@ def _measure_processes(model: str, repeats: int) -> list[Row]:
 
 
 def _run_process(command: list[str]) -> tuple[float, float]:
-    """Run a command; return its seconds, and its peak memory in MB."""
+    """Run a command; return its time in seconds and its peak memory in MB."""
     launcher = subprocess.run(
         [sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False
     )

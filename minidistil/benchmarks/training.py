@@ -1,4 +1,4 @@
-"""Fine-tuning, beside transformers' Trainer: tokens/s and peak memory."""
+"""Tokens/s and peak memory of fine-tuning, compared with transformers' Trainer."""
 
 from __future__ import annotations
 
@@ -41,15 +41,15 @@ def bench_training(
 ) -> dict[str, Any]:
     """Compare fine-tuning with transformers' Trainer, print a report, and return it.
 
-    Both use the hyperparameters of `Recipe`. The Trainer shuffles in its own way, and pads each batch to its
-    longest text, which is its default. Padding does not count as tokens for either.
+    Both use the hyperparameters of `Recipe`. The Trainer uses its own shuffling and its default padding, to the
+    longest text of each batch. Padding tokens are not counted.
 
     Args:
         model: the checkpoint of a classifier, or of an encoder, which gets a new head.
         data: labeled texts as for `fine_tune`, at least 2 * steps * batch_size.
         base: use random weights of DistilBERT base's size.
-        steps: measured steps, after as many for warm-up.
-        repeats: measurements of each.
+        steps: measured steps, after the same number of warm-up steps.
+        repeats: measurements of each trainer.
         dtype: as for `Recipe`; None: bfloat16 where the CPU supports it, else float32.
     """
     dtype = dtype or ("bfloat16" if onednn.works(torch.device("cpu"), torch.bfloat16) else "float32")
@@ -83,7 +83,7 @@ def bench_training(
 
 
 def _write_with_head(model: str, data: str, folder: str) -> None:
-    """Save the checkpoint that both start from."""
+    """Save the checkpoint that both trainers start from."""
     classifier, tokenizer, _ = load_base(model, read_rows(data), Recipe())
     classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -113,7 +113,7 @@ def train(model: str, data: str, steps: str, batch_size: str, dtype: str) -> Non
 
 
 def train_with_transformers(model: str, data: str, steps: str, batch_size: str, dtype: str) -> None:
-    """Do what `train` does, with transformers' Trainer."""
+    """Run the same training with transformers' Trainer."""
     transformers = require("transformers", extra="peers")
     transformers.logging.set_verbosity_error()
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
@@ -161,7 +161,7 @@ def train_with_transformers(model: str, data: str, steps: str, batch_size: str, 
 
 
 def _print_measurements(tokens: list[int], seconds: float, model: torch.nn.Module) -> None:
-    """Print what a process measured, as JSON."""
+    """Print the measurements of a process as JSON."""
     parameters = sum(parameter.numel() for parameter in model.parameters())
     result = {"tokens": sum(tokens), "seconds": seconds, "memory": peak_memory(), "parameters": parameters}
     print(json.dumps(result))

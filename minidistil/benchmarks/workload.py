@@ -1,4 +1,4 @@
-"""What the benchmarks run: texts, a checkpoint, and the number of operations that both need."""
+"""Workloads of the benchmarks: texts, a checkpoint with random weights, and matmul FLOPs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..tokenizer import Tokenizer
 
 
 def read_pairs(path: str, count: int) -> tuple[list[str], list[str]]:
-    """Return the premises and the hypotheses of a JSONL file's first `count` lines."""
+    """Return the premises and hypotheses in the first `count` lines of a JSONL file."""
     try:
         lines = Path(path).read_text(encoding="utf-8").splitlines()[:count]
         records = [json.loads(line) for line in lines]
@@ -43,7 +43,7 @@ def matmul_flops(config: DistilBertConfig, lengths: Sequence[int], *, prunes: bo
     Args:
         lengths: tokens of each sequence.
         prunes: whether the last layer computes attention, its output and the feed-forward for the first token of
-            each sequence only, which is all that the head reads.
+            each sequence only, the only one that the head reads.
     """
     tokens, width = sum(lengths), config.dim
     attention = 4 * width * sum(length * length for length in lengths)
