@@ -1,6 +1,6 @@
-"""What every pipeline shares: options of a call, streams of inputs, and the engine that runs the model.
+"""Base of all pipelines: call options, streams of inputs, and the interface to the model.
 
-The pipelines work on NumPy arrays and do not import torch: `inference.py` does, behind the `Engine` interface.
+The pipelines use NumPy arrays and do not import torch; only `inference.py` does, behind the `Engine` interface.
 
 Shapes: L tokens of a sequence, C labels, D model width, V vocabulary.
 """
@@ -20,7 +20,7 @@ from ..errors import InputError
 from ..tokenizer import Tokenizer
 from .scores import Array
 
-WINDOW = 1024  # most inputs that are sorted by length together
+WINDOW = 1024  # maximum number of inputs that are sorted by length together
 FIRST_WINDOW = 32  # inputs of the first window of a stream; the windows grow to WINDOW
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # padding has no effect: batches are packed
 
@@ -28,11 +28,11 @@ Answer: TypeAlias = dict[str, Any]
 Ids: TypeAlias = tuple[int, ...]
 T = TypeVar("T")
 
-signature = functools.cache(inspect.signature)  # of a class's `run`, which every call needs
+signature = functools.cache(inspect.signature)  # of a class's `run`; cached, since every call needs it
 
 
 class Engine(Protocol):
-    """What a pipeline needs of the model: its config, and the output for sequences of token ids."""
+    """The interface of a model to its pipeline: a config, and outputs for sequences of token ids."""
 
     model: Any
     config: DistilBertConfig
@@ -54,7 +54,7 @@ class Engine(Protocol):
 class Pipeline:
     """Text → answers, for one task: encode texts, run the engine, turn its outputs into answers."""
 
-    window = WINDOW  # less where an answer is large
+    window = WINDOW  # smaller where answers are large
 
     def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
         """Wrap an engine and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
@@ -62,7 +62,7 @@ class Pipeline:
         self.task = task
         self.engine = engine
         self.tokenizer = tokenizer
-        # an iterator as a default must last for all calls
+        # every call uses the defaults, so iterators become lists
         self.defaults = {key: list(v) if isinstance(v, Iterator) else v for key, v in defaults.items()}
         self._warned = False
 
@@ -73,7 +73,7 @@ class Pipeline:
         return self.run(**{**self.defaults, **arguments})
 
     def run(self, *args: Any, **options: Any) -> Any:
-        """Answer one input or many; each task documents its own."""
+        """Answer one input or many; each task documents its arguments."""
         raise TypeError(f"{type(self).__name__} is not a task: use one of its subclasses")
 
     @classmethod
@@ -83,7 +83,7 @@ class Pipeline:
 
     @classmethod
     def declared(cls, files: Files) -> dict[str, Any]:
-        """Return the arguments that a checkpoint's files set, such as its pooling; for most tasks none."""
+        """Return the default arguments that a checkpoint's files set, such as pooling; for most tasks none."""
         return {}
 
     @property
@@ -102,7 +102,7 @@ class Pipeline:
         return self.engine.device
 
     def limit(self, max_length: int | None = None) -> int:
-        """Return the most tokens of a text: `max_length`, or the tokenizer's; never more than the model takes."""
+        """Return the maximum tokens of a text: `max_length` or the tokenizer's, at most the model's maximum."""
         return min(max_length or self.tokenizer.max_length, self.config.max_position_embeddings)
 
     def warn_truncated(self, count: int, max_length: int) -> None:
@@ -115,7 +115,7 @@ class Pipeline:
 def windows(inputs: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
     """Yield a stream in windows that grow up to a size, so that the first answers do not wait for many inputs.
 
-    Where the stream raises, what came before is yielded first.
+    If the stream raises, the inputs before the error are yielded first.
     """
     largest = min(WINDOW, size or WINDOW)
     window: list[T] = []
@@ -150,13 +150,13 @@ def deliver(inputs: object, single: bool, answers: Iterator[T]) -> T | list[T] |
 def check_inputs(name: str, value: object) -> None:
     """Raise InputError for a value that is neither a text nor an iterable of texts."""
     if not isinstance(value, Iterable) or isinstance(value, bytes | dict):
-        raise InputError(f"{name} is {type(value).__name__}: expected a text, or texts")
+        raise InputError(f"{name} is {type(value).__name__}: expected a text or an iterable of texts")
 
 
 def truncation_options(name: str, options: Any, truncation: bool | str | None = None) -> tuple[str, int | None]:
     """Return the truncation strategy and max_length of the tokenizer options in the argument `name`.
 
-    As in transformers, `max_length` without `truncation` truncates, unless `padding` explains it.
+    As in transformers, `max_length` without `truncation` truncates, unless `padding` is set.
     """
     if options is None:
         options = {}
@@ -173,7 +173,7 @@ def truncation_options(name: str, options: Any, truncation: bool | str | None = 
 
 
 def truncation_strategy(truncation: bool | str) -> str:
-    """Return the Tokenizer's name of a truncation strategy of transformers."""
+    """Convert a `truncation` argument of transformers to a strategy of `Tokenizer`."""
     if isinstance(truncation, bool):
         return "longest_first" if truncation else "error"
     return "error" if truncation == "do_not_truncate" else truncation

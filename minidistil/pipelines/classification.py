@@ -1,4 +1,4 @@
-"""Text → labels: those of the model, or with a zero-shot model any labels.
+"""Text → labels: the model's own, or any labels with a zero-shot model.
 
 Shape: C labels of the model.
 """
@@ -19,11 +19,15 @@ from ..tokenizer import Tokenizer
 from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, named_windows, truncation_strategy
 from .scores import Array, ranked, sigmoid, softmax
 
-CONTRADICTION = ("contradict", "not_entail", "non_entail")  # prefixes, in models of three labels and of two
+CONTRADICTION = (
+    "contradict",
+    "not_entail",
+    "non_entail",
+)  # label prefixes, in NLI models with three labels and with two
 
 
 class Classification(Pipeline):
-    """What both tasks share: the logits of texts and of pairs."""
+    """Base of both tasks: compute the logits of texts and pairs."""
 
     def logits(
         self,
@@ -61,7 +65,7 @@ class Classification(Pipeline):
 
 
 class ZeroShotClassification(Classification):
-    """Classify with labels that the model was not trained on: does the text entail "This example is LABEL."?"""
+    """Classify with any labels, by the probability that the text entails "This example is LABEL."."""
 
     def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
         super().__init__(task, engine, tokenizer, **defaults)
@@ -75,7 +79,7 @@ class ZeroShotClassification(Classification):
         if len(matches) != 1:
             raise CheckpointError(
                 f"id2label is {dict(labels)}: zero-shot classification needs one label for {meaning}; "
-                "use a model of natural-language inference"
+                "use a natural-language-inference (NLI) model"
             )
         return matches[0]
 
@@ -93,9 +97,9 @@ class ZeroShotClassification(Classification):
         Args:
             sequences: a text, a list of texts, or any iterable, which is read and answered as a stream.
             candidate_labels: a list of labels, or one string with commas; or a list of labels for each text.
-            hypothesis_template: a sentence with {} for the label.
-            multi_label: score each label alone, entailment against contradiction; False: scores add up to 1.
-            batch_size: most sequences of a batch.
+            hypothesis_template: sentence with {} for the label.
+            multi_label: score each label independently, entailment against contradiction; False: scores sum to 1.
+            batch_size: maximum number of sequences per batch.
 
         Returns {"sequence", "labels", "scores"}, best first, for a text; a list of those for a list; an iterator
         for another iterable. Texts longer than the model takes are truncated, with one warning. Raises InputError
@@ -137,7 +141,7 @@ class ZeroShotClassification(Classification):
             yield self._answer(text, labels, logits, multi_label)
 
     def _hypotheses(self, labels: list[str], template: str) -> list[str]:
-        """Insert each label into the template, and check that each hypothesis leaves room for a token of text."""
+        """Insert each label into the template, and check that each hypothesis leaves room for text."""
         hypotheses = [template.format(label) for label in labels]
         alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
         for label, ids in zip(labels, alone.ids, strict=True):
@@ -232,10 +236,10 @@ class TextClassification(Classification):
             top_k: number of labels; None: all.
             function_to_apply: "softmax", "sigmoid" or "none"; None: as the model's config implies.
             truncation: True or a strategy of `Tokenizer`; False: a text longer than the model takes is an error.
-            max_length: tokens to which texts are truncated; None: as many as the model takes.
+            max_length: tokens to which texts are truncated; None: the model's maximum.
             padding: accepted as in transformers, without effect.
             text_pair: the pair of a single text.
-            batch_size: most sequences of a batch.
+            batch_size: maximum number of sequences per batch.
 
         Returns {"label", "score"} for each input; with top_k a list of those for each. Raises InputError for
         inputs that are not text.

@@ -22,7 +22,7 @@ from .sentence_transformers import POOLINGS, declared
 
 
 class Encoder(Pipeline):
-    """What both tasks share: an encoder without a head."""
+    """Base of both tasks: an encoder without a head."""
 
     def encoded(self, texts: Iterable[str], truncation: str, limit: int) -> Iterator[Encoded]:
         """Yield the token ids of a stream of texts, one window at a time."""
@@ -41,7 +41,7 @@ class Encoder(Pipeline):
 class FeatureExtraction(Encoder):
     """Return the last hidden state of each token."""
 
-    window = 32  # an answer has D numbers per token
+    window = 32  # each answer has D numbers per token
 
     def run(
         self,
@@ -59,7 +59,7 @@ class FeatureExtraction(Encoder):
             return_tensors: return torch tensors instead of nested lists.
             truncation: True or a strategy of `Tokenizer`; False: a text longer than the model takes is an error.
             tokenize_kwargs: "truncation" and "max_length", which also truncates alone; "padding" has no effect.
-            batch_size: most sequences of a batch.
+            batch_size: maximum number of sequences per batch.
 
         Returns nested lists (1, T, D) for a text of T tokens, special tokens included, or a tensor; a list of
         those for a list; an iterator for another iterable. Raises InputError for inputs that are not text.
@@ -105,8 +105,8 @@ class SentenceEmbedding(Encoder):
             pooling: "mean" of the hidden states of all tokens, special tokens included; or "cls", the first token.
             normalize: scale vectors to length 1.
             prompt: prepended to each text.
-            max_length: tokens to which texts are truncated, with one warning; None: as many as the model takes.
-            batch_size: most sequences of a batch.
+            max_length: tokens to which texts are truncated, with one warning; None: the model's maximum.
+            batch_size: maximum number of sequences per batch.
 
         Returns a NumPy array in float32, (D,) for a text and (n, D) for a list; an iterator of (D,) for another
         iterable. Raises InputError without a pooling, and for inputs that are not text.

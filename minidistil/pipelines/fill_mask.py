@@ -1,4 +1,4 @@
-"""Text with masks → the likeliest words for each mask.
+"""Text with masks → the most likely words for each mask.
 
 Shape: V vocabulary.
 """
@@ -27,11 +27,11 @@ CLEANED = (
     " 's",
     " 've",
     " 're",
-)  # to strip, in this order
+)  # spaces to strip, in this order
 
 
 class FillMask(Pipeline):
-    """Predict masked words. Each of several masks is predicted on its own."""
+    """Predict masked words, each of several masks independently."""
 
     window = 64  # an output has a logit for every word of the vocabulary, at each mask
 
@@ -53,11 +53,11 @@ class FillMask(Pipeline):
         Args:
             inputs: a text with at least one mask, a list of texts, or any iterable, which is read and answered as
                 a stream.
-            targets: the words to score; for a word outside the vocabulary its first token, with a warning.
-            top_k: number of words, at most; None: 5.
+            targets: words to score. For a word outside the vocabulary its first token is scored, with a warning.
+            top_k: maximum number of words; None: 5.
             tokenizer_kwargs: "truncation" and "max_length", without which no text is truncated; "padding" has no
                 effect.
-            batch_size: most sequences of a batch.
+            batch_size: maximum number of sequences per batch.
 
         Returns for a text a list of {"score", "token", "token_str", "sequence"}, best first, or for several masks
         a list of such lists; for a list of texts a list of that, except that, as in transformers, a list of one

@@ -24,10 +24,10 @@ from ..model import Model
 from .base import Ids
 from .scores import Array
 
-TOKENS = 2048  # most tokens of a batch of several sequences, without filler
+TOKENS = 2048  # maximum tokens of a batch of several sequences, without filler
 CUDA_TOKENS = 4096  # on CUDA; on CPU, malloc would return results of this size to the system in every batch
 
-Rows: TypeAlias = tuple[Tensor, Sequence[int]]  # rows of all sequences, one after the other; how many each one has
+Rows: TypeAlias = tuple[Tensor, Sequence[int]]  # rows of all sequences, concatenated; number of rows of each
 
 
 def sequence_logits(model: Any, batch: Batch) -> Rows:
@@ -74,10 +74,10 @@ class Engine:
     """Runs a model for a pipeline, in eval mode."""
 
     def __init__(self, model: Model, task: str, *, prepack: bool = False):
-        """Wrap a model. prepack: allow prepacked weights, for a model that nobody else has and trains."""
+        """Wrap a model. prepack: allow prepacked weights; only for a model that no other code trains."""
         expected = class_for_task(task)
         if not isinstance(model, expected):
-            raise InputError(f"{task} needs a {expected.__name__}, found {type(model).__name__}")
+            raise InputError(f"{task} requires a {expected.__name__}, found {type(model).__name__}")
         self.model: Model = model.eval()
         self.config = model.config
         self.prepack = prepack
@@ -98,7 +98,7 @@ class Engine:
     ) -> list[Array]:
         """Return an output in `OUTPUTS` for each sequence of token ids, (rows, columns) in float32.
 
-        Equal sequences are computed once, so that their scores are equal. Raises CheckpointError for nan and inf.
+        Equal sequences are computed once, so their scores are identical. Raises CheckpointError for nan and inf.
         """
         distinct = list(dict.fromkeys(sequences))
         results: dict[Ids, Array] = {}
@@ -116,7 +116,7 @@ class Engine:
                 values = rows[: sum(counts)].float().cpu()  # the one synchronization per batch
             if not values.isfinite().all():
                 raise CheckpointError(
-                    "the model returns nan or inf: check its weights, and use a wider dtype than "
+                    "the model returns nan or inf: check its weights, or use a wider dtype than "
                     f"{self.model.dtype}"
                 )
             array, start = values.numpy(), 0
@@ -126,7 +126,7 @@ class Engine:
         return [results[sequence] for sequence in sequences]
 
     def _prepack_before_second_batch(self) -> None:
-        """Prepack the weights once they are used again: for a first answer it takes longer than it saves."""
+        """Prepack the weights before the second batch; for a single batch, packing takes longer than it saves."""
         self._batches += 1
         model = self.model
         if self._batches != 2 or not self.prepack or not onednn.packable(model.ops):

@@ -66,16 +66,16 @@ class QuestionAnswering(Pipeline):
                 answered as a stream.
             question, context: instead of inputs, two texts, or two lists of the same length; or a list of
                 questions and one context.
-            top_k: number of answers, at most; None: 1.
+            top_k: maximum number of answers; None: 1.
             doc_stride: tokens that adjacent parts of a long context share; None: 128, at most half of max_seq_len.
-            max_answer_len: most tokens of an answer; None: 15.
-            max_seq_len: most tokens of question and context together. A longer context is split into parts. None:
-                384, or as many as the model takes.
+            max_answer_len: maximum tokens of an answer; None: 15.
+            max_seq_len: maximum tokens of question and context together. A longer context is split into parts.
+                None: 384, or the model's maximum if that is less.
             max_question_len: tokens to which questions are truncated; None: they are not.
             handle_impossible_answer: whether "" may be the answer.
             align_to_words: whether answers are extended to whole words.
             padding: accepted as in transformers, without effect.
-            batch_size: most parts of a batch.
+            batch_size: maximum number of parts per batch.
 
         Returns {"score", "start", "end", "answer"} with start and end as offsets in the context; a list of those,
         best first, for several answers; a list of that for a list of several questions; an iterator for another
@@ -112,7 +112,7 @@ class QuestionAnswering(Pipeline):
         for key in ("question", "context"):
             check_text(example[key], f"inputs[{i}][{key!r}]")
             if not example[key]:
-                raise InputError(f"inputs[{i}][{key!r}] is empty")
+                raise InputError(f"inputs[{i}][{key!r}] is empty: expected text")
         question, context = example["question"], example["context"]
         ends = self._ends(question)
         if max_len is not None and len(ends) > max_len:
@@ -150,13 +150,13 @@ class QuestionAnswering(Pipeline):
     def _answer(
         self, context: str, parts: list[tuple[tokenizers.Encoding, Array]], options: Options
     ) -> Answer | list[Answer]:
-        """Select the answers among the likeliest spans of all parts."""
+        """Select the answers among the most likely spans of all parts."""
         answers: list[Answer] = []
         no_answer = []  # probability for each part
         for part, logits in parts:
             start, end, none = self._probabilities(part, logits)
             no_answer.append(none)
-            for first, last, score in _likeliest(start, end, options):
+            for first, last, score in _most_likely(start, end, options):
                 offset, stop = _offsets(part, first, last, options.align)
                 _merge(answers, {"score": score, "start": offset, "end": stop, "answer": context[offset:stop]})
         if options.impossible or not answers:
@@ -179,7 +179,7 @@ class QuestionAnswering(Pipeline):
 
 
 def _combined(inputs: Any, question: Any, context: Any) -> Any:
-    """Return the inputs as dicts, whichever arguments hold them."""
+    """Combine the arguments into inputs: a dict, or an iterable of dicts."""
     if isinstance(inputs, str) and question is None and context is not None:
         inputs, question = None, inputs  # two positional arguments
     if inputs is not None:
@@ -201,9 +201,9 @@ def _combined(inputs: Any, question: Any, context: Any) -> Any:
     return [{"question": q, "context": c} for q, c in zip(question, contexts, strict=True)]
 
 
-def _likeliest(start: Array, end: Array, options: Options) -> Iterator[tuple[int, int, float]]:
-    """Yield the likeliest spans: first token, last token, probability. start, end: (L,)."""
-    count = 2 * options.top_k + 10 if options.align else options.top_k  # several may lie in the same words
+def _most_likely(start: Array, end: Array, options: Options) -> Iterator[tuple[int, int, float]]:
+    """Yield the most likely spans: first token, last token, probability. start, end: (L,)."""
+    count = 2 * options.top_k + 10 if options.align else options.top_k  # several spans may align to the same words
     width = min(options.max_answer_len, len(start))
     ends = np.lib.stride_tricks.sliding_window_view(np.pad(end, (0, width - 1)), width)  # (L, width)
     probabilities = (start[:, None] * ends).ravel()
@@ -214,7 +214,7 @@ def _likeliest(start: Array, end: Array, options: Options) -> Iterator[tuple[int
 
 
 def _offsets(part: tokenizers.Encoding, first: int, last: int, align: bool) -> tuple[int, int]:
-    """Return the offsets in the context of these tokens, or of the words that they belong to."""
+    """Return the offsets in the context of a span of tokens, or with `align` of their words."""
     start, end = part.offsets[first], part.offsets[last]
     words = part.word_ids[first], part.word_ids[last]
     if align and words[0] is not None and words[1] is not None:
@@ -224,7 +224,7 @@ def _offsets(part: tokenizers.Encoding, first: int, last: int, align: bool) -> t
 
 
 def _merge(answers: list[Answer], answer: Answer) -> None:
-    """Add an answer, or add its score to that of the same answer."""
+    """Append an answer, or add its score to an equal answer."""
     for other in answers:
         if other["answer"].lower() == answer["answer"].lower():
             other["score"] += answer["score"]

@@ -65,7 +65,7 @@ def test_a_model_without_a_classifier_is_refused(checkpoint, task):
     folder = checkpoint(model_class=transformers.DistilBertModel)
     with pytest.raises(CheckpointError, match="does not hold this model's weights"):
         ours(task, folder)
-    with pytest.raises(InputError, match="needs a DistilBertForSequenceClassification, found DistilBertModel"):
+    with pytest.raises(InputError, match="requires a DistilBertForSequenceClassification, found DistilBertModel"):
         ours(task, minidistil.from_pretrained(folder), tokenizer=folder)
 
 

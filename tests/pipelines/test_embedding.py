@@ -692,7 +692,7 @@ def test_a_model_with_another_head_is_refused(checkpoint):
         minidistil.DistilBertConfig(8, n_layers=1, n_heads=1, dim=8, hidden_dim=8)
     )
     for task in (FEATURES, EMBED):
-        with pytest.raises(InputError, match=f"{task} needs a DistilBertModel, found DistilBertForMaskedLM"):
+        with pytest.raises(InputError, match=f"{task} requires a DistilBertModel, found DistilBertForMaskedLM"):
             minidistil.pipeline(task, model, checkpoint())
 
 

@@ -514,7 +514,7 @@ def test_another_model_is_refused(checkpoint):
     folder = checkpoint(model_class="DistilBertModel")
     with pytest.raises(CheckpointError, match="does not hold this model's weights"):
         ours(folder)
-    with pytest.raises(InputError, match="fill-mask needs a DistilBertForMaskedLM, found DistilBertModel"):
+    with pytest.raises(InputError, match="fill-mask requires a DistilBertForMaskedLM, found DistilBertModel"):
         minidistil.pipeline(TASK, minidistil.from_pretrained(folder), tokenizer=folder)
 
 
