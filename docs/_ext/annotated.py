@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ def parts(source: str) -> Iterator[tuple[list[str], str]]:
         comment = "\n".join(lines[i].lstrip(" #") for i in range(start, end) if i in comments)
         notes = [comment, *(docstrings.get(i, "") for i in range(start, end))]
         code = "\n".join(lines[i] for i in range(start, end) if i not in comments and i not in docstrings)
-        yield [note for note in notes if note], code.strip("\n")
+        yield [note for note in notes if note], re.sub("\n{3,}", "\n\n", code.strip("\n"))
 
 
 class Annotated(SphinxDirective):

@@ -1,4 +1,4 @@
-"""Adapt the package's docstrings to Sphinx: literal asterisks, indented code, comments beside fields."""
+"""Adapt docstrings and pages to Sphinx: literal asterisks, indented code, comments beside fields, doctests."""
 
 from __future__ import annotations
 
@@ -13,6 +13,10 @@ FIELD = re.compile(r"    (\w+): [^#]+  # (.+)")
 
 def adapt(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Escape asterisks, mark indented code as such, and list the fields of a dataclass that have a comment."""
+    if what == "property":
+        lines[:] = [
+            line.replace(": ", " \u2013 ") for line in lines
+        ]  # napoleon takes what stands before for the type
     code = False
     for i, line in enumerate(lines):
         code = line.startswith("    ") if code or (i > 1 and lines[i - 2].endswith("::")) else False
@@ -26,7 +30,13 @@ def adapt(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
         lines += ["", "Fields:", "", *entries, ""] if entries else []
 
 
+def trim(app: Sphinx, name: str, source: list[str]) -> None:
+    """Remove the blank line at the end of a Python session, which doctest needs and a reader does not."""
+    source[0] = source[0].replace("\n\n```\n", "\n```\n")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
-    """Run before napoleon reads the docstring."""
+    """Run before napoleon reads a docstring, and before a page is parsed."""
+    app.connect("source-read", trim)
     app.connect("autodoc-process-docstring", adapt, priority=400)
     return {"parallel_read_safe": True}
