@@ -46,10 +46,8 @@ class Annotated(SphinxDirective):
 
     def run(self) -> list[nodes.Node]:
         """Build a row for each part."""
-        path = ROOT / self.arguments[0]
-        self.env.note_dependency(str(path))
         rows = []
-        for notes, code in parts(path.read_text(encoding="utf-8")):
+        for notes, code in parts((ROOT / self.arguments[0]).read_text(encoding="utf-8")):
             note, block = nodes.container(classes=["note"]), nodes.literal_block(code, code, language="python")
             self.state.nested_parse(StringList("\n\n".join(notes).splitlines()), 0, note)
             rows.append(nodes.container("", note, block, classes=["annotated"]))

@@ -14,9 +14,7 @@ FIELD = re.compile(r"    (\w+): [^#]+  # (.+)")
 def adapt(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
     """Escape asterisks, mark indented code as such, and list the fields of a dataclass that have a comment."""
     if what == "property":
-        lines[:] = [
-            line.replace(": ", " \u2013 ") for line in lines
-        ]  # napoleon takes what stands before for the type
+        lines[:] = [line.replace(": ", " \u2013 ") for line in lines]  # napoleon reads type: text
     code = False
     for i, line in enumerate(lines):
         code = line.startswith("    ") if code or (i > 1 and lines[i - 2].endswith("::")) else False
