@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import tokenizers
+from tokenizers import normalizers, pre_tokenizers
 
 from .checks import check_text, is_int
 from .errors import CheckpointError, InputError
@@ -15,7 +17,7 @@ from .errors import CheckpointError, InputError
 if TYPE_CHECKING:
     from .layout import Batch
 
-NO_LIMIT = 2**62  # the largest length that the library takes
+NO_LIMIT = 2**62  # the largest length that the library accepts
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 SPECIAL_TOKENS = {
     "unk_token": "[UNK]",
@@ -24,6 +26,10 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # before it a word ends, in BERT's tokenization
+CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
+CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
+CHUNK = 1 << 16  # characters
 LOCK = threading.Lock()  # truncation is a setting of the library's tokenizer, not an argument
 
 
@@ -89,9 +95,9 @@ class Tokenizer:
         Args:
             texts: a text, or a list of texts.
             pairs: the second text of each pair, if there are pairs.
-            max_length: most tokens of a text or pair, special tokens included; None: as many as the model takes.
+            max_length: maximum tokens of a text or pair, special tokens included; None: the maximum of the model.
             truncation: which text is truncated to fit: "longest_first", "only_first" or "only_second"; "error":
-                none, longer ones raise.
+                raise InputError for a longer text.
 
         Raises InputError for a text that cannot be encoded or truncated to fit. `batch.truncated` is the number of
         texts that were truncated.
@@ -123,22 +129,23 @@ class Tokenizer:
         *,
         max_length: int | None = None,
         truncation: str = "longest_first",
-        stride: int = 0,
+        stride: int | None = None,
         names: Sequence[str] | None = None,
         offsets: bool = True,
         words: bool = False,
     ) -> list[tokenizers.Encoding]:
-        """Encode to encodings of the tokenizers library, which know more about each token; see `__call__`.
+        """Encode to `Encoding` objects of the tokenizers library: ids, offsets and word ids; see `__call__`.
 
         Args:
             texts, pairs, max_length, truncation: as for `__call__`.
-            stride: tokens that adjacent parts of a truncated text share. Further parts are in `overflowing`.
+            stride: tokens that adjacent parts of a truncated text share. All parts are in `overflowing`; with None
+                it may have fewer, and a long text is not read to its end.
             names: of the texts, for error messages.
             offsets: whether to compute the offsets of each token in its text.
             words: each text is a list of words.
         """
         if isinstance(texts, str) and pairs == "":
-            pairs = None  # as in transformers: for a single text an empty pair is no pair
+            pairs = None  # as in transformers, a single text with an empty pair has no pair
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
         limit = self._limit(max_length, pairs is not None, stride)
@@ -150,31 +157,32 @@ class Tokenizer:
         names = names or [f"texts[{i}]" for i in range(len(inputs))]
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         with LOCK:
+            if stride is None and not words and self.settings.get("truncation_side") != "left":
+                inputs = _shortened(self.backend, inputs, limit, compare=truncation == "longest_first")
             if truncation == "error":
                 self.backend.no_truncation()
             else:
                 side = self.settings.get("truncation_side", "right")
-                self.backend.enable_truncation(limit, stride=stride, strategy=truncation, direction=side)
+                self.backend.enable_truncation(limit, stride=stride or 0, strategy=truncation, direction=side)
             encodings = _encode_all(lambda batch: encode(batch, is_pretokenized=words), inputs, names)
         for name, encoding in zip(names, encodings, strict=True):
             if len(encoding) > limit:
                 raise InputError(
-                    f"{name} has {len(encoding)} tokens, more than {limit}: truncate it with another truncation "
-                    "than 'error'"
+                    f"{name} has more than {limit} tokens: truncate it, with another truncation than 'error'"
                 )
         return encodings
 
-    def _limit(self, max_length: int | None, paired: bool, stride: int) -> int:
+    def _limit(self, max_length: int | None, paired: bool, stride: int | None) -> int:
         """Return the most tokens of a sequence, after a check that it has room for text and for the stride."""
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value is not None and (not is_int(value) or value < 0):
-                raise InputError(f"{name} is {value!r}: expected an integer")
+                raise InputError(f"{name} is {value!r}: expected an integer of at least 0")
         limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(paired)
         if limit <= special:
             raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
-        if limit <= special + stride:
-            raise InputError(f"stride is {stride}: expected less than the {limit - special} tokens of a part")
+        if limit <= special + (stride or 0):
+            raise InputError(f"stride is {stride}: expected less than {limit - special} for this max_length")
         return limit
 
     def id_of(self, role: str) -> int:
@@ -192,12 +200,12 @@ def special_token(settings: dict[str, Any], role: str) -> Any:
 
 
 def token_content(token: Any) -> Any:
-    """Return a special token as a string: it is stored as one, or as a map with flags."""
+    """Return a special token as a string; it is stored as a string, or as an object with flags."""
     return token.get("content") if isinstance(token, dict) else token
 
 
 def is_library_failure(error: BaseException) -> bool:
-    """Return whether the library failed. A panic of its Rust code is not an Exception; neither is Ctrl-C."""
+    """Return whether the library failed. A panic in its Rust code is not an Exception; neither is Ctrl-C."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
 
 
@@ -221,11 +229,92 @@ def _encode_all(
         raise
 
 
+def _shortened(
+    backend: tokenizers.Tokenizer, inputs: list[Any], limit: int, *, compare: bool
+) -> list[str | tuple[str, str]]:
+    """Return texts, or pairs, without the ends that truncation to `limit` tokens removes anyway.
+
+    The library first computes all tokens of a text, and all combinations of the parts of a pair: gigabytes for
+    100 kB. Only for BERT's tokenization, in which tokens depend on nothing beyond their word.
+
+    compare: keep which text of a pair has more tokens; it gets the last one where the number is odd.
+    """
+    normalizer = backend.normalizer
+    if (
+        all(max(map(len, (item,) if isinstance(item, str) else item)) <= CHARACTERS * limit for item in inputs)
+        or not isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        or not (normalizer is None or isinstance(normalizer, normalizers.BertNormalizer))
+    ):
+        return inputs
+    backend.no_truncation()
+    words = _Words(backend)
+    shortened: list[str | tuple[str, str]] = []
+    for item in inputs:
+        if max(map(len, (item,) if isinstance(item, str) else item)) <= CHARACTERS * limit:
+            shortened.append(item)
+        elif isinstance(item, str):
+            shortened.append(words.beginning(item, limit)[0])
+        else:
+            (text, n), (pair, m) = (words.beginning(text, limit) for text in item)
+            if compare and (text, pair) != item and min(n, m) > limit // 2:
+                if words.has_more_tokens(*item):
+                    text, n = (text, n) if n > m else words.beginning(item[0], m)
+                elif n > m:
+                    pair, m = words.beginning(item[1], n)
+            shortened.append((text, pair))
+    return shortened
+
+
+class _Words:
+    """Cuts long texts between words, as BERT's tokenization does. The library must not truncate."""
+
+    def __init__(self, backend: tokenizers.Tokenizer):
+        self.backend = backend
+        self.added = {token.content.lower() for token in backend.get_added_tokens_decoder().values()}
+        self.margin = max(map(len, self.added), default=0)
+        chinese = backend.normalizer is not None and backend.normalizer.handle_chinese_chars
+        self.boundary = CHINESE_BOUNDARY if chinese else BOUNDARY
+
+    def count(self, text: str) -> int:
+        """Return the number of tokens, without special tokens."""
+        return len(self.backend.encode(text, add_special_tokens=False))
+
+    def cut(self, text: str, start: int) -> int:
+        """Return the first position from `start` on at which the text can be cut, or its length."""
+        for match in self.boundary.finditer(text, start):
+            at = match.start()
+            around = text[max(0, at - self.margin) : at + self.margin].lower()
+            if not any(token in around for token in self.added):
+                return at
+        return len(text)
+
+    def beginning(self, text: str, tokens: int) -> tuple[str, int]:
+        """Return the beginning of a text that has more than `tokens` tokens, and how many it has; or all of it."""
+        length = 2 * (tokens + self.margin)
+        while True:
+            part = text[: self.cut(text, length)]
+            count = self.count(part)
+            if count > tokens + self.margin or len(part) == len(text):
+                return part, count
+            length = 2 * len(part)
+
+    def has_more_tokens(self, text: str, other: str) -> bool:
+        """Return whether a text has more tokens than another; neither is read far beyond the shorter one's end."""
+        texts, counts, starts = (text, other), [0, 0], [0, 0]
+        while True:
+            i = int(counts[1] < counts[0])
+            if starts[i] >= len(texts[i]):  # all of the text that has fewer tokens so far, or as many
+                return i == 1 and counts[0] > counts[1]
+            end = self.cut(texts[i], starts[i] + CHUNK)
+            counts[i] += self.count(texts[i][starts[i] : end])
+            starts[i] = end
+
+
 def _listed(texts: object, what: str) -> list[Any]:
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):
-        raise InputError(f"{what} is {type(texts).__name__}: expected a string or a list of them")
+        raise InputError(f"{what} is {type(texts).__name__}: expected a string or a list of strings")
     return list(texts)
 
 
@@ -237,7 +326,7 @@ def _checked(texts: Sequence[str], pairs: Sequence[str] | None) -> list[Any]:
     for i, text in enumerate(pairs):
         check_text(text, f"pairs[{i}]")
     if len(pairs) != len(texts):
-        raise InputError(f"there are {len(texts)} texts but {len(pairs)} pairs: expected one for each")
+        raise InputError(f"there are {len(texts)} texts but {len(pairs)} pairs: expected a pair for each text")
     return list(zip(texts, pairs, strict=True))
 
 

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 class Text(NamedTuple):
-    """A text."""
+    """A text, with its words if the input is split."""
 
     text: str
     words: Sequence[str] | None = None  # if the input is split into words
@@ -80,7 +80,7 @@ class TokenClassification(Pipeline):
                 entities the longest is kept, or the one with the highest score. Not with "none". None: truncate.
             is_split_into_words: each text is a list of words; a single text is answered in a list.
             delimiter: joins the words to the text that start and end refer to.
-            batch_size: most parts of a batch.
+            batch_size: maximum number of parts per batch.
 
         Returns for each text a list of {"entity", "score", "index", "word", "start", "end"}; of {"entity_group",
         "score", "word", "start", "end"} for strategies other than "none". start and end are offsets in the text.
@@ -114,9 +114,7 @@ class TokenClassification(Pipeline):
         """Encode each text in parts that fit the model; in one part without a stride."""
         split = any(text.words is not None for text in window)
         texts: list[Any] = [text.words if split else text.text for text in window]
-        encoded = self.tokenizer.encodings(
-            texts, max_length=self.limit(), stride=0 if stride is None else stride, names=names, words=split
-        )
+        encoded = self.tokenizer.encodings(texts, max_length=self.limit(), stride=stride, names=names, words=split)
         if stride is not None:
             return [[first, *first.overflowing] for first in encoded]
         self.warn_truncated(sum(bool(first.overflowing) for first in encoded), self.limit())
@@ -178,7 +176,7 @@ class TokenClassification(Pipeline):
 
 
 def _runs(items: Iterable[T], continues: Callable[[T, T], bool]) -> list[list[T]]:
-    """Split items into runs: continues(previous, item) tells whether an item belongs to the previous run."""
+    """Split items into runs. continues(previous, item): whether the item belongs to the previous item's run."""
     runs: list[list[T]] = []
     for item in items:
         if runs and continues(runs[-1][-1], item):
@@ -231,7 +229,9 @@ def _checked_strategy(name: object, stride: object) -> str:
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
         raise InputError(f"aggregation_strategy is {name!r}: expected one of {', '.join(STRATEGIES)}")
     if strategy == "none" and stride is not None:
-        raise InputError("stride needs an aggregation_strategy: tokens of overlapping parts cannot be merged")
+        raise InputError(
+            "stride requires aggregation_strategy other than 'none': tokens of overlapping parts cannot be merged"
+        )
     return strategy
 
 

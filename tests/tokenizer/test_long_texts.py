@@ -1,0 +1,90 @@
+"""Long texts are truncated in time and memory that are linear in their length, to the tokens of the whole text."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from minidistil import Tokenizer
+from support.places import ROOT
+
+WORDS = [
+    "a",
+    "Word",
+    "the ",
+    "ΟΔΟΣ",
+    "Σ",
+    "中",
+    "文字",
+    "한국어",
+    "слово",
+    "🙂",
+    "supercalifragilistic",
+    "x" * 101,
+]
+ODD = [" ", "\n", "\t", ".", "...", "-", "。", "\u0301", "e\u0301", "\u00a0", "\u2003", "\x00", "\u200b", "\u3000"]
+PIECES = st.sampled_from([*WORDS, *ODD, "[MASK]", "[MA", "SK]"])
+TEXTS = st.lists(PIECES, max_size=60).map(lambda pieces: "".join(pieces) * 20)
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    return Tokenizer.from_pretrained("minidistil-mnli")
+
+
+def whole(tokenizer, texts, pairs, limit, strategy):
+    """Encode by the library alone."""
+    tokenizer.backend.enable_truncation(limit, strategy=strategy)
+    return tokenizer.backend.encode(texts, pairs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(TEXTS, st.none() | TEXTS, st.integers(4, 12), st.sampled_from(["longest_first", "only_first"]))
+def test_the_tokens_are_those_of_the_whole_text(tokenizer, text, pair, limit, strategy):
+    pairs = None if pair is None else [pair]
+    try:
+        expected = whole(tokenizer, text, pair, limit, strategy)
+    except Exception:
+        with pytest.raises(ValueError, match="cannot be truncated"):
+            tokenizer.encode([text], pairs, max_length=limit, truncation=strategy)
+        return
+    encoded = tokenizer.encode([text], pairs, max_length=limit, truncation=strategy)
+    assert encoded.ids == [expected.ids]
+    assert encoded.truncated == bool(expected.overflowing)
+
+
+def test_offsets_of_a_long_text_are_those_of_the_whole_text(tokenizer):
+    text = "Ada lives in London. " * 1_000
+    [encoding] = tokenizer.encodings([text], max_length=16)
+    assert encoding.offsets == whole(tokenizer, text, None, 16, "longest_first").offsets
+    assert encoding.overflowing
+
+
+@pytest.mark.parametrize(
+    ("text", "pair"),
+    [
+        ("'the ' * 60_000", "'team ' * 60_000"),
+        ("'the quick ' * 1_000_000", None),
+        ("'中文' * 500_000", "'слово\\n' * 60_000"),
+    ],
+    ids=["pair", "10 MB", "without spaces"],
+)
+@pytest.mark.parametrize("truncation", ["longest_first", "error"])
+def test_memory_stays_small(text, pair, truncation):
+    program = f"""
+import resource
+from minidistil import InputError, Tokenizer
+tokenizer = Tokenizer.from_pretrained("minidistil-mnli")
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    tokenizer.encode([{text}], {pair and [pair]}, truncation={truncation!r})
+except InputError:
+    assert {truncation!r} == "error"
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start) // 1024)
+""".replace(repr([pair]), f"[{pair}]")
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 300  # MB
