@@ -1,4 +1,4 @@
-"""`python -m minidistil` is `minidistil`."""
+"""Run the command line with `python -m minidistil`."""
 
 from .cli.main import main
 

@@ -1,7 +1,7 @@
-"""Which sequences go into which batch, and the filler sequences that round the size of a batch up.
+"""Group sequences into batches, and round the sizes of batches up with filler sequences.
 
 Packed batches need no padding to their longest sequence. But oneDNN generates a kernel for each new number of
-rows, and a CUDA graph has one size: there a batch gets a few filler sequences, whose results are dropped.
+rows, and a CUDA graph has a fixed size. There, filler sequences are appended, and their results are dropped.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from .errors import InputError
 
 WINDOW = 100  # training batches whose examples are sorted by length together
 MAX_TOKEN_MULTIPLE = 64  # for inference, the number of tokens is rounded up to a multiple of at most this
-MIN_TOKENS_TO_FILL = 257  # below, a batch for inference is left alone: the filler would cost more than it saves
-MIN_TRAINING_MULTIPLE = 64  # for training, the number of tokens is rounded up to a multiple of at least this
+MIN_TOKENS_TO_FILL = 257  # smaller inference batches get no filler, which would cost more than it saves
+MIN_TRAINING_MULTIPLE = 64  # for training, it is rounded up to a multiple of at least this
 TRAINING_FILLER_LENGTH = 32  # tokens of a filler sequence in training
 
 T = TypeVar("T")
@@ -34,23 +34,23 @@ def batch_by_size(
 
     Args:
         lengths: tokens of each sequence.
-        order: the indices to batch, in this order; None: all of them, as they come.
+        order: the indices to batch, in this order; None: all of them, in order.
         max_tokens: most tokens of a batch. A longer sequence gets a batch of its own.
         max_sequences: most sequences of a batch.
-        even: give each batch about the same number of tokens, so that the last is not small. Needs `max_tokens`.
+        even: make batches with about the same number of tokens, so that the last is not small. Needs `max_tokens`.
     """
     order = range(len(lengths)) if order is None else order
-    share = math.inf  # of all tokens, for one batch
+    target = math.inf  # tokens of each batch
     if even and max_tokens is not None:
         total = sum(lengths[i] for i in order)
-        share = total / max(1, -(-total // max_tokens))
+        target = total / max(1, -(-total // max_tokens))
     batch: list[int] = []
-    tokens, planned = 0, 0.0  # planned: tokens so far, less a share for each batch that is done
+    tokens, planned = 0, 0.0  # planned: all tokens so far, minus the target of each finished batch
     for i in order:
         too_many = max_tokens is not None and tokens + lengths[i] > max_tokens
-        if batch and (too_many or planned >= share or len(batch) == max_sequences):
+        if batch and (too_many or planned >= target or len(batch) == max_sequences):
             yield batch
-            batch, tokens, planned = [], 0, planned - share
+            batch, tokens, planned = [], 0, planned - target
         batch.append(i)
         tokens += lengths[i]
         planned += lengths[i]
@@ -78,7 +78,7 @@ def plan_epoch(
     """Return the batches of one training epoch, as lists of indices: every example once.
 
     Examples are shuffled, sorted by length within windows of about 100 batches, and cut into batches, which are
-    shuffled again. So a batch has similar lengths, and the plan depends on lengths, size, seed and epoch only.
+    shuffled again. The lengths within a batch are similar. The plan depends only on lengths, size, seed and epoch.
 
     Raises:
         InputError: unless exactly one of `max_tokens` and `max_sequences` is given.
@@ -116,8 +116,8 @@ def filler_lengths(lengths: Sequence[int]) -> list[int]:
     """Return the lengths of the filler sequences of a batch for inference on a CPU.
 
     The numbers of tokens and of sequences are both rounded up. oneDNN generates a kernel for each number of rows,
-    which can take longer than the matmul, and keeps it, at half a megabyte. Filler leaves a few dozen numbers, for
-    2 % more tokens. No filler is longer than the longest sequence.
+    which can take longer than the matmul, and caches it (half a megabyte). With filler there are a few dozen
+    different numbers of rows, for 2 % more tokens. No filler sequence is longer than the longest sequence.
     """
     tokens, count = sum(lengths), len(lengths)
     token_multiple, count_multiple = min(MAX_TOKEN_MULTIPLE, bucket_width(tokens)), bucket_width(count)
@@ -130,9 +130,9 @@ def filler_lengths(lengths: Sequence[int]) -> list[int]:
 
 
 def training_filler_lengths(tokens: int, max_length: int) -> list[int]:
-    """Return the lengths of the filler sequences of a training batch on a CPU; only its tokens are rounded up.
+    """Return the lengths of the filler sequences of a training batch on a CPU.
 
-    max_length: the most positions that the model has.
+    Only the number of tokens is rounded up. max_length: number of positions of the model.
     """
     missing = -tokens % max(MIN_TRAINING_MULTIPLE, bucket_width(tokens))
     length = min(TRAINING_FILLER_LENGTH, max_length)

@@ -8,7 +8,7 @@ from .errors import InputError
 
 
 def is_int(value: object) -> TypeGuard[int]:
-    """Return whether a value is an integer. True and False are not."""
+    """Return whether a value is an integer; booleans are not."""
     return isinstance(value, int) and not isinstance(value, bool)
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from .checks import is_int
 from .errors import CheckpointError
 
-LIMIT = 2**28  # for every size, so that sizes in bytes cannot overflow
-DIGITS = 9  # most digits of an id that is stored as a string
-MAX_LABELS = 100_000  # of a config with num_labels and no names
+LIMIT = 2**28  # upper bound of every size, so that sizes in bytes cannot overflow
+DIGITS = 9  # maximum length of an id that is stored as a string
+MAX_LABELS = 100_000  # largest num_labels of a config without label names
 ALIASES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",
@@ -26,8 +26,8 @@ BERT = {  # BERT keys -> DistilBERT keys, in addition to ALIASES
     "hidden_dropout_prob": "dropout",
     "attention_probs_dropout_prob": "attention_dropout",
 }
-BERT_DEFAULTS = {"num_hidden_layers": 12}  # that differ from DistilBERT
-BERT_ONLY = {  # keys that DistilBERT lacks -> values that it can be converted with, the default first; None: any
+BERT_DEFAULTS = {"num_hidden_layers": 12}  # where they differ from DistilBERT's
+BERT_ONLY = {  # keys that DistilBERT lacks -> values that can be converted, the default first; None: any value
     "layer_norm_eps": (1e-12,),
     "position_embedding_type": ("absolute",),
     "is_decoder": (False,),
@@ -54,7 +54,7 @@ class DistilBertConfig:
     """The sizes of a DistilBERT and the names of its labels.
 
     Fields and defaults are those of transformers' DistilBertConfig. `extra` keeps unknown keys for saving. Raises
-    CheckpointError, which names the key.
+    CheckpointError, which names the invalid key.
     """
 
     vocab_size: int = 30522
@@ -102,10 +102,10 @@ class DistilBertConfig:
         for key, choices in CHOICES.items():
             if getattr(self, key) not in choices:
                 known = ", ".join(choice for choice in choices if choice)
-                raise CheckpointError(f"{key} is {getattr(self, key)!r}: minidistil has {known}")
+                raise CheckpointError(f"{key} is {getattr(self, key)!r}: expected one of {known}")
         labels = self.id2label
         if not isinstance(labels, Mapping) or not labels or set(labels) != set(range(len(labels))):
-            raise CheckpointError(f"id2label is {labels}: expected one label for each id from 0 up")
+            raise CheckpointError(f"id2label is {labels}: expected a label for each id, counting from 0")
 
     hidden_size = property(lambda self: self.dim, doc="General name of `dim` in transformers.")
     num_attention_heads = property(lambda self: self.n_heads, doc="General name of `n_heads` in transformers.")
@@ -118,12 +118,12 @@ class DistilBertConfig:
 
     @property
     def label2id(self) -> dict[str, int]:
-        """The inverse of `id2label`. As in transformers, the last id of duplicate labels counts."""
+        """The inverse of `id2label`. A duplicate label maps to its last id, as in transformers."""
         return {label: index for index, label in self.id2label.items()}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:
-        """Return the config for the keys of a config.json, with old names and string ids as found on the Hub.
+        """Create a config from the keys of a config.json, including old key names and ids stored as strings.
 
         The config of a single-segment BERT is converted to DistilBERT.
         """
@@ -132,7 +132,7 @@ class DistilBertConfig:
         rest = {key: value for key, value in values.items() if key not in ALIASES}
         for alias, key in ALIASES.items():
             if alias in values and rest.setdefault(key, values[alias]) != values[alias]:
-                raise CheckpointError(f"{key} is {rest[key]!r} but its other name {alias} is {values[alias]!r}")
+                raise CheckpointError(f"{key} is {rest[key]!r}, but its alias {alias} is {values[alias]!r}")
         names = rest.get("architectures")
         if "model_type" not in rest and isinstance(names, list) and any(str(n).startswith("Bert") for n in names):
             raise CheckpointError(
@@ -152,7 +152,7 @@ class DistilBertConfig:
 
     @classmethod
     def from_file(cls, path: str | Path) -> DistilBertConfig:
-        """Read a config.json; errors name the file."""
+        """Read a config.json. Raises CheckpointError, which names the file."""
         values = read_json(path)
         try:
             return cls.from_dict(values)
@@ -160,7 +160,7 @@ class DistilBertConfig:
             raise CheckpointError(f"{path}: {error}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the keys of a config.json that transformers reads as the same config."""
+        """Return the keys of a config.json, from which transformers reads the same config."""
         values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         extra = values.pop("extra")
         values["architectures"] = list(self.architectures)
@@ -176,11 +176,11 @@ def _converted_bert(values: Mapping[str, Any]) -> dict[str, Any]:
     for key, needed in BERT_ONLY.items():
         if needed is not None and values.get(key, needed[0]) not in needed:
             raise CheckpointError(
-                f"{key} is {values[key]!r}: this BERT cannot become a DistilBERT, which has {needed[0]!r}"
+                f"{key} is {values[key]!r}: a BERT can be converted to DistilBERT only with {needed[0]!r}"
             )
     activation = values.get("hidden_act", "gelu")
     if activation not in CHOICES["activation"]:
-        raise CheckpointError(f"hidden_act is {activation!r}: minidistil has gelu, relu")
+        raise CheckpointError(f"hidden_act is {activation!r}: expected one of gelu, relu")
     kept = {key: value for key, value in values.items() if key not in BERT_ONLY and key not in BERT.values()}
     converted = {BERT.get(key, key): value for key, value in {**BERT_DEFAULTS, **kept}.items()}
     converted["model_type"] = "distilbert"
@@ -215,18 +215,18 @@ def _architectures(names: object) -> tuple[str, ...]:
 
 
 def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int, str]:
-    """Return the labels by id, from all keys that hold them. Raises CheckpointError for contradictions.
+    """Return the labels by id. Raises CheckpointError where the three keys contradict each other.
 
-    A map with the default names LABEL_n yields to the other map.
+    If one map has only default names, LABEL_n, the other map is used.
     """
     by_id = {_label_id(index, id2label): str(label) for index, label in _pairs("id2label", id2label)}
     by_id = dict(sorted(by_id.items()))
     if len(by_id) < len(_pairs("id2label", id2label)):
-        raise CheckpointError(f"id2label is {id2label}: two labels have one id")
+        raise CheckpointError(f"id2label is {id2label}: two labels have the same id")
     by_label = {_label_id(index, label2id): label for label, index in _pairs("label2id", label2id)}
     by_label = dict(sorted(by_label.items()))
     if len(by_label) < len(_pairs("label2id", label2id)):
-        raise CheckpointError(f"label2id is {label2id}: two labels have one id")
+        raise CheckpointError(f"label2id is {label2id}: two labels have the same id")
     names, inverse = ({} if _has_default_names(map_) else map_ for map_ in (by_id, by_label))
     if names and any(names.get(index) != label for index, label in inverse.items()):
         raise CheckpointError(f"id2label and label2id contradict each other: {id2label} and {label2id}")
@@ -234,7 +234,8 @@ def _labels(id2label: object, label2id: object, num_labels: object) -> dict[int,
     if num_labels is None:
         num_labels = len(labels) or 2
     if not is_int(num_labels) or not 1 <= num_labels <= MAX_LABELS or (labels and len(labels) != num_labels):
-        raise CheckpointError(f"num_labels is {num_labels!r}: expected the number of labels, {labels}")
+        expected = f"the number of labels, {len(labels)}" if labels else f"an integer from 1 to {MAX_LABELS}"
+        raise CheckpointError(f"num_labels is {num_labels!r}: expected {expected}")
     return labels or {index: f"LABEL_{index}" for index in range(num_labels)}
 
 
@@ -242,12 +243,12 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
     if values is None:
         return []
     if not isinstance(values, dict):
-        raise CheckpointError(f"{key} is {values!r}: expected a map")
+        raise CheckpointError(f"{key} is {values!r}: expected a JSON object")
     return list(values.items())
 
 
 def _label_id(index: Any, labels: object) -> int:
-    """Return an id, which is stored as a number or as a string of digits."""
+    """Return an id that is stored as an integer or as a string of digits."""
     if is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
         return int(index)
     raise CheckpointError(f"the label map {labels} has the id {index!r}: expected an integer")

@@ -1,4 +1,4 @@
-"""The exceptions of minidistil. A message says what is wrong, where, what was expected, and what to do."""
+"""The exceptions of minidistil. A message states what is wrong, where, what was expected, and what to do."""
 
 import importlib
 from types import ModuleType

@@ -1,4 +1,4 @@
-"""The heads: what each task computes from the encoder's hidden states. Logits, no loss.
+"""Task heads: logits from the encoder's hidden states. They compute no loss.
 
 Shapes: T tokens, n sequences, L padded length, D model width, C labels, V vocabulary; Tq tokens of a subset.
 """
@@ -159,10 +159,10 @@ class DistilBertForMaskedLM(Head):
         if self.config.tie_word_embeddings:
             self.vocab_projector.weight = self.distilbert.embeddings.word_embeddings.weight
 
-    # Loading weights, and moving or converting them, may replace the tied parameter by two: tie them again.
+    # Loading, moving or converting weights may replace the tied parameter by two: tie them again.
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        """Load as nn.Module does, and tie the projector."""
+        """Load weights as nn.Module does, then tie the projector."""
         result = super().load_state_dict(state_dict, strict, assign)
         self.tie()
         return result

@@ -1,4 +1,4 @@
-"""Packed batches: token ids of n sequences without padding, and a `Layout` that marks where each sequence lies.
+"""Packed batches: token ids of n sequences without padding, and a `Layout` with the sequence boundaries.
 
 This is the only module with padding, masks, value checks and device synchronization. Behind it the model has no
 `if` on its input.
@@ -24,10 +24,10 @@ L = TypeVar("L", bound="Layout")
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Layout:
-    """Where each of n sequences lies in a packed batch of T tokens.
+    """The sequence boundaries of a packed batch: n sequences, T tokens.
 
-    Operations need tensors, so that one compiled model serves every batch. Python code needs values on the CPU, so
-    that reading one never synchronizes with a GPU. A row without tokens is a sequence of length 0.
+    Operations read the tensors, so that one compiled model serves every batch. Python code reads the values on the
+    CPU, which never synchronizes with a GPU. A row without tokens is a sequence of length 0.
     """
 
     cu_seqlens: Tensor  # (n + 1,) int32: sequence i is the tokens from cu_seqlens[i] to cu_seqlens[i + 1]
@@ -42,7 +42,7 @@ class Layout:
     @classmethod
     def from_mask(cls, mask: Tensor) -> Layout:
         """Return the layout of a padded batch. mask: (n, L) bool on the CPU, True at tokens, holes allowed."""
-        # clone: rows and positions are views of one tensor, and a compiled model would have a guard on its shape
+        # clone: nonzero returns views of one tensor, on whose shape torch.compile would guard
         rows, positions = (x.clone() for x in mask.nonzero(as_tuple=True))
         return _layout(mask.sum(1).tolist(), rows, positions, mask.shape[1])
 
@@ -63,7 +63,7 @@ class Layout:
     def subset(self, indices: Tensor) -> Subset:
         """Return a subset of the tokens. indices: (Tq,) int64 into the packed batch, increasing, on the CPU."""
         if len(indices) and (indices[0] < 0 or indices[-1] >= self.cu_seqlens_cpu[-1]):
-            raise InputError(f"indices are from {indices[0]} to {indices[-1]}: expected tokens of the batch")
+            raise InputError(f"indices are from {indices[0]} to {indices[-1]}: expected indices of tokens")
         if not (indices.diff() > 0).all():
             raise InputError("indices must be in increasing order, each at most once")
         rows = torch.bucketize(indices, self.cu_seqlens_cpu[1:].long(), right=True)
@@ -102,7 +102,7 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Subset(Layout):
-    """Some tokens of a packed batch: their layout among themselves, and where they come from."""
+    """Some tokens of a packed batch: their own layout, and their indices in the batch."""
 
     indices: Tensor  # (Tq,) int64: index of each token in the whole packed batch
 
@@ -172,7 +172,7 @@ class Batch:
                 f"attention_mask is {_describe(mask)}: expected the shape of input_ids, {tuple(input_ids.shape)}"
             )
         if mask.device != input_ids.device:
-            raise InputError(f"attention_mask is on {mask.device} but input_ids on {input_ids.device}")
+            raise InputError(f"attention_mask is on {mask.device}: expected {input_ids.device}, like input_ids")
         kept = (mask == 1).to(torch.int64)
         wrong = ((mask != 0) & (mask != 1)).to(torch.int64)
         ids, kept, wrong = torch.stack([input_ids.to(torch.int64), kept, wrong]).cpu()
@@ -200,7 +200,7 @@ class Batch:
         return len(self.layout)
 
     def to(self, device: torch.device | str) -> Batch:
-        """Return the same batch on a device: itself if it is there."""
+        """Return the same batch on a device, without a copy if it is there already."""
         if self.ids.device == torch.device(device):
             return self
         layout, first = self.layout.to(device), self.first.to(device)
@@ -246,7 +246,7 @@ def enter(
 def enter_choices(
     inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
 ) -> tuple[Batch, Callable[[Tensor], Tensor]]:
-    """Do what `enter` does for multiple choice, whose padded arguments are (n, choices, L), one sequence a choice.
+    """Do the same as `enter` for multiple choice, where padded arguments are (n, choices, L).
 
     The returned function restores the shape of scores: (n * choices,) -> (n, choices); the identity for a batch.
     """
@@ -272,7 +272,7 @@ def first_tokens(batch: Batch) -> Subset:
 
 
 def _move(tensor: Tensor, device: torch.device | str) -> Tensor:
-    """Copy to a device: asynchronously to a GPU; to the CPU only a synchronous copy has the values in time."""
+    """Copy to a device: asynchronously to a GPU, but not to the CPU, where the values are read at once."""
     return tensor.to(device, non_blocking=torch.device(device).type != "cpu")
 
 

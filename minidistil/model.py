@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then feed-forward; each adds its input back and normalizes."""
+    """Attention, then feed-forward, each with a residual connection and LayerNorm."""
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
@@ -110,7 +110,7 @@ class Transformer(nn.Module):
         self.layer = nn.ModuleList(Block(config) for _ in range(config.n_layers))
 
     def forward(self, x: Tensor, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
-        """(T, D) -> (Tq, D). Only the last block may skip tokens: the block above reads every other output."""
+        """Run all blocks: (T, D) -> (Tq, D). Only the last may skip tokens: every other output is read in full."""
         *lower, last = self.layer
         for block in lower:
             x = ops.block(x, block, layout=layout, queries=layout, ops=ops)
@@ -120,20 +120,20 @@ class Transformer(nn.Module):
 class Model(nn.Module):
     """Base of the encoder and of every head."""
 
-    ops: Ops  # the encoder's; a head reads it there
+    ops: Ops  # of the encoder; a head uses those of its encoder
 
     def __init__(self, config: DistilBertConfig):
         super().__init__()
         self.config = config
 
-    # nn.Module keeps a mode in each module. Views share one: it is read from a module that they share.
+    # nn.Module stores the mode in each module. Views must share it, so it is read from a submodule of both.
     training = property(lambda self: next(self.children()).training, lambda self, mode: None)
 
     def with_ops(self: M, **changes: Any) -> M:
         """Return a view of this model with some operations replaced: `model.with_ops(attention=mine)`.
 
-        A view shares the modules: their parameters, later changes to them, and train() and eval(). Raises
-        TypeError for a name that is not an operation, InputError for one that would not be called.
+        A view shares the modules, so changes of parameters, train() and eval() apply to both. Raises TypeError
+        for a name that is not an operation, InputError for an operation that would not be called.
         """
         view = copy.copy(self)
         view._modules = {
@@ -185,7 +185,7 @@ class Model(nn.Module):
 
 
 class DistilBertModel(Model):
-    """The encoder: one vector per token. It holds the operations that it and the head on it compute with."""
+    """The encoder: one vector per token. It holds the operations that a head uses too."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
         """Create the encoder with random weights, or without storage on "meta"."""
@@ -207,7 +207,7 @@ class DistilBertModel(Model):
     def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
         """Encode a Batch: (T, D); or padded ids and mask, both (n, L): (n, L, D), 0 at padding.
 
-        Raises InputError for ids, masks or lengths that the model cannot take.
+        Raises InputError for invalid ids, masks or lengths.
         """
         batch, leave = enter(input_ids, attention_mask, self.config)
         return leave(self.encode(batch))

@@ -31,7 +31,7 @@ def embed(
 
 
 def qkv(x: Tensor, q_lin: nn.Linear, k_lin: nn.Linear, v_lin: nn.Linear) -> tuple[Tensor, Tensor, Tensor]:
-    """Query, key and value of each token: (T, D) -> three of (T, D)."""
+    """Project each token to query, key and value: (T, D) -> three of (T, D)."""
     return q_lin(x), k_lin(x), v_lin(x)
 
 
@@ -65,23 +65,23 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: flo
     return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
 
 
-# Two larger operations, which by default call the smaller ones; a fused kernel may replace the whole.
+# Two larger operations. By default they call the smaller ones; a fused kernel can replace a whole one.
 
 
 def feed_forward(x: Tensor, lin1: nn.Linear, lin2: nn.Linear, *, ops: Ops) -> Tensor:
-    """Two linear layers with GELU between them: (T, D) -> (T, F) -> (T, D)."""
+    """Apply two linear layers with GELU between them: (T, D) -> (T, F) -> (T, D)."""
     return ops.linear(ops.linear_gelu(x, lin1), lin2)
 
 
 def block(x: Tensor, module: nn.Module, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
-    """One transformer block, `model.Block`: (T, D) -> (Tq, D)."""
+    """Run one transformer block, `model.Block`: (T, D) -> (Tq, D)."""
     return module(x, layout, queries, ops)
 
 
 def attention_by_length(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
-    """Compute `attention` by one dense call for each run of sequences of equal length: no padding, no mask.
+    """Compute `attention` with one dense call per run of sequences of equal length: no padding, no mask.
 
     Fastest on CPU. On CUDA it is used where all lengths are equal, since SDPA's flash kernel takes no mask.
     """
@@ -116,7 +116,7 @@ class Ops:
     """One implementation of each operation; by default the functions of this module.
 
     An operation may have an attribute `live`. False means that it computes with a copy of the weights, such as
-    prepacked ones: no gradient reaches the weights, so the model runs it in eval mode only and without autograd.
+    prepacked ones: no gradient reaches the weights, so the model runs it only in eval mode, without autograd.
     """
 
     embed: Callable[..., Tensor] = embed

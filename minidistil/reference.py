@@ -1,4 +1,4 @@
-"""The whole forward pass of DistilBERT in NumPy, float64: the first file to read, and the reference of every test.
+"""The forward pass of DistilBERT in NumPy, float64: the first file to read, and the reference for every test.
 
 One sequence at a time, from a plain dict of arrays with the Hub's names. No torch, no batch, no padding.
 
@@ -57,7 +57,7 @@ def encode(
 
 
 def in_float64(weights: Weights, prefix: str = "") -> Weights:
-    """Return the weights in float64, by their names without the prefix."""
+    """Return the weights in float64, with the prefix removed from their names."""
     return {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
 
 
@@ -69,7 +69,7 @@ def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]
 
 
 def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) -> Array:
-    """One transformer block: attention, then feed-forward; each adds its input back and normalizes. -> (T, D)."""
+    """Attention, then feed-forward, each with a residual connection and LayerNorm. -> (T, D)."""
     q, k, v = (linear(weights, f"{name}attention.{part}_lin", x) for part in "qkv")
     attended = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
     x = layer_norm(weights, f"{name}sa_layer_norm", attended + x)

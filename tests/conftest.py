@@ -1,4 +1,4 @@
-"""What every test file shares."""
+"""Settings, hooks and fixtures of all tests."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import minidistil
 from support.errors import RAISED, Message, unraised
 
 WHOLE = pytest.StashKey[bool]()  # whether the whole suite runs
-NEVER = pytest.StashKey[list[Message]]()  # errors of the package that it never raised
+NEVER = pytest.StashKey[list[Message]]()  # errors of the package that no test raised
 
-hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ; no test asserts a time
+hypothesis.settings.register_profile("no deadline", deadline=None)  # machines differ, and no test asserts a time
 hypothesis.settings.load_profile("no deadline")
 hypothesis.settings.register_profile("few examples", deadline=None, max_examples=10)
 os.environ["HF_HUB_OFFLINE"] = "1"  # no test may reach the real Hub
@@ -36,7 +36,7 @@ minidistil.Error.__init__ = _record  # type: ignore[method-assign]
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Start each of several test processes with one thread; in the fast subset try few examples of a property."""
+    """Use one thread in each of several test processes, and few examples per property in the fast subset."""
     if config.getoption("numprocesses", None):
         os.environ["OMP_NUM_THREADS"] = "1"  # NumPy reads it when it is imported
     if "not full" in config.option.markexpr:
@@ -45,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Import the tests without garbage collection, which would visit all of transformers each time: 2 s less."""
+    """Import the tests without garbage collection, which would take 2 s because transformers is large."""
     gc.disable()
     try:
         return (yield)
@@ -56,14 +56,14 @@ def pytest_collection() -> Generator[None, object, object]:
 
 @pytest.hookimpl(tryfirst=True)  # before -m selects
 def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.Item]) -> None:
-    """Mark what `-m "not full"` skips, and note whether the whole suite runs, or only a part of it."""
-    begun: set[str] = set()
+    """Mark the tests that `-m "not full"` skips, and record whether the whole suite runs."""
+    seen: set[str] = set()
     for item in items:
         test = item.nodeid.partition("[")[0]
-        if test in begun or item.get_closest_marker("slow"):  # of a parametrized test the first case is not full
+        if test in seen or item.get_closest_marker("slow"):  # the first case of a parametrized test is not full
             item.add_marker("full")
         else:
-            begun.add(test)
+            seen.add(test)
     files = {item.path for item in items}
     option = session.config.option
     every_test = not option.keyword and option.markexpr == "not slow" and not option.collectonly
@@ -71,10 +71,10 @@ def pytest_collection_modifyitems(session: pytest.Session, items: list[pytest.It
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Fail where the whole suite passed, and some error of the package was never raised."""
+    """Fail if the whole suite passed, but no test raised some error of the package."""
     config = session.config
     whole = config.stash.get(WHOLE, False)
-    if hasattr(config, "workeroutput"):  # one of several processes, of pytest-xdist: the first of them judges
+    if hasattr(config, "workeroutput"):  # a worker of pytest-xdist: the controller decides
         config.workeroutput["errors"] = (whole, sorted(RAISED))
     elif exitstatus == pytest.ExitCode.OK and whole and (never := unraised(RAISED)):
         config.stash[NEVER] = never
@@ -83,14 +83,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Take over what another process saw."""
+    """Collect the errors that a worker process raised."""
     whole, raised = getattr(node, "workeroutput", {}).get("errors", (False, []))
     node.config.stash[WHOLE] = whole
     RAISED.update(map(tuple, raised))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    """Name the errors that were never raised."""
+    """List the errors that no test raised."""
     if never := config.stash.get(NEVER, []):
         terminalreporter.section("errors that no test raised", red=True)
         for message in never:
@@ -105,7 +105,7 @@ def _skip_without_cuda(request: pytest.FixtureRequest) -> None:
 
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
-    """Threads that wait for each other make small models slow where the machine has other work."""
+    """Run with one thread: several threads make small models slow on a busy machine."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     yield
@@ -114,5 +114,5 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A processor for which oneDNN has no matmul in bfloat16, whatever this one is."""
+    """Simulate a CPU for which oneDNN has no bfloat16 matmul."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)

@@ -1,4 +1,4 @@
-"""Batches compared with brute-force definitions; filler sequences with the properties they must have."""
+"""Batches compared with brute-force definitions, and the properties of filler sequences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ COUNTS = st.sampled_from([None, 1, 7, 32])
 
 
 def longest_prefix(order, lengths, max_tokens, max_sequences):
-    """The most leading indices that fit into one batch, at least one."""
+    """Return the longest prefix of the indices that fits into one batch, at least one index."""
     fits = [
         n
         for n in range(1, len(order) + 1)
@@ -49,11 +49,11 @@ def greedy(order, lengths, max_tokens, max_sequences):
         order = order[len(batch) :]
 
 
-# Cutting
+# Batches by size
 
 
 @given(st.lists(st.integers(1, 512), max_size=60), SIZES, COUNTS, st.randoms(use_true_random=False))
-def test_a_batch_takes_as_much_as_fits(lengths, max_tokens, max_sequences, rng):
+def test_batches_are_filled_greedily(lengths, max_tokens, max_sequences, rng):
     order = [*range(len(lengths))]
     sizes = {"max_tokens": max_tokens, "max_sequences": max_sequences}
     assert list(batch_by_size(lengths, **sizes)) == list(greedy(order, lengths, **sizes))
@@ -62,7 +62,7 @@ def test_a_batch_takes_as_much_as_fits(lengths, max_tokens, max_sequences, rng):
 
 
 @given(lengths, st.sampled_from([None, 1, 7]), st.sampled_from([64, 600, 2048]))
-def test_batches_share_their_tokens_evenly(lengths, batch_size, most):
+def test_even_batches_have_about_the_same_number_of_tokens(lengths, batch_size, most):
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     groups = list(batch_by_size(lengths, order, max_tokens=most, max_sequences=batch_size, even=True))
     in_order = [lengths[i] for group in groups for i in group]
@@ -78,17 +78,17 @@ def test_batches_share_their_tokens_evenly(lengths, batch_size, most):
 
 
 @given(st.lists(st.integers(1, 512), max_size=60), st.sampled_from([64, 600, 2048]), COUNTS)
-def test_an_even_batch_ends_once_it_has_its_share(lengths, max_tokens, max_sequences):
-    """By definition, batch b ends where the tokens so far reach b + 1 shares, or where it is full."""
+def test_an_even_batch_ends_once_it_reaches_its_target(lengths, max_tokens, max_sequences):
+    """By definition, batch b ends where the tokens so far reach b + 1 targets, or where it is full."""
     order = [*range(len(lengths))]
     count = max(1, math.ceil(sum(lengths) / max_tokens))
-    assume(math.gcd(sum(lengths), count) in (1, count))  # else rounding decides whether a share is reached
-    share = sum(lengths) / count
+    assume(math.gcd(sum(lengths), count) in (1, count))  # else rounding decides whether a target is reached
+    target = sum(lengths) / count
     expected = []
     while order:
         full = longest_prefix(order, lengths, max_tokens, max_sequences)
         before = sum(lengths[i] for batch in expected for i in batch)
-        wanted = share * (len(expected) + 1) - before
+        wanted = target * (len(expected) + 1) - before
         reached = [n for n in range(1, len(full) + 1) if sum(lengths[i] for i in full[:n]) >= wanted - 1e-6]
         batch = full[: reached[0]] if reached else full
         expected.append(batch)
@@ -126,7 +126,7 @@ def test_batches_by_tokens_hold_each_example_once(lengths, tokens, seed, epoch):
 
 
 @pytest.mark.parametrize("size", [{"max_sequences": 16}, {"max_tokens": 1000}])
-def test_another_epoch_and_another_seed_are_another_order(size):
+def test_epoch_and_seed_change_the_order(size):
     rng = random.Random(0)
     lengths = [rng.randint(3, 128) for _ in range(400)]
     plans = [plan_epoch(lengths, **size, seed=seed, epoch=epoch) for seed in range(4) for epoch in range(4)]
@@ -134,23 +134,23 @@ def test_another_epoch_and_another_seed_are_another_order(size):
 
 
 @pytest.mark.parametrize("size", [{"max_sequences": 8}, {"max_tokens": 512}])
-def test_a_batch_has_about_equal_lengths_but_batches_come_in_no_order(size):
+def test_lengths_within_a_batch_are_similar_and_batches_are_shuffled(size):
     rng = random.Random(0)
     lengths = [rng.randint(3, 125) for _ in range(5000)]
     batches = plan_epoch(lengths, **size, seed=0, epoch=0)
-    found = [[lengths[i] for i in batch] for batch in batches]
+    lengths_of = [[lengths[i] for i in batch] for batch in batches]
     real = sum(lengths)
-    padded = sum(max(batch) * len(batch) for batch in found)
+    padded = sum(max(batch) * len(batch) for batch in lengths_of)
     at_random = sum(max(lengths[i : i + 8]) * 8 for i in range(0, 5000, 8))
     assert padded < 1.03 * real < at_random
-    assert sum(max(batch) - min(batch) <= 8 for batch in found) > 0.98 * len(found)
-    longest = [max(batch) for batch in found]
+    assert sum(max(batch) - min(batch) <= 8 for batch in lengths_of) > 0.98 * len(batches)
+    longest = [max(batch) for batch in lengths_of]
     half = len(longest) // 2
     assert abs(sum(longest[:half]) / half - sum(longest[half:]) / (len(longest) - half)) < 10
     assert sum(a <= b for a, b in itertools.pairwise(longest)) < 0.6 * len(longest)
 
 
-def test_examples_meet_others_in_each_epoch_where_they_fill_several_windows():
+def test_examples_are_batched_with_others_in_each_epoch():
     lengths = [5] * (2 * WINDOW * 4)
     first, second = (
         {frozenset(batch) for batch in plan_epoch(lengths, max_sequences=4, seed=0, epoch=i)} for i in range(2)
@@ -158,23 +158,23 @@ def test_examples_meet_others_in_each_epoch_where_they_fill_several_windows():
     assert len(first & second) < 5
 
 
-def test_an_example_that_is_too_long_is_alone():
+def test_an_example_longer_than_max_tokens_gets_its_own_batch():
     batches = plan_epoch([10, 500, 10, 600], max_tokens=20, seed=0, epoch=0)
     assert sorted(map(sorted, batches)) == [[0, 2], [1], [3]]
 
 
-def test_no_examples_are_no_batches():
+def test_no_examples_make_no_batches():
     assert plan_epoch([], max_sequences=4, seed=0, epoch=0) == plan_epoch([], max_tokens=4, seed=0, epoch=0) == []
 
 
 @pytest.mark.parametrize("size", [{}, {"max_sequences": 8, "max_tokens": 100}])
-def test_an_epoch_has_one_batch_size(size):
+def test_an_epoch_needs_exactly_one_batch_size(size):
     with pytest.raises(InputError, match="pass either max_sequences or max_tokens"):
         plan_epoch([1, 2], **size, seed=0, epoch=0)
 
 
 def test_a_plan_stays_the_same_in_every_version():
-    """A run that was stopped is resumed with the plan that it began with."""
+    """A resumed run needs the plan that it started with."""
     lengths = [7, 3, 5, 3, 9, 12, 4, 4]
     by_count = plan_epoch(lengths, max_sequences=3, seed=42, epoch=1)
     by_tokens = plan_epoch(lengths, max_tokens=16, seed=42, epoch=1)
@@ -186,7 +186,7 @@ def test_a_plan_stays_the_same_in_every_version():
 
 
 @given(st.integers(0, 10**6))
-def test_a_bucket_is_an_eighth_at_most(size):
+def test_bucket_width_is_at_most_an_eighth_of_the_size(size):
     width = bucket_width(size)
     assert width & (width - 1) == 0
     assert width == max(1, 1 << (size.bit_length() - 4 if size >= 16 else 0))
@@ -201,7 +201,7 @@ def test_a_total_is_split_into_almost_equal_parts(total, count):
 
 
 @given(st.integers(1, 300).flatmap(lambda most: st.lists(st.integers(1, most), min_size=1, max_size=700)))
-def test_large_batches_are_filled_up_to_few_sizes(lengths):
+def test_filler_rounds_large_batches_up_to_few_sizes(lengths):
     fill = filler_lengths(lengths)
     assert all(1 <= length <= max(lengths) for length in fill)
     whole = lengths + fill
@@ -214,7 +214,7 @@ def test_large_batches_are_filled_up_to_few_sizes(lengths):
 
 
 @given(st.integers(1, 100_000), st.integers(1, 512))
-def test_a_training_batch_is_filled_up_to_few_sizes(tokens, max_length):
+def test_filler_rounds_training_batches_up_to_few_sizes(tokens, max_length):
     fill = training_filler_lengths(tokens, max_length)
     assert all(1 <= length <= min(32, max_length) for length in fill)
     assert len(fill) == math.ceil(sum(fill) / min(32, max_length))
@@ -224,7 +224,7 @@ def test_a_training_batch_is_filled_up_to_few_sizes(tokens, max_length):
     assert filled <= 1024 or filled.bit_length() - (filled & -filled).bit_length() < 4
 
 
-def test_fillers_follow_what_was_asked_for():
+def test_filler_follows_the_sequences():
     assert with_filler([[5, 6], [7]], [2, 1]) == [[5, 6], [7], [0, 0], [0]]
     assert with_filler([[5, 6]], [3], token_id=9) == [[5, 6], [9, 9, 9]]
     assert with_filler([[5, 6]], []) == [[5, 6]]

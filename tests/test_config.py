@@ -1,3 +1,5 @@
+"""config.json: reading, labels, invalid values, writing, and files."""
+
 import dataclasses
 import json
 import math
@@ -23,7 +25,7 @@ def read(**values):
 
 @st.composite
 def configs(draw):
-    """Any config that is valid."""
+    """Draw a valid config."""
     n_heads = draw(st.integers(1, 16))
     labels = draw(st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=5, unique=True))
     probability = st.floats(0, 1, exclude_max=True)
@@ -56,13 +58,13 @@ def configs(draw):
 def test_defaults_are_those_of_transformers():
     import transformers
 
-    theirs = transformers.DistilBertConfig()
+    expected = transformers.DistilBertConfig()
     for field in dataclasses.fields(DistilBertConfig):
         if field.name not in ("architectures", "extra"):
-            assert getattr(DistilBertConfig(), field.name) == getattr(theirs, field.name), field.name
+            assert getattr(DistilBertConfig(), field.name) == getattr(expected, field.name), field.name
 
 
-def test_an_empty_config_json_means_the_defaults():
+def test_an_empty_config_json_has_the_defaults():
     assert read() == DistilBertConfig()
 
 
@@ -81,7 +83,7 @@ def test_the_general_names_of_transformers_are_read_and_are_properties(alias, na
 
 
 @pytest.mark.parametrize(("alias", "name"), ALIASES.items())
-def test_a_size_under_both_its_names_must_be_one_size(alias, name):
+def test_a_size_and_its_alias_must_agree(alias, name):
     assert getattr(read(**{alias: 24, name: 24}), name) == 24
     with pytest.raises(CheckpointError, match=rf"(?s)(?=.*\b{name}\b)(?=.*\b{alias}\b)"):
         read(**{alias: 24, name: 48})
@@ -127,7 +129,7 @@ SAME = {
         "id2label": {"0": "entailment", "1": "neutral", "2": "contradiction"},
         "label2id": {"contradiction": "2", "entailment": "0", "neutral": "1"},
     },
-    "both and their number": {
+    "both and num_labels": {
         "id2label": NLI,
         "label2id": {"entailment": 0, "neutral": 1, "contradiction": 2},
         "num_labels": 3,
@@ -142,14 +144,14 @@ SAME = {
 
 
 @pytest.mark.parametrize("stored", SAME.values(), ids=SAME.keys())
-def test_labels_are_read_in_every_form_that_the_hub_holds(stored):
+def test_labels_are_read_in_every_form_on_the_hub(stored):
     config = read(**stored)
     assert config.id2label == NLI
     assert config.label2id == {"entailment": 0, "neutral": 1, "contradiction": 2}
     assert config.num_labels == 3
 
 
-def test_two_labels_without_names_are_the_default():
+def test_the_default_is_two_labels_without_names():
     assert read().id2label == {0: "LABEL_0", 1: "LABEL_1"}
     assert read(id2label=None, label2id=None).id2label == {0: "LABEL_0", 1: "LABEL_1"}
     assert read(id2label={}, label2id={}).num_labels == 2
@@ -161,7 +163,7 @@ def test_num_labels_alone_makes_labels_without_names():
     assert "num_labels" not in read(num_labels=3).extra
 
 
-def test_two_classes_may_have_one_name():
+def test_two_classes_may_have_the_same_name():
     config = read(id2label={"0": "same", "1": "same"}, label2id={"same": 1})
     assert config.id2label == {0: "same", 1: "same"}
     assert config.label2id == {"same": 1}
@@ -177,13 +179,13 @@ def test_label_maps_that_contradict_each_other_are_both_shown():
     assert "{'yes': 1, 'no': 0}" in message
 
 
-def test_two_names_for_one_id_are_a_contradiction_too():
+def test_two_names_for_one_id_are_refused():
     with pytest.raises(CheckpointError, match="label2id"):
         read(id2label={"0": "yes", "1": "no"}, label2id={"yes": 0, "no": 1, "maybe": 1})
 
 
 def test_two_names_for_one_id_without_id2label_are_refused():
-    # one of the names would be lost
+    # one of the names would be dropped
     with pytest.raises(CheckpointError, match="label2id"):
         read(label2id={"yes": 0, "no": 0})
 
@@ -206,15 +208,15 @@ def test_two_names_for_one_id_without_id2label_are_refused():
         ("num_labels", {"num_labels": 2, "id2label": NLI}),
     ],
 )
-def test_label_maps_that_cannot_be_are_refused(key, stored):
+def test_invalid_label_maps_are_refused(key, stored):
     with pytest.raises(CheckpointError, match=key):
         read(**stored)
 
 
-# Impossible values
+# Invalid values
 
 FRACTIONS = ("dropout", "attention_dropout", "seq_classif_dropout")
-IMPOSSIBLE = [
+INVALID = [
     *((key, value) for key in SIZES for value in (0, -1, 12.0, "12", True, None, [12])),
     *((key, value) for key in FRACTIONS for value in (1.5, 1, -0.1, "0.1", True, None, math.nan, [0.1])),
     *(("initializer_range", value) for value in (-0.1, math.inf, math.nan, "0.02", True, None)),
@@ -227,8 +229,8 @@ IMPOSSIBLE = [
 ]
 
 
-@pytest.mark.parametrize(("key", "value"), IMPOSSIBLE)
-def test_an_impossible_value_is_an_error_that_names_its_key(key, value):
+@pytest.mark.parametrize(("key", "value"), INVALID)
+def test_an_invalid_value_is_an_error_that_names_its_key(key, value):
     with pytest.raises(CheckpointError, match=rf"\b{key} is "):
         read(**{key: value})
     with pytest.raises(CheckpointError, match=rf"\b{key} is "):
@@ -238,7 +240,7 @@ def test_an_impossible_value_is_an_error_that_names_its_key(key, value):
 @pytest.mark.parametrize(
     "labels", [{}, {1: "a"}, {0: "a", 2: "b"}, {"0": "a"}, {0: "a", "1": "b"}, ["a", "b"], None]
 )
-def test_impossible_labels_are_an_error_in_the_constructor_too(labels):
+def test_invalid_labels_are_an_error_in_the_constructor_too(labels):
     with pytest.raises(CheckpointError, match="id2label"):
         DistilBertConfig(id2label=labels)
 
@@ -246,7 +248,7 @@ def test_impossible_labels_are_an_error_in_the_constructor_too(labels):
 def test_an_error_shows_the_value_and_what_was_expected():
     with pytest.raises(CheckpointError, match="n_heads is 5: it must divide dim, which is 64"):
         read(dim=64, n_heads=5)
-    with pytest.raises(CheckpointError, match="activation is 'gelu_new': minidistil has gelu, relu"):
+    with pytest.raises(CheckpointError, match="activation is 'gelu_new': expected one of gelu, relu"):
         read(activation="gelu_new")
 
 
@@ -262,7 +264,7 @@ def test_what_is_written_is_read_back(config, extra):
     assert DistilBertConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
-def test_no_padding_token_is_read_back():
+def test_a_missing_padding_token_is_read_back():
     # the default is 0, so null must be written
     assert read(**DistilBertConfig(pad_token_id=None).to_dict()).pad_token_id is None
 
@@ -274,20 +276,20 @@ def test_transformers_reads_what_is_written_to_the_same_values(config):
     import transformers
 
     stored = json.loads(json.dumps(config.to_dict()))
-    theirs = transformers.DistilBertConfig.from_dict(stored)
+    reopened = transformers.DistilBertConfig.from_dict(stored)
     for field in dataclasses.fields(config):
         if field.name not in ("architectures", "dtype", "extra"):
-            assert getattr(theirs, field.name) == getattr(config, field.name), field.name
-    assert tuple(theirs.architectures or ()) == config.architectures
-    assert str(theirs.dtype).removeprefix("torch.") == str(config.dtype)
-    assert theirs.label2id == config.label2id
-    assert theirs.num_labels == config.num_labels
+            assert getattr(reopened, field.name) == getattr(config, field.name), field.name
+    assert tuple(reopened.architectures or ()) == config.architectures
+    assert str(reopened.dtype).removeprefix("torch.") == str(config.dtype)
+    assert reopened.label2id == config.label2id
+    assert reopened.num_labels == config.num_labels
 
 
 def test_what_transformers_writes_is_read_to_the_same_values(tmp_path):
     import transformers
 
-    theirs = transformers.DistilBertConfig(
+    original = transformers.DistilBertConfig(
         vocab_size=99,
         dim=32,
         n_heads=4,
@@ -297,7 +299,7 @@ def test_what_transformers_writes_is_read_to_the_same_values(tmp_path):
         id2label=NLI,
         dtype="float16",
     )
-    theirs.save_pretrained(tmp_path)
+    original.save_pretrained(tmp_path)
     config = DistilBertConfig.from_file(tmp_path / "config.json")
     assert (config.vocab_size, config.dim, config.n_heads, config.n_layers) == (99, 32, 4, 2)
     assert (config.hidden_dim, config.activation, config.id2label, config.dtype) == (48, "relu", NLI, "float16")
@@ -349,16 +351,16 @@ def test_an_id_of_thousands_of_digits_is_refused():
         read(label2id={"a": "9" * 5000})
 
 
-def test_two_spellings_of_one_id_are_refused():
-    with pytest.raises(CheckpointError, match="two labels have one id"):
+def test_two_spellings_of_the_same_id_are_refused():
+    with pytest.raises(CheckpointError, match="two labels have the same id"):
         read(id2label={"00": "a", "0": "b"})
 
 
 @pytest.mark.parametrize(
-    ("bert", "ours", "other"),
+    ("bert_key", "key", "other"),
     [("intermediate_size", "hidden_dim", 64), ("hidden_dropout_prob", "dropout", 0.5)],
 )
-def test_a_berts_own_key_counts_whatever_stands_beside_it(bert, ours, other):
+def test_a_bert_key_takes_precedence_over_the_distilbert_key(bert_key, key, other):
     values = {"model_type": "bert", "intermediate_size": 32, "hidden_dropout_prob": 0.25}
-    for stray in ({ours: other, **values}, {**values, ours: other}):
-        assert getattr(read(**stray), ours) == values[bert]
+    for both in ({key: other, **values}, {**values, key: other}):
+        assert getattr(read(**both), key) == values[bert_key]

@@ -1,4 +1,4 @@
-"""What only a GPU can show: which kernels run, that nothing waits, that the numbers hold."""
+"""Tests that need a GPU: which kernels run, device synchronization, and numerical errors."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ pytestmark = pytest.mark.cuda
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtype):
+def test_the_float64_error_is_at_most_1_5_times_that_of_transformers(name, dtype):
     other = theirs(CONFIGS[name]).to("cuda", dtype)
-    mine, exact = ours(other), copy.deepcopy(other).double()
+    mine, other64 = ours(other), copy.deepcopy(other).double()
     my_errors, their_errors = [], []
     for form in FORMS:
         for length in LENGTHS:
             ids, mask = (x.cuda() for x in inputs(form, length, mine.config.vocab_size))
             with torch.inference_mode():
-                truth = exact(input_ids=ids, attention_mask=mask).logits
-                my_errors.append((mine(ids, mask).double() - truth).flatten())
-                their_errors.append((other(input_ids=ids, attention_mask=mask).logits.double() - truth).flatten())
+                reference = other64(input_ids=ids, attention_mask=mask).logits
+                my_errors.append((mine(ids, mask).double() - reference).flatten())
+                their_errors.append(
+                    (other(input_ids=ids, attention_mask=mask).logits.double() - reference).flatten()
+                )
     my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
     assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt()
     assert my_error.abs().max() <= 3 * their_error.abs().max()
@@ -40,25 +42,25 @@ def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtyp
 def test_equal_lengths_reach_the_flash_kernel(dtype):
     mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
     batch = Batch.from_padded(*inputs("equal", 128, 1000)).to("cuda")
-    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as prof:
         mine(batch)
-    assert any("flash" in event.key for event in seen.key_averages())
+    assert any("flash" in event.key for event in prof.key_averages())
 
 
 @pytest.mark.parametrize("form", ["equal", "ragged"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_attention_is_fused_and_never_the_math_form(form, dtype):
+def test_attention_runs_a_fused_kernel(form, dtype):
     mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
     batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
-    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as seen:
+    with torch.inference_mode(), torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as prof:
         mine(batch)
-    names = [event.key for event in seen.key_averages()]
+    names = [event.key for event in prof.key_averages()]
     assert any(re.search("scaled_dot_product_(flash|efficient|cudnn)_attention", name) for name in names), names
     assert not any("attention_math" in name for name in names)
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_batch_never_waits_for_the_device(form):
+def test_a_batch_never_synchronizes_with_the_device(form):
     mine = copy.deepcopy(twins()[0]).cuda()
     batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
     with torch.inference_mode():
@@ -72,7 +74,7 @@ def test_a_batch_never_waits_for_the_device(form):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
-def test_the_fastest_operations_give_the_models_answers_and_never_wait(form, dtype):
+def test_the_fastest_operations_match_the_model_and_never_synchronize(form, dtype):
     mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", dtype)
     quick = mine.with_ops(**vars(fast("cuda", dtype)))
     batch = Batch.from_padded(*inputs(form, 128, 1000)).to("cuda")
@@ -88,7 +90,7 @@ def test_the_fastest_operations_give_the_models_answers_and_never_wait(form, dty
 
 @pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize("quick", [False, True])
-def test_a_graph_is_recorded_once_and_answers_every_batch_of_its_size(quick, compiled):
+def test_one_recorded_graph_serves_every_batch_within_its_size(quick, compiled):
     mine = copy.deepcopy(twins("heads of 64")[0]).to("cuda", torch.bfloat16)
     model = mine.with_ops(**vars(fast("cuda", torch.bfloat16))) if quick else mine
     budget = Budget(model, tokens=512, sequences=16, longest=64, compiled=compiled)
@@ -99,22 +101,22 @@ def test_a_graph_is_recorded_once_and_answers_every_batch_of_its_size(quick, com
         torch.testing.assert_close(budget(ids), expected, atol=0.05, rtol=0.05)
 
 
-def test_the_padded_form_waits_once():
+def test_padded_inputs_synchronize_once():
     mine = copy.deepcopy(twins()[0]).cuda()
     ids, mask = (x.cuda() for x in inputs("ragged", 128, 1000))
     with torch.inference_mode():
         mine(ids, mask)
         torch.cuda.set_sync_debug_mode("warn")
         try:
-            with warnings.catch_warnings(record=True) as waits:
+            with warnings.catch_warnings(record=True) as warned:
                 warnings.simplefilter("always")
                 mine(ids, mask)
         finally:
             torch.cuda.set_sync_debug_mode("default")
-    assert len(waits) == 1, [str(wait.message) for wait in waits]
+    assert len(warned) == 1, [str(warning.message) for warning in warned]
 
 
-def test_the_dtype_on_cuda_is_the_files(tmp_path):
+def test_the_dtype_on_cuda_is_that_of_the_files(tmp_path):
     twins("plain", torch.float16)[0].save_pretrained(tmp_path)
     assert minidistil.from_pretrained(tmp_path, device="cuda").dtype == torch.float16
     assert minidistil.from_pretrained(tmp_path, device="cuda", dtype="float32").dtype == torch.float32

@@ -1,4 +1,4 @@
-"""Every head against transformers' own, in both forms of input, and what only some heads do."""
+"""Every head compared with transformers, padded and packed, and the features of single heads."""
 
 from __future__ import annotations
 
@@ -39,30 +39,30 @@ def stacked(output: Tensor | SpanLogits) -> Tensor:
 
 def expected(head: str, other: Any, ids: Tensor, mask: Tensor) -> Tensor:
     output = other(input_ids=ids, attention_mask=mask)
-    found = [getattr(output, name) for name in TOKEN_HEADS.get(head, "logits").split()]
-    return torch.stack(found, -1) if len(found) > 1 else found[0]
+    parts = [getattr(output, name) for name in TOKEN_HEADS.get(head, "logits").split()]
+    return torch.stack(parts, -1) if len(parts) > 1 else parts[0]
 
 
 def choices(form: str, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """Two questions with as many choices as a batch has rows: (2, n, length)."""
+    """Return two questions, with a choice for each row of `inputs`: (2, n, length)."""
     ids, mask = inputs(form, length, vocab_size)
     return torch.stack([ids, ids.flip(-1)]), torch.stack([mask, mask])
 
 
 @pytest.mark.parametrize(
     ("head", "name"),
-    [("DistilBertModel", "plain"), *itertools.product([*TOKEN_HEADS][1:], CONFIGS)],  # classifiers show the rest
+    [("DistilBertModel", "plain"), *itertools.product([*TOKEN_HEADS][1:], CONFIGS)],  # heads cover the rest
 )
-def test_what_each_token_gets_is_within_1e_5_of_transformers_and_0_at_padding(head, name):
+def test_per_token_results_are_within_1e_5_of_transformers_and_0_at_padding(head, name):
     mine, other = twins(head, name)
     for form in TOKEN_FORMS:
         for length in LENGTHS:
             ids, mask = inputs(form, length, mine.config.vocab_size)
             with torch.inference_mode():
-                truth = expected(head, other, ids, mask)[mask.bool()]
+                reference = expected(head, other, ids, mask)[mask.bool()]
                 padded = stacked(mine(ids, mask))
                 packed = stacked(mine(Batch.from_padded(ids, mask)))
-            worst = ((padded[mask.bool()] - truth).abs().max() / truth.abs().max()).item()
+            worst = ((padded[mask.bool()] - reference).abs().max() / reference.abs().max()).item()
             assert worst < 1e-5, (form, length)
             assert (padded[~mask.bool()] == 0).all()
             assert torch.equal(packed, padded[mask.bool()])
@@ -76,10 +76,10 @@ def test_multiple_choice_is_within_1e_5_of_transformers(name):
         for length in LENGTHS:
             ids, mask = choices(form, length, mine.config.vocab_size)
             with torch.inference_mode():
-                truth = expected(CHOICE, other, ids, mask)
+                reference = expected(CHOICE, other, ids, mask)
                 scores = mine(ids, mask)
                 packed = mine(Batch.from_padded(ids.flatten(0, 1), mask.flatten(0, 1)))
-            assert ((scores - truth).abs().max() / truth.abs().max()).item() < 1e-5, (form, length)
+            assert ((scores - reference).abs().max() / reference.abs().max()).item() < 1e-5, (form, length)
             assert torch.equal(packed, scores.flatten())
 
 
@@ -87,18 +87,18 @@ def test_multiple_choice_is_within_1e_5_of_transformers(name):
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x != "plain")) for x in CONFIGS])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_the_error_against_float64_is_no_larger_than_transformers_own(head, dtype, name):
+def test_the_float64_error_is_at_most_1_5_times_that_of_transformers(head, dtype, name):
     mine, other = twins(head, name, dtype)
-    exact = copy.deepcopy(other).double()
+    other64 = copy.deepcopy(other).double()
     my_errors, their_errors = [], []
     for form in FORMS if head == CHOICE else TOKEN_FORMS:
         for length in LENGTHS:
             ids, mask = (choices if head == CHOICE else inputs)(form, length, mine.config.vocab_size)
             real = slice(None) if head == CHOICE else mask.bool()
             with torch.inference_mode():
-                truth = expected(head, exact, ids, mask)[real]
-                my_errors.append((stacked(mine(ids, mask))[real].double() - truth).flatten())
-                their_errors.append((expected(head, other, ids, mask)[real].double() - truth).flatten())
+                reference = expected(head, other64, ids, mask)[real]
+                my_errors.append((stacked(mine(ids, mask))[real].double() - reference).flatten())
+                their_errors.append((expected(head, other, ids, mask)[real].double() - reference).flatten())
     my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
     assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt()
     assert my_error.abs().max() <= 3 * their_error.abs().max()
@@ -106,24 +106,24 @@ def test_the_error_against_float64_is_no_larger_than_transformers_own(head, dtyp
 
 @pytest.mark.parametrize("name", [pytest.param(x, marks=[pytest.mark.slow] * (x != "plain")) for x in CONFIGS])
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_float64_is_transformers_own_to_1e_12(head, name):
+def test_float64_results_match_transformers_to_1e_12(head, name):
     mine, other = twins(head, name, torch.float64)
     for form, length in itertools.product(FORMS, LENGTHS if name != "plain" else [17]):
         ids, mask = (choices if head == CHOICE else inputs)(form, length, mine.config.vocab_size)
         real = slice(None) if head == CHOICE else mask.bool()
         with torch.inference_mode():
-            truth = expected(head, other, ids, mask)[real]
-            assert (stacked(mine(ids, mask))[real] - truth).abs().max() / truth.abs().max() < 1e-12
+            reference = expected(head, other, ids, mask)[real]
+            assert (stacked(mine(ids, mask))[real] - reference).abs().max() / reference.abs().max() < 1e-12
 
 
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_parameter_names_are_the_hubs_names(head):
+def test_parameter_names_match_the_hub(head):
     mine, other = twins(head)
     assert list(mine.state_dict()) == list(other.state_dict())
 
 
 @pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE])
-def test_gradients_are_transformers_own(head):
+def test_gradients_match_transformers(head):
     off = {"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0, "qa_dropout": 0.0}
     two = {"id2label": {0: "start", 1: "end"}}
     other = theirs({**off, **two}, head).double().train()
@@ -136,7 +136,7 @@ def test_gradients_are_transformers_own(head):
     (expected(head, other, ids, mask)[real] * weights).sum().backward()
     gradients = {name: parameter.grad for name, parameter in other.named_parameters()}
     for name, parameter in mine.named_parameters():
-        if name.endswith("word_embeddings.weight"):  # transformers leaves the padding token's row untrained
+        if name.endswith("word_embeddings.weight"):  # transformers does not train the row of the padding token
             torch.testing.assert_close(parameter.grad[1:], gradients[name][1:], atol=1e-11, rtol=1e-9)
         else:
             torch.testing.assert_close(parameter.grad, gradients[name], atol=1e-11, rtol=1e-9, msg=name)
@@ -163,7 +163,7 @@ def test_each_head_has_its_dropout_in_training_only(head):
 # Question answering
 
 
-def test_question_answering_gives_start_and_end_by_name():
+def test_question_answering_returns_start_and_end_by_name():
     mine, _ = twins("DistilBertForQuestionAnswering")
     ids, mask = inputs("ragged", 17, 1000)
     output = mine(ids, mask)
@@ -192,18 +192,18 @@ def test_multiple_choice_takes_three_dimensions():
         mine(ids, 1)
 
 
-def test_multiple_choice_is_no_classifier():
+def test_multiple_choice_is_not_a_sequence_classifier():
     assert not isinstance(twins(CHOICE)[0], minidistil.DistilBertForSequenceClassification)
 
 
-# Masked words
+# Masked LM
 
 
 def tied(model: DistilBertForMaskedLM) -> bool:
     return model.vocab_projector.weight is model.distilbert.embeddings.word_embeddings.weight
 
 
-def test_the_projector_is_the_word_table_and_stays_it():
+def test_the_projector_stays_tied_to_the_word_embeddings():
     config = DistilBertConfig(dim=32, hidden_dim=32, n_layers=1, n_heads=2, vocab_size=50)
     model = DistilBertForMaskedLM(config)
     assert tied(model)
@@ -216,7 +216,7 @@ def test_the_projector_is_the_word_table_and_stays_it():
     assert len(list(model.parameters())) == len(model.state_dict()) - 1
 
 
-def test_an_untied_projector_is_a_parameter_of_its_own():
+def test_an_untied_projector_is_a_separate_parameter():
     config = DistilBertConfig(
         dim=32, hidden_dim=32, n_layers=1, n_heads=2, vocab_size=50, tie_word_embeddings=False
     )
@@ -225,7 +225,7 @@ def test_an_untied_projector_is_a_parameter_of_its_own():
     assert not torch.equal(model.vocab_projector.weight, model.distilbert.embeddings.word_embeddings.weight)
 
 
-def test_some_tokens_can_be_scored_without_the_others():
+def test_a_subset_of_tokens_can_be_scored():
     mine, _ = twins("DistilBertForMaskedLM")
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():

@@ -1,4 +1,4 @@
-"""The door: hand-computed numbers, round trips, and everything that is refused there."""
+"""Layout and Batch: values computed by hand, round trips, and invalid inputs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from minidistil.layout import enter
 from support.twins import twins
 
 
-def test_the_numbers_of_a_ragged_batch_computed_by_hand():
+def test_the_layout_of_a_ragged_batch_computed_by_hand():
     layout = Layout.from_lengths([3, 2])
     assert layout.cu_seqlens.tolist() == [0, 3, 5]
     assert (layout.max_seqlen, layout.equal) == (3, False)
@@ -24,7 +24,7 @@ def test_the_numbers_of_a_ragged_batch_computed_by_hand():
     assert layout.first_tokens().indices.tolist() == [0, 3]
 
 
-def test_the_numbers_of_a_mask_with_holes_computed_by_hand():
+def test_the_layout_of_a_mask_with_holes_computed_by_hand():
     layout = Layout.from_mask(torch.tensor([[1, 0, 1, 0], [0, 0, 0, 0], [1, 1, 0, 1]]).bool())
     assert layout.cu_seqlens.tolist() == [0, 2, 2, 5]
     assert layout.position_ids.tolist() == [0, 2, 0, 1, 3]
@@ -50,7 +50,7 @@ masks = st.integers(0, 5).flatmap(
 
 
 @given(masks)
-def test_padding_any_mask_and_taking_it_off_gives_the_tokens_back(mask):
+def test_unpad_inverts_pad_for_any_mask(mask):
     layout = Layout.from_mask(mask)
     x = torch.arange(int(mask.sum()) * 2).reshape(-1, 2)
     padded = layout.pad(x)
@@ -61,7 +61,7 @@ def test_padding_any_mask_and_taking_it_off_gives_the_tokens_back(mask):
 
 
 @given(masks)
-def test_a_padded_batch_comes_back_as_it_was(mask):
+def test_a_padded_batch_makes_a_round_trip(mask):
     ids = torch.arange(mask.numel()).reshape(mask.shape)
     batch = Batch.from_padded(ids, mask)
     input_ids, attention_mask = batch.padded()
@@ -70,7 +70,7 @@ def test_a_padded_batch_comes_back_as_it_was(mask):
 
 
 @given(st.lists(st.lists(st.integers(0, 99), max_size=6), max_size=5), st.integers(0, 9))
-def test_lists_of_ids_come_back_padded_with_the_padding_token(lists, pad_id):
+def test_lists_of_ids_are_padded_with_the_padding_token(lists, pad_id):
     input_ids, attention_mask = Batch.from_lists(lists, pad_id=pad_id).padded()
     for row, kept, ids in zip(input_ids, attention_mask, lists, strict=True):
         assert row.tolist() == ids + [pad_id] * (len(row) - len(ids))
@@ -78,7 +78,7 @@ def test_lists_of_ids_come_back_padded_with_the_padding_token(lists, pad_id):
 
 
 @pytest.mark.parametrize("dtype", [torch.bool, torch.int32, torch.int64, torch.float32])
-def test_a_mask_may_be_of_any_type(dtype):
+def test_a_mask_may_have_any_dtype(dtype):
     ids = torch.ones(2, 3, dtype=torch.int32)
     mask = torch.tensor([[1, 1, 0], [1, 0, 0]]).to(dtype)
     assert Batch.from_padded(ids, mask).layout.lengths == [2, 1]
@@ -111,13 +111,13 @@ IDS = torch.ones(2, 3, dtype=torch.int64)
         (Batch.from_lists([[1] * 513]), None, "a sequence has 513 tokens"),
     ],
 )
-def test_what_a_model_cannot_read_is_refused_at_the_door(ids, mask, message):
+def test_invalid_model_inputs_are_refused(ids, mask, message):
     config = twins()[0].config
     with pytest.raises(InputError, match=message):
         enter(ids, mask, config)
 
 
-def test_what_a_mask_hides_is_not_judged():
+def test_masked_positions_are_not_checked():
     """Padding may hold any id, and a row may be wider than the model has positions."""
     ids = torch.full((1, 600), -100)
     ids[0, :4] = 7
@@ -127,7 +127,7 @@ def test_what_a_mask_hides_is_not_judged():
 
 
 @pytest.mark.parametrize("ids", [[[1, 2.5]], [1, 2], [["a"]], [[2**70]], [[None]]])
-def test_lists_of_anything_but_ids_are_refused(ids):
+def test_lists_of_other_values_than_ids_are_refused(ids):
     with pytest.raises(InputError, match="token ids"):
         Batch.from_lists(ids)
 
@@ -162,15 +162,15 @@ def test_first_tokens_are_a_subset():
     [
         ([1, 0], "increasing order"),
         ([1, 1], "increasing order"),
-        ([-1, 1], "indices are from -1 to 1: expected tokens of the batch"),
-        ([1, 3], "indices are from 1 to 3: expected tokens of the batch"),
+        ([-1, 1], "indices are from -1 to 1: expected indices of tokens"),
+        ([1, 3], "indices are from 1 to 3: expected indices of tokens"),
     ],
 )
-def test_indices_that_are_no_subset_are_refused(indices, message):
+def test_invalid_subset_indices_are_refused(indices, message):
     with pytest.raises(InputError, match=message):
         Layout.from_lengths([1, 2]).subset(torch.tensor(indices))
 
 
-def test_a_length_below_zero_is_refused():
+def test_a_negative_length_is_refused():
     with pytest.raises(InputError, match="expected lengths of at least 0"):
         Layout.from_lengths([1, -1])

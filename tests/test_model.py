@@ -1,4 +1,4 @@
-"""The model against transformers' own, logit for logit, and against its contracts."""
+"""The model compared with transformers, logit by logit, and its contracts."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def test_every_float32_logit_is_within_1e_5_of_transformers(name):
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtype):
+def test_the_float64_error_is_at_most_1_5_times_that_of_transformers(name, dtype):
     mine, other = twins(name, dtype)
-    exact = copy.deepcopy(other).double()  # with the rounded weights: it is the arithmetic that is judged
+    other64 = copy.deepcopy(other).double()  # with the rounded weights, so that only the arithmetic differs
     my_errors, their_errors = [], []
     for form, length in CASES:
         ids, mask = inputs(form, length, mine.config.vocab_size)
         with torch.inference_mode():
-            truth = exact(input_ids=ids, attention_mask=mask).logits
-            my_errors.append((mine(ids, mask).double() - truth).flatten())
-            their_errors.append((other(input_ids=ids, attention_mask=mask).logits.double() - truth).flatten())
+            reference = other64(input_ids=ids, attention_mask=mask).logits
+            my_errors.append((mine(ids, mask).double() - reference).flatten())
+            their_errors.append((other(input_ids=ids, attention_mask=mask).logits.double() - reference).flatten())
     my_error, their_error = torch.cat(my_errors), torch.cat(their_errors)
     where = first_difference(mine, other, ids, mask)
     assert my_error.square().mean().sqrt() <= 1.5 * their_error.square().mean().sqrt(), where
@@ -59,7 +59,7 @@ def test_the_error_against_float64_is_no_larger_than_transformers_own(name, dtyp
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", CONFIGS)
-def test_float64_logits_are_transformers_own_to_1e_12(name):
+def test_float64_logits_match_transformers_to_1e_12(name):
     mine, other = twins(name, torch.float64)
     for form, length in CASES:
         ids, mask = inputs(form, length, mine.config.vocab_size)
@@ -69,8 +69,8 @@ def test_float64_logits_are_transformers_own_to_1e_12(name):
         assert worst < 1e-12, f"{form}, {length} tokens: {first_difference(mine, other, ids, mask)}"
 
 
-def test_the_twins_are_not_flat():
-    """Weights at their initial size would hide any error in attention: all tokens would count alike."""
+def test_attention_of_the_twins_is_not_uniform():
+    """With weights of the initial size, attention would be nearly uniform and hide any error."""
     mine, _ = twins()
     ids, mask = inputs("ragged", 128, mine.config.vocab_size)
     attention_map = minidistil.trace(mine, Batch.from_padded(ids, mask)).attention(layer=1, sequence=0)
@@ -81,7 +81,7 @@ def test_the_twins_are_not_flat():
 
 @pytest.mark.parametrize("length", LENGTHS)
 @pytest.mark.parametrize("form", FORMS)
-def test_the_encoder_gives_transformers_hidden_states_and_zeros_at_padding(form, length):
+def test_hidden_states_match_transformers_and_are_0_at_padding(form, length):
     mine, other = twins()
     ids, mask = inputs(form, length, mine.config.vocab_size)
     with torch.inference_mode():
@@ -92,7 +92,7 @@ def test_the_encoder_gives_transformers_hidden_states_and_zeros_at_padding(form,
     assert (hidden[~real] == 0).all()
 
 
-def test_left_padding_is_allowed_for_tokens_and_refused_for_a_sequence_head():
+def test_left_padding_is_allowed_for_the_encoder_and_refused_for_a_sequence_head():
     mine, other = twins()
     ids, mask = inputs("alone", 17, 1000)
     mask[:, :5] = 0
@@ -104,7 +104,7 @@ def test_left_padding_is_allowed_for_tokens_and_refused_for_a_sequence_head():
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_batch_gives_what_its_padded_form_gives(form):
+def test_packed_and_padded_inputs_have_the_same_results(form):
     mine, _ = twins()
     batch = Batch.from_padded(*inputs(form, 17, 1000))
     ids, mask = batch.padded()
@@ -113,7 +113,7 @@ def test_a_batch_gives_what_its_padded_form_gives(form):
         assert torch.equal(mine.distilbert(batch), mine.distilbert(ids, mask)[mask.bool()])
 
 
-def test_any_order_and_any_batching_give_the_same_answers():
+def test_logits_do_not_depend_on_order_or_batching():
     mine, _ = twins()
     generator = torch.Generator().manual_seed(0)
     lengths = torch.randint(1, 60, (30,), generator=generator).tolist()
@@ -130,7 +130,7 @@ def test_any_order_and_any_batching_give_the_same_answers():
 @pytest.mark.parametrize(
     "op", ["embed", "qkv", "linear", "linear_gelu", "add_norm", "attention", "feed_forward", "block"]
 )
-def test_a_recording_operation_is_called_as_often_as_the_model_has_layers(op):
+def test_a_replaced_operation_is_called_in_every_layer(op):
     mine, _ = twins("12 layers")
     calls = []
 
@@ -161,7 +161,7 @@ def test_with_ops_is_another_view_of_the_same_parameters():
 
 
 def prepared_linear():
-    """An operation that holds a copy of its weights, as a prepacked or quantized one does."""
+    """Return an operation that keeps a copy of its weights, like a prepacked or quantized one."""
     return Prepared(
         prepare=lambda lin: (lin.weight.detach().clone(), lin.bias.detach().clone()),
         run=lambda x, state: torch.nn.functional.linear(x, *state),
@@ -178,7 +178,7 @@ def test_views_share_train_and_eval():
         assert model.training == view.training == view.distilbert.training == view.dropout.training != mode
 
 
-def test_a_heads_encoder_computes_with_the_views_operations():
+def test_the_encoder_of_a_view_uses_the_operations_of_the_view():
     model = ours(theirs({}))
     view = model.with_ops(attention=lambda q, k, v, *_: q)
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
@@ -207,7 +207,7 @@ def prepared_block(prepare=lambda block: block):
 
 @pytest.mark.parametrize("live", [True, False])
 @pytest.mark.parametrize("part", ["feed_forward", "block"])
-def test_a_larger_part_may_be_done_as_a_whole(part, live):
+def test_a_larger_operation_can_be_replaced_as_a_whole(part, live):
     calls = []
 
     def record(*args, **context):
@@ -225,7 +225,7 @@ def test_a_larger_part_may_be_done_as_a_whole(part, live):
 
 
 @pytest.mark.parametrize("part", ["feed_forward", "block"])
-def test_a_state_may_be_a_module_and_becomes_no_part_of_the_model(part):
+def test_a_prepared_state_that_is_a_module_is_not_registered_in_the_model(part):
     mine, _ = twins()
     whole = {
         "feed_forward": prepared_feed_forward(lambda *lins: torch.nn.ModuleList(lins)),
@@ -240,7 +240,7 @@ def test_a_state_may_be_a_module_and_becomes_no_part_of_the_model(part):
             torch.testing.assert_close(other(batch), mine(batch), atol=1e-5, rtol=0)
 
 
-def test_a_feed_forward_with_relu_has_no_gelu_in_it():
+def test_a_relu_model_does_not_call_a_replaced_gelu_feed_forward():
     mine, _ = twins("relu")
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
@@ -250,7 +250,7 @@ def test_a_feed_forward_with_relu_has_no_gelu_in_it():
 @pytest.mark.parametrize(
     ("whole", "part"), [("feed_forward", "linear"), ("block", "attention"), ("block", "feed_forward")]
 )
-def test_a_part_of_what_is_done_as_a_whole_is_not_left_unheard(whole, part):
+def test_replacing_a_part_of_a_replaced_operation_is_refused(whole, part):
     model = twins()[0]
     mine = WHOLES.get(part) or getattr(model.ops, part)
     view = model.with_ops(**{whole: WHOLES[whole]})
@@ -262,7 +262,7 @@ def test_a_part_of_what_is_done_as_a_whole_is_not_left_unheard(whole, part):
     assert view.with_ops(**{part: mine, whole: getattr(ops, whole)}).ops.block is ops.block
 
 
-def test_what_is_done_as_one_is_not_traced():
+def test_a_model_with_a_replaced_block_cannot_be_traced():
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with pytest.raises(InputError, match="block is already replaced as a whole"):
         minidistil.trace(twins()[0].with_ops(block=whole_block), batch)
@@ -275,7 +275,7 @@ def test_a_model_can_be_pickled():
         assert torch.equal(pickle.loads(pickle.dumps(mine))(batch), mine(batch))
 
 
-def test_a_model_with_prepared_products_answers_alike():
+def test_prepared_linear_layers_have_the_same_logits():
     mine = ours(theirs({}))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
@@ -284,7 +284,7 @@ def test_a_model_with_prepared_products_answers_alike():
 
 
 def test_a_prepared_state_is_made_once_and_never_copied():
-    """Also from live weights with gradients, as a fused operation would be written plainly."""
+    """The state may also be made from parameters that require gradients."""
     prepared = []
 
     def fuse(q, k, v):
@@ -306,8 +306,8 @@ def test_a_prepared_state_is_made_once_and_never_copied():
     assert len(prepared) == 4
 
 
-def test_a_module_put_in_place_of_a_linear_layer_is_used():
-    """As adapters and quantisers do it."""
+def test_a_module_that_replaces_a_linear_layer_is_used():
+    """Adapters and quantizers replace layers like this."""
     model = ours(theirs({}))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     with torch.inference_mode():
@@ -321,7 +321,7 @@ def test_a_module_put_in_place_of_a_linear_layer_is_used():
             before = after
 
 
-def test_gradients_are_transformers_own():
+def test_gradients_match_transformers():
     other = theirs({"dropout": 0.0, "attention_dropout": 0.0, "seq_classif_dropout": 0.0}).double().train()
     mine = ours(other).train()
     ids, mask = inputs("ragged", 17, 1000)
@@ -332,12 +332,12 @@ def test_gradients_are_transformers_own():
     for name, parameter in mine.named_parameters():
         gradient = expected[name].grad
         if name.endswith("word_embeddings.weight"):
-            gradient[0] = parameter.grad[0]  # transformers leaves the padding token's row untrained
+            gradient[0] = parameter.grad[0]  # transformers does not train the row of the padding token
         torch.testing.assert_close(parameter.grad, gradient, atol=1e-12, rtol=1e-9, msg=name)
 
 
 @pytest.mark.parametrize("key", ["dropout", "attention_dropout", "seq_classif_dropout"])
-def test_each_dropout_works_in_training_only(key):
+def test_each_dropout_is_applied_in_training_only(key):
     off = dict.fromkeys(["dropout", "attention_dropout", "seq_classif_dropout"], 0.0)
     model = ours(theirs({**off, key: 0.5}))
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
@@ -367,7 +367,7 @@ def test_one_compilation_serves_twenty_batches_of_different_sizes(part):
     torch._dynamo.reset()
     counter = torch._dynamo.testing.CompileCounter()
     compiled = torch.compile(mine, fullgraph=True, dynamic=True, backend=counter)
-    batches = different_batches(20)  # made outside inference mode, where tensors know what they are views of
+    batches = different_batches(20)  # created outside inference mode, so that tensors keep track of their bases
     with torch.inference_mode():
         for batch in batches:
             torch.testing.assert_close(compiled(batch), mine(batch), atol=1e-5, rtol=1e-5)
@@ -386,17 +386,17 @@ def test_a_compiled_model_trains():
 
 @pytest.mark.parametrize("keyword", ["token_type_ids", "head_mask", "banana"])
 def test_an_unknown_keyword_is_refused(keyword):
-    """Transformers swallows these: the answer comes out as if they had not been given."""
+    """transformers ignores these silently."""
     mine, _ = twins()
     ids, mask = inputs("equal", 2, 1000)
     with pytest.raises(TypeError, match=keyword):
         mine(ids, mask, **{keyword: mask})
 
 
-@pytest.mark.parametrize("neighbour", ["alone", "ragged"])
-def test_a_row_without_tokens_gives_one_finite_answer_whatever_lies_beside_it(neighbour):
+@pytest.mark.parametrize("form", ["alone", "ragged"])
+def test_logits_of_a_row_without_tokens_are_finite_and_do_not_depend_on_other_rows(form):
     mine, _ = twins()
-    ids, mask = inputs(neighbour, 17, 1000)
+    ids, mask = inputs(form, 17, 1000)
     empty = torch.zeros_like(mask[:1])
     with torch.inference_mode():
         logits = mine(torch.cat([ids, ids[:1]]), torch.cat([mask, empty]))[-1]
@@ -405,7 +405,7 @@ def test_a_row_without_tokens_gives_one_finite_answer_whatever_lies_beside_it(ne
     assert logits.isfinite().all()
 
 
-def test_no_rows_give_no_logits():
+def test_an_empty_batch_has_no_logits():
     mine, _ = twins()
     with torch.inference_mode():
         assert mine(Batch.from_lists([])).shape == (0, 3)
@@ -413,7 +413,7 @@ def test_no_rows_give_no_logits():
         assert mine.distilbert(torch.zeros(2, 0, dtype=torch.int64)).shape == (2, 0, 64)
 
 
-def test_random_weights_are_drawn_as_transformers_draws_them():
+def test_random_weights_are_drawn_as_in_transformers():
     config = DistilBertConfig(dim=128, hidden_dim=256, n_layers=1, n_heads=2, vocab_size=500)
     torch.manual_seed(1)
     model = DistilBertForSequenceClassification(config)
@@ -430,7 +430,7 @@ def test_random_weights_are_drawn_as_transformers_draws_them():
     assert (model.distilbert.embeddings.word_embeddings.weight[config.pad_token_id] == 0).all()
 
 
-def test_a_new_sinusoidal_table_is_transformers_own():
+def test_a_new_sinusoidal_table_matches_transformers():
     values = {"sinusoidal_pos_embds": True, "dim": 64, "n_layers": 1, "n_heads": 2, "vocab_size": 100}
     other = transformers.DistilBertModel(transformers.DistilBertConfig(**values))
     mine = DistilBertModel(DistilBertConfig.from_dict(values))
@@ -438,15 +438,15 @@ def test_a_new_sinusoidal_table_is_transformers_own():
     torch.testing.assert_close(mine.embeddings.position_embeddings.weight, expected, atol=1e-6, rtol=0)
 
 
-def test_parameter_names_are_the_hubs_names():
+def test_parameter_names_match_the_hub():
     mine, other = twins()
     assert list(mine.state_dict()) == list(other.state_dict())
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64], ids=str)
-def test_a_full_size_checkpoint_that_transformers_wrote(tmp_path, dtype):
-    """66M parameters, six layers of 768: the same checks at the size that people use."""
+def test_a_full_size_checkpoint_of_transformers(tmp_path, dtype):
+    """Run the same checks at full size: 66M parameters, six layers of width 768."""
     names = {0: "ENTAILMENT", 1: "NEUTRAL", 2: "CONTRADICTION"}
     full = {"vocab_size": 30522, "dim": 768, "hidden_dim": 3072, "n_heads": 12, "n_layers": 6, "id2label": names}
     other = theirs(full)
@@ -454,16 +454,16 @@ def test_a_full_size_checkpoint_that_transformers_wrote(tmp_path, dtype):
     mine = minidistil.from_pretrained(tmp_path, dtype=dtype)
     assert sum(parameter.numel() for parameter in mine.parameters()) == 66_955_779
     other = other.to(dtype)
-    exact = copy.deepcopy(other).double()
+    other64 = copy.deepcopy(other).double()
     my_errors, their_errors = [], []
     for form, length in [("alone", 1), ("alone", 512), ("equal", 17), ("ragged", 128), ("holes", 128)]:
         ids, mask = inputs(form, length, 30522)
         with torch.inference_mode():
-            truth = exact(input_ids=ids, attention_mask=mask).logits
+            reference = other64(input_ids=ids, attention_mask=mask).logits
             expected = other(input_ids=ids, attention_mask=mask).logits
             logits = mine(ids, mask)
-        my_errors.append((logits.double() - truth).flatten())
-        their_errors.append((expected.double() - truth).flatten())
+        my_errors.append((logits.double() - reference).flatten())
+        their_errors.append((expected.double() - reference).flatten())
         if dtype in (torch.float32, torch.float64):
             worst = ((logits - expected).abs().max() / expected.abs().max()).item()
             limit = 1e-5 if dtype == torch.float32 else 1e-12

@@ -1,4 +1,4 @@
-"""Each operation against the definition of it, in float64, one sequence at a time."""
+"""Each operation compared with its definition, in float64, one sequence at a time."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from minidistil.ops import add_norm, attention, attention_by_length, embed, line
 
 
 def attend_one_by_one(q, k, v, queries, keys):
-    """The definition: softmax(q kᵀ / √d) v for each sequence alone."""
+    """Compute softmax(q kᵀ / √d) v by its definition, for each sequence separately."""
     outputs = []
     parts = (x.split(layout.lengths) for x, layout in ((q, queries), (k, keys), (v, keys)))
     for a, b, c in zip(*parts, strict=True):
@@ -25,7 +25,7 @@ def attend_one_by_one(q, k, v, queries, keys):
 
 
 def attention_padded(*args):
-    """The default as a compiled model runs it."""
+    """Compute attention as in a compiled model."""
     with mock.patch("torch.compiler.is_compiling", return_value=True):
         return attention(*args)
 
@@ -49,8 +49,8 @@ def test_attention_of_no_sequences_is_empty():
     assert attention(x, x, x, layout, layout).shape == (0, 2, 8)
 
 
-def test_runs_of_one_length_are_one_call(monkeypatch):
-    """Equal lengths need no mask and no loop: that is how they reach the flash kernel on CUDA."""
+def test_a_run_of_equal_lengths_is_one_call(monkeypatch):
+    """Equal lengths need no mask, so that SDPA can use the flash kernel on CUDA."""
     calls = []
     sdpa = torch.nn.functional.scaled_dot_product_attention
 
@@ -69,7 +69,7 @@ def test_runs_of_one_length_are_one_call(monkeypatch):
 
 
 def test_add_norm_survives_a_large_mean():
-    """E[x²] - E[x]² passes on ordinary inputs and loses every digit on these."""
+    """Computing the variance as E[x²] - E[x]² passes on ordinary inputs and fails on these."""
     generator = torch.Generator().manual_seed(0)
     x, residual = torch.randn(2, 7, 64, generator=generator) + 1000
     weight, bias = torch.randn(2, 64, generator=generator)
@@ -85,7 +85,7 @@ def test_add_norm_of_equal_values_is_its_bias():
     assert torch.equal(add_norm(x, x, torch.ones(64), bias, 1e-12), bias.expand(2, 64))
 
 
-def test_gelu_is_the_exact_one_not_the_tanh_form():
+def test_gelu_is_exact_and_not_the_tanh_approximation():
     lin = torch.nn.Linear(1, 1).double()
     with torch.no_grad():
         lin.weight.fill_(1.0)
@@ -96,14 +96,14 @@ def test_gelu_is_the_exact_one_not_the_tanh_form():
     assert (out - torch.nn.functional.gelu(x, approximate="tanh")).abs().max() > 1e-4
 
 
-def test_qkv_is_three_products():
+def test_qkv_is_three_linear_layers():
     lins = [torch.nn.Linear(8, 8) for _ in range(3)]
     x = torch.randn(5, 8)
     for out, lin in zip(qkv(x, *lins), lins, strict=True):
         assert torch.equal(out, lin(x))
 
 
-def test_embed_is_word_plus_position_normalised():
+def test_embed_is_word_plus_position_normalized():
     word, position = torch.randn(10, 8), torch.randn(6, 8)
     weight, bias = torch.randn(8), torch.randn(8)
     ids, positions = torch.tensor([3, 3, 9]), torch.tensor([0, 5, 1])

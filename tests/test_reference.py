@@ -1,4 +1,4 @@
-"""The NumPy reference against transformers in float64; all else is judged by the reference."""
+"""The NumPy reference compared with transformers in float64."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def weights_of(model):
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("name", CONFIGS)
-def test_logits_are_transformers_own_to_1e_10(name, form):
+def test_logits_match_transformers_to_1e_10(name, form):
     _, other = twins(name, torch.float64)
     ids, mask = inputs(form, 17, other.config.vocab_size)
     with torch.inference_mode():
@@ -35,25 +35,25 @@ def test_logits_are_transformers_own_to_1e_10(name, form):
         assert np.abs(logits - expected[row]).max() < 1e-10 * np.abs(expected).max()
 
 
-def test_hidden_states_of_every_layer_are_transformers_own():
+def test_hidden_states_of_every_layer_match_transformers():
     _, other = twins("12 layers", torch.float64)
     ids, mask = inputs("alone", 128, 1000)
     with torch.inference_mode():
         expected = other.distilbert(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
     hidden = reference.encode(weights_of(other.distilbert), ids[0].tolist(), n_heads=4)
     assert len(hidden) == len(expected) == 13
-    for mine, theirs in zip(hidden, expected, strict=True):
-        assert np.abs(mine - theirs[0].numpy()).max() < 1e-10
+    for x, other_x in zip(hidden, expected, strict=True):
+        assert np.abs(x - other_x[0].numpy()).max() < 1e-10
 
 
-def test_float32_weights_are_computed_with_in_float64():
+def test_float32_weights_are_converted_to_float64():
     _, other = twins()
     logits = reference.classify(weights_of(other), [1, 2, 3], n_heads=4)
-    exact = reference.classify(
+    expected = reference.classify(
         {name: array.astype(np.float64) for name, array in weights_of(other).items()}, [1, 2, 3], n_heads=4
     )
     assert logits.dtype == np.float64
-    assert np.abs(logits - exact).max() < 1e-12
+    assert np.abs(logits - expected).max() < 1e-12
 
 
 def test_the_reference_needs_no_torch():

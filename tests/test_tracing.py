@@ -1,4 +1,4 @@
-"""What the trace shows is what the model did."""
+"""Traced hidden states and attention maps, compared with transformers."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ def traced():
     eager.load_state_dict(other.distilbert.state_dict())
     eager.set_attn_implementation("eager")
     with torch.inference_mode():
-        seen = eager.eval()(ids, mask, output_hidden_states=True, output_attentions=True)
-    return minidistil.trace(mine, batch), seen, batch
+        output = eager.eval()(ids, mask, output_hidden_states=True, output_attentions=True)
+    return minidistil.trace(mine, batch), output, batch
 
 
-def test_hidden_states_are_transformers_own(traced):
-    trace, seen, batch = traced
-    assert len(trace.hidden) == len(seen.hidden_states) == 13
-    for mine, expected in zip(trace.hidden, seen.hidden_states, strict=True):
+def test_hidden_states_match_transformers(traced):
+    trace, output, batch = traced
+    assert len(trace.hidden) == len(output.hidden_states) == 13
+    for mine, expected in zip(trace.hidden, output.hidden_states, strict=True):
         torch.testing.assert_close(mine, batch.layout.unpad(expected), atol=5e-5, rtol=0)
 
 
-def test_attention_maps_are_transformers_own(traced):
-    trace, seen, batch = traced
-    for layer, expected in enumerate(seen.attentions):
+def test_attention_maps_match_transformers(traced):
+    trace, output, batch = traced
+    for layer, expected in enumerate(output.attentions):
         for sequence, length in enumerate(batch.layout.lengths):
             attention_map = trace.attention(layer, sequence)
             assert attention_map.shape == (4, length, length)
             torch.testing.assert_close(attention_map, expected[sequence, :, :length, :length], atol=5e-5, rtol=0)
 
 
-def test_a_classifier_is_traced_through_all_tokens_of_its_last_layer():
+def test_the_trace_of_a_classifier_has_all_tokens_of_the_last_layer():
     mine, _ = twins()
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
     trace = minidistil.trace(mine, batch)
@@ -55,7 +55,7 @@ def test_a_classifier_is_traced_through_all_tokens_of_its_last_layer():
 @pytest.mark.parametrize(
     ("layer", "sequence", "message"), [(0, 4, "sequence is 4"), (12, 0, "layer is 12"), (-1, 0, "layer is -1")]
 )
-def test_what_was_not_traced_is_refused(traced, layer, sequence, message):
+def test_a_layer_or_sequence_out_of_range_is_refused(traced, layer, sequence, message):
     with pytest.raises(InputError, match=message):
         traced[0].attention(layer, sequence)
 
@@ -66,6 +66,6 @@ def test_only_a_batch_is_traced():
 
 
 @pytest.mark.full
-def test_the_function_and_the_module_of_one_name_both_work():
+def test_trace_is_still_a_function_after_its_module_was_imported():
     code = "import minidistil; from minidistil.tracing import Trace; assert callable(minidistil.trace)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

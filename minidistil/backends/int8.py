@@ -1,11 +1,11 @@
 """Linear layers in 8-bit integers: a quarter of the memory, and faster matmuls where the CPU has them.
 
-A number x becomes the integer q = round(x / scale), from -127 to 127, so that x ≈ q · scale. A scale must reach
-the largest of the numbers that share it, and the smaller ones lose precision. Here each output of a layer has its
-own scale for its weights (per channel), and each token its own scale for its activations (per token, dynamic):
+A number x becomes the integer q = round(x / scale), from -127 to 127, so that x ≈ q · scale. The
+largest number of a group determines its scale, so smaller numbers lose precision. Here each output of a layer has
+its own scale for its weights (per channel), and each token its own for its activations (per token, dynamic):
 
     x ≈ q_x · s_x  (one scale per row)            W ≈ q_W · s_W  (one scale per row)
-    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         the matmul in brackets is of integers, and exact
+    x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         an exact matmul of integers, in brackets
 
 No scale is shared between tokens, so the result for a token does not depend on the other tokens of the batch.
 Attention, GELU, LayerNorm and the head's linear layers stay in floating point: they are a small part of the work.
@@ -29,9 +29,9 @@ from ..errors import InputError
 from ..ops import Ops
 from .prepared import Prepared
 
-LEVELS = 127  # -128 is not used: then -x is as precise as x
+LEVELS = 127  # -128 is not used, so that the range is symmetric
 SMALLEST = 1e-30  # the scale of a row of zeros
-ROWS = 512  # rows that are computed at a time on AMX
+ROWS = 512  # number of rows that are computed at a time on AMX
 EXACT = 2.0**16  # a scale keeps 16 binary digits, so that q · scale is exact in float32, and q can be recovered
 
 
@@ -83,19 +83,19 @@ class Linear8(nn.Module):
 
 
 class Table8(nn.Module):
-    """An embedding table whose float32 values are those that 8 bits and one scale per row can hold."""
+    """An embedding table in float32, rounded to values that 8 bits and one scale per row represent exactly."""
 
     def __init__(self, weight: nn.Parameter):
         super().__init__()
         self.weight = weight
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Table8:
-        _refuse_conversion(fn)  # a model converts this module first, so that none is left half converted
+        _refuse_conversion(fn)  # raises before any other module is converted
         return super()._apply(fn, recurse)
 
 
 def _refuse_conversion(fn: Callable[[Tensor], Tensor]) -> None:
-    """Raise InputError where a function, such as that of half(), would change the dtype of scales."""
+    """Raise InputError if a conversion, such as half(), would change the dtype of the scales."""
     dtype = str(fn(torch.empty(0)).dtype).removeprefix("torch.")
     if dtype != "float32":
         raise InputError(f"an int8 model cannot be converted to {dtype}: load the checkpoint with dtype='{dtype}'")
@@ -105,7 +105,7 @@ Layer: TypeAlias = nn.Linear | Linear8
 
 
 class State(NamedTuple):
-    """The weights of one matmul: of one layer, or of query, key and value, whose input is quantized once."""
+    """The weights of one matmul: one layer, or query, key and value together, whose input is quantized once."""
 
     weight: Tensor  # (N, K) int8; where oneDNN has a fast 8-bit matmul, prepacked for `by_onednn`
     scale: Tensor  # (N,)
@@ -115,7 +115,7 @@ class State(NamedTuple):
 
 
 def prepare(*layers: Layer) -> State:
-    """Quantize linear layers that are not yet, and concatenate them. Raises InputError for other layers."""
+    """Quantize linear layers unless they are already, and concatenate them. Raises InputError for other layers."""
     for layer in layers:
         if type(layer) not in (nn.Linear, Linear8):  # an adapter or a parametrization has a forward of its own
             raise InputError(
@@ -132,7 +132,7 @@ def prepare(*layers: Layer) -> State:
 
 
 def _onednn_is_exact() -> bool:
-    """Return whether oneDNN has exact 8-bit matmuls: restricted to AVX2 by ONEDNN_MAX_CPU_ISA, sums saturate."""
+    """Return whether oneDNN has exact 8-bit matmuls. With AVX2 only (see ONEDNN_MAX_CPU_ISA), sums saturate."""
     vnni = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()
     return bool(vnni and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # true where oneDNN uses AVX-512
 
@@ -153,22 +153,22 @@ def linear_gelu(x: Tensor, state: State) -> Tensor:
 
 
 def qkv(x: Tensor, state: State) -> tuple[Tensor, ...]:
-    """Query, key and value of each token: (T, D) -> three of (T, D), columns of one result."""
+    """Project each token to query, key and value: (T, D) -> three of (T, D), columns of one result."""
     return _by_rows(x, state).chunk(3, dim=1)
 
 
 def feed_forward(x: Tensor, states: tuple[State, State], *, ops: Ops | None = None) -> Tensor:
-    """Two linear layers with GELU between them, for `_rows_at_a_time` tokens: (T, D) -> (T, D)."""
+    """Apply two linear layers with GELU between them, to `_rows_at_a_time` tokens at once: (T, D) -> (T, D)."""
     state1, state2 = states
     parts = [linear(linear_gelu(rows, state1), state2) for rows in x.split(_rows_at_a_time(x))]
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _rows_at_a_time(x: Tensor) -> int:
-    """Return how many rows are computed at a time.
+    """Return the number of rows that are computed at a time.
 
-    AMX multiplies so fast that intermediate results should stay in the cache: for 2,048 tokens that saves a fifth
-    of the feed-forward's time. Elsewhere fewer and larger matmuls are 5 % faster in the whole model.
+    With AMX, matmuls are so fast that intermediate results should stay in the cache: for 2,048 tokens that saves a
+    fifth of the feed-forward's time. Without, fewer and larger matmuls make the whole model 5 % faster.
     """
     return ROWS if x.is_cpu and torch.cpu._is_amx_tile_supported() else max(1, len(x))
 
@@ -193,10 +193,10 @@ def _matmul(x: Tensor, state: State, gelu: bool, out: Tensor | None = None) -> T
 
 
 def by_onednn(integers: Tensor, state: State) -> Tensor:
-    """(q_x q_Wᵀ) · s_W: int8 (R, K) -> float32 (R, N). oneDNN could apply s_x too, but only one for all rows.
+    """(q_x q_Wᵀ) · s_W: int8 (R, K) -> float32 (R, N). oneDNN can apply s_x too, but only one for all rows.
 
-    AMX multiplies signed integers. AVX-512 VNNI multiplies unsigned by signed ones, and oneDNN would run a loop a
-    thousand times slower for signed ones: there the zero point moves to 128, which is exact too.
+    AMX multiplies signed by signed integers. AVX-512 VNNI multiplies unsigned by signed; for signed by signed,
+    oneDNN would fall back to a loop a thousand times slower. There the zero point is 128, which is exact too.
     """
     zero_point = 0 if torch.cpu._is_amx_tile_supported() else 128
     if zero_point:
@@ -208,14 +208,14 @@ def by_onednn(integers: Tensor, state: State) -> Tensor:
 
 
 def by_int_mm(integers: Tensor, state: State) -> Tensor:
-    """Compute what `by_onednn` does, on any device. CUDA's integer matmul takes 17 rows or more."""
+    """Compute the same as `by_onednn` on any device. CUDA's integer matmul needs at least 17 rows."""
     missing = max(0, 17 - len(integers)) if integers.is_cuda else 0
-    product = torch._int_mm(F.pad(integers, (0, 0, 0, missing)), state.weight.t())
-    return product[: len(integers)] * state.scale
+    out = torch._int_mm(F.pad(integers, (0, 0, 0, missing)), state.weight.t())
+    return out[: len(integers)] * state.scale
 
 
 def quantized() -> dict[str, Prepared]:
-    """Return the operations, for `with_ops`. They keep quantized copies of the weights that they are used with."""
+    """Return the operations, for `with_ops`. They keep a quantized copy of the weights of each model."""
     return {
         "qkv": Prepared(prepare, qkv),
         "linear": Prepared(prepare, linear),
@@ -230,20 +230,20 @@ def compose(ops: Ops | None) -> Ops:
     taken = [name for name in (*operations, "block") if getattr(ops, name) is not getattr(Ops, name)]
     if taken:
         raise InputError(
-            f"dtype='int8' cannot be combined with ops that replace {', '.join(taken)}: pass one of them"
+            f"dtype='int8' cannot be combined with ops that replace {', '.join(taken)}: pass one or the other"
         )
     return dataclasses.replace(ops, **operations)
 
 
 def layers(model: nn.Module) -> dict[str, Layer]:
-    """Return the layers that are stored in 8 bits, by name: those of the blocks."""
+    """Return the linear layers of the blocks, which are stored in 8 bits, by name."""
     named = {name: module for name, module in model.named_modules() if isinstance(module, Layer)}
     return {name: module for name, module in named.items() if ".layer." in f".{name}"}
 
 
 @torch.no_grad()
 def quantize_model(model: nn.Module) -> None:
-    """Store the blocks' linear layers in 8 bits, and round the word embeddings to what 8 bits hold, in place."""
+    """Store the blocks' linear layers in 8 bits, and round the word embeddings to 8 bits, in place."""
     for name, lin in layers(model).items():
         model.set_submodule(name, Linear8.from_linear(lin).train(lin.training))  # type: ignore[arg-type]
     name = _word_embeddings(model)

@@ -1,8 +1,8 @@
 """Linear layers over weights that oneDNN has prepacked for this CPU, for inference.
 
-oneDNN multiplies matrices stored in blocks of the size of the CPU's vector registers. PyTorch's nn.Linear keeps
-the weights as they are in the checkpoint, so that training sees every change, and may convert them in every call:
-for one short text that costs as much as the matmul itself. Prepacking converts them once and keeps a second copy:
+oneDNN multiplies matrices that are stored in blocks of the size of the CPU's vector registers. PyTorch's nn.Linear
+stores plain matrices, which can be trained, and may convert them in every call: for one short text that costs as
+much as the matmul itself. Prepacking converts the weights once, and keeps a second copy of them:
 
     model = model.with_ops(**onednn.prepacked())
 
@@ -22,7 +22,7 @@ from ..errors import InputError
 from ..ops import Ops
 from .prepared import Prepared
 
-FEW, MANY = 256, 1280  # rows between which oneDNN splits a narrowing matmul on AMX badly, at half the speed
+FEW, MANY = 256, 1280  # between these numbers of rows, oneDNN runs a narrowing matmul on AMX at half speed
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, at its maximum, and M_TRIM_THRESHOLD, from malloc.h
 
 
@@ -81,7 +81,7 @@ def linear_gelu(x: Tensor, state: Packed) -> Tensor:
 
 
 def qkv(x: Tensor, state: Packed) -> tuple[Tensor, ...]:
-    """Query, key and value of each token: (T, D) -> three of (T, D), columns of one result."""
+    """Project each token to query, key and value: (T, D) -> three of (T, D), columns of one result."""
     return _matmul(x, state, "none").tensor_split(3, dim=1)
 
 
@@ -90,7 +90,7 @@ def _matmul(x: Tensor, state: Packed, activation: str) -> Tensor:
 
 
 def prepacked() -> dict[str, Prepared]:
-    """Return the operations, for `with_ops`. They keep prepacked copies of the weights that they are used with."""
+    """Return the operations, for `with_ops`. They keep a prepacked copy of the weights of each model."""
     return {
         "qkv": Prepared(pack, qkv),
         "linear": Prepared(pack, linear),
@@ -105,10 +105,10 @@ def packable(ops: Ops) -> bool:
 
 
 def keep_memory() -> None:
-    """Make malloc keep the memory that this process frees, for its next batch; on Linux only.
+    """Make malloc reuse the memory that this process frees for its next batch. On Linux only.
 
     By default large results are returned to the system, and new pages must be cleared, which takes up to a fifth
-    of the time of a batch. This is a setting of the whole process: a program may choose it, a library may not.
+    of the time of a batch. The setting affects the whole process, so only the command line and benchmarks use it.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

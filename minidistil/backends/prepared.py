@@ -2,9 +2,9 @@
 
 A prepared operation keeps an alias and the version counter of every tensor that its weights were made from. Each
 call compares them, and prepares again after a tensor was replaced or modified: by an optimizer's step, by to(),
-by load_state_dict(), by an assignment, through this view of the model or another. Two changes go unnoticed: a
-write through `.data` or through a NumPy array that shares the memory, which PyTorch does not count; and any change
-of the weights of a compiled model, until the model is called once without torch.compile.
+by load_state_dict(), or by an assignment, through any view of the model. Two changes are not noticed: a write
+through `.data` or through a NumPy array that shares the memory, which PyTorch does not count; and any change of
+the weights of a compiled model, until the model is called once without torch.compile.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Prepared:
 
     prepare(*modules) -> state; run(x, state, **context) -> result. The state is made in the first call with these
     modules, and again after a change of their tensors. It is freed with the modules or with this object. Copies
-    and pickles leave it out. `prepare` must refuse modules that it cannot replace, such as adapters.
+    and pickles exclude it. `prepare` must refuse modules that it cannot replace, such as adapters.
     """
 
     live = False
@@ -83,13 +83,13 @@ def _unchanged(entry: Entry, modules: Iterable[nn.Module]) -> bool:
 
 
 def _tensors(modules: Iterable[nn.Module]) -> list[Tensor | None]:
-    """Return all parameters and buffers. Raises InputError where a prepared operation would ignore something."""
+    """Return all parameters and buffers. Raises InputError in training mode and with forward hooks."""
     tensors: list[Tensor | None] = []
     for module in modules:
         if module.training:
             raise InputError("the model is in training mode, but its operations are for inference: call eval()")
         if module._forward_pre_hooks or module._forward_hooks:
-            raise InputError(f"a {type(module).__name__} has forward hooks, which prepared weights would not run")
+            raise InputError(f"a {type(module).__name__} has forward hooks, which would not run: remove them")
         tensors += module._parameters.values()
         if module._buffers:
             tensors += module._buffers.values()
@@ -107,12 +107,12 @@ def _version(tensor: Tensor | None) -> int:
         return 0
     if tensor.is_inference():
         raise InputError(
-            "weights made under torch.inference_mode() cannot be prepared: PyTorch does not track them"
+            "weights made under torch.inference_mode() cannot be prepared: PyTorch does not count changes of them"
         )
     return tensor._version
 
 
-# PyTorch does not count the steps of fused optimizers as changes of a tensor's version. This counts them.
+# PyTorch does not increment the versions of tensors in a step of a fused optimizer. This hook does.
 _watched = WeakIdKeyDictionary()  # the tensors that prepared weights were made from
 
 

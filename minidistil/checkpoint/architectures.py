@@ -1,4 +1,4 @@
-"""The model class of a checkpoint, and what BERT checkpoints and new heads allow."""
+"""The model class of a checkpoint, and the limits of BERT checkpoints and new heads."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def class_for_task(task: str) -> type[Model]:
 
 
 def class_for_files(files: Files, new_head: bool) -> type[Model]:
-    """Return the first class in config.json's `architectures` that minidistil has."""
+    """Return the class of the first name in config.json's `architectures` that minidistil supports."""
     config, bert = read_config(files)
     for architecture in config.architectures:
         if architecture in MODELS:
@@ -62,7 +62,7 @@ def class_for_files(files: Files, new_head: bool) -> type[Model]:
             refuse_unsupported_bert(files, architecture)
     named = f"names {', '.join(config.architectures)}" if config.architectures else "is missing"
     raise CheckpointError(
-        f"{files}: architectures in config.json {named}: minidistil has {', '.join(MODELS)}; "
+        f"{files}: architectures in config.json {named}: expected one of {', '.join(MODELS)}; "
         f"pass task= ({', '.join(TASKS)}) to choose one"
     )
 
@@ -71,8 +71,8 @@ def refuse_unsupported_bert(files: Files, architecture: str) -> None:
     """Raise CheckpointError for a BERT head that DistilBERT cannot have."""
     if reason := UNSUPPORTED_BERT.get(architecture.removeprefix("Bert")):
         raise CheckpointError(
-            f"{files} cannot become a Distil{architecture}: {reason}; "
-            "from_pretrained(..., new_head=True) puts a new head on its encoder, to be trained"
+            f"{files} cannot be converted to Distil{architecture}: {reason}; "
+            "from_pretrained(..., new_head=True) adds a new, untrained head to its encoder"
         )
 
 
@@ -81,7 +81,7 @@ def with_new_labels(
 ) -> DistilBertConfig:
     """Return the config of a model with a new head of `num_labels` labels; None: the labels of the config."""
     if cls is DistilBertModel:
-        raise InputError("new_head is True, but DistilBertModel has no head: pass task=, or load a class with one")
+        raise InputError("new_head is True, but DistilBertModel has no head: choose a class with task=")
     spans = cls is heads.DistilBertForQuestionAnswering
     if num_labels is None:
         if spans and config.num_labels != 2:

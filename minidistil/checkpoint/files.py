@@ -51,12 +51,12 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
     except (OSError, RuntimeError) as error:  # a name that is too long, ~ without a home
         raise CheckpointError(f"{name} is not a folder: {error}") from error
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name}: expected one with config.json, or a Hub id")
+        raise CheckpointError(f"there is no folder {name}: expected a folder with config.json, or a Hub id")
     return HubRepository(name, revision)
 
 
 def _shipped(name: str) -> Iterable[Path]:
-    """Return where a shipped checkpoint may be: inside the wheel, or beside an editable package."""
+    """Return the folders where a shipped checkpoint may be: in the wheel, or beside an editable package."""
     here = Path(__file__).parents[1]
     return (
         root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
@@ -138,14 +138,14 @@ class HubRepository(Files):
         return path
 
     def hint(self) -> str:
-        """Return whether the Hub was reached, for the error message."""
+        """Return where the file was looked for, for the error message."""
         from huggingface_hub import constants
 
-        return " in the cache, and the Hub is off (HF_HUB_OFFLINE)" if constants.HF_HUB_OFFLINE else " on the Hub"
+        return " in the cache, and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else " on the Hub"
 
 
 def _reason(error: BaseException) -> str:
-    """Return an error of huggingface_hub or the network in one line, without links to documentation."""
+    """Return the message of a huggingface_hub or network error in one line, without links to documentation."""
     return " ".join(re.sub(r"For more information check: \S+", "", str(error)).split()) or type(error).__name__
 
 

@@ -1,4 +1,4 @@
-"""A checkpoint's files → tensors → a model."""
+"""Load a model: files → tensors → parameters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .tensors import INT8, Stored, find_weights
 
 M = TypeVar("M", bound=Model)
 
-LISTED = 8  # most names of a kind in an error
+LISTED = 8  # maximum names per kind in an error message
 
 
 def from_pretrained(
@@ -102,7 +102,7 @@ def load(
     tensors = _read(path, stored, model, target, target_dtype, bert, new_head)
     if config.tie_word_embeddings and _differ(tensors.get(f"distilbert.{WORDS}"), tensors.get(PROJECTOR)):
         model = cls(dataclasses.replace(config, tie_word_embeddings=False), device="meta")  # type: ignore[call-arg]
-    if new_head:  # after reading: a config with sizes that the files do not have allocates nothing
+    if new_head:  # after reading, which checks the sizes: a wrong config must not allocate memory
         _draw_heads(model, like=next(iter(tensors.values())))
     model.load_state_dict(tensors, strict=False, assign=True)
     model.eval()
@@ -148,17 +148,17 @@ def parse_dtype(dtype: str | torch.dtype, *others: str) -> torch.dtype:
 
 
 def parse_device(device: str | int | torch.device) -> torch.device:
-    """Return a torch.device that this machine has. -1 is the CPU, another integer that CUDA device."""
+    """Return a torch.device of this machine. -1 is the CPU, and another integer the CUDA device of that index."""
     if isinstance(device, int):
         device = f"cuda:{device}" if device >= 0 else "cpu"
     try:
         parsed = torch.device(device)
         if parsed.type not in ("cpu", "cuda"):
-            torch.empty(1, device=parsed).cpu()  # each type raises an error of its own where torch lacks it
+            torch.empty(1, device=parsed).cpu()  # the exception depends on the missing type of device
     except Exception as error:
         raise InputError(f"device is {device!r}: expected cpu, cuda, cuda:1 or another device of torch") from error
     if parsed.type == "cuda" and (parsed.index or 0) >= torch.cuda.device_count():
-        raise InputError(f"device is {str(parsed)!r}: torch finds {torch.cuda.device_count()} CUDA devices here")
+        raise InputError(f"device is {str(parsed)!r}: torch finds {torch.cuda.device_count()} CUDA devices")
     if parsed.type == "cuda" and parsed.index is None:
         return torch.device("cuda", torch.cuda.current_device())  # the device of the parameters has an index
     return torch.device("cpu") if parsed.type == "cpu" else parsed
@@ -251,9 +251,9 @@ def _check_match(
     if problems:
         encoder = [name for name in shapes if name.startswith("distilbert.")]  # empty for a model without a head
         head_only = encoder and planned.missing and not {*encoder, SEGMENTS} & {*planned.missing}
-        hint = "; from_pretrained(..., new_head=True) draws a new head, to be trained" if head_only else ""
+        hint = "; from_pretrained(..., new_head=True) adds a new, untrained head" if head_only else ""
         named = [name for name in model.config.architectures if name != type(model).__name__]
-        hint = f"; config.json calls it a {', '.join(named)}{hint}" if named else hint
+        hint = f"; architectures in config.json names {', '.join(named)}{hint}" if named else hint
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 

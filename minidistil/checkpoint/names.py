@@ -14,7 +14,7 @@ from ..errors import CheckpointError
 
 
 class Rule(NamedTuple):
-    """A rule for the names that match a pattern."""
+    """Rename or drop the names that match a pattern."""
 
     reason: str
     pattern: str
@@ -79,10 +79,10 @@ def plan(names: Iterable[str], parameters: Iterable[str], *, bert: bool, tied: b
         names: in the file.
         parameters: names in the model.
         bert: whether the file is a BERT checkpoint.
-        tied: whether one of projector and word embeddings may be loaded as the other.
+        tied: whether the projector and the word embeddings may be loaded as each other.
         pooled: whether the classifier in the file reads a pooler, so that it cannot be loaded.
 
-    Raises CheckpointError where two names belong to one parameter.
+    Raises CheckpointError if two names map to the same parameter.
     """
     needed = {_without_prefix(name): name for name in parameters}
     incoming, dropped = _rename(names, (*RENAMES, *BERT) if bert else RENAMES)
@@ -123,14 +123,14 @@ def _rename(names: Iterable[str], rules: Iterable[Rule]) -> tuple[dict[str, str]
         else:
             other = incoming.setdefault(renamed, name)
             if other != name and sorted(map(_is_decoder_bias, (name, other))) != [False, True]:
-                raise CheckpointError(f"{other} and {name} are both {renamed}: expected one of them")
+                raise CheckpointError(f"{other} and {name} both map to {renamed}: expected one of them")
             if _is_decoder_bias(name):
                 incoming[renamed] = name
     return incoming, dropped
 
 
 def _is_decoder_bias(name: str) -> bool:
-    """Return whether a name is the one of two names for the same bias that BERT computes with."""
+    """Return whether this is the name that BERT reads, if a file has two names for the same bias."""
     return name.endswith("cls.predictions.decoder.bias")
 
 

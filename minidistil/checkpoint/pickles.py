@@ -1,8 +1,8 @@
 """Check a file of torch.save before it is loaded: its size in memory is bounded by its size on disk.
 
-`torch.load(weights_only=True)` runs no code, but a small file can still make it allocate gigabytes, or crash it by
-nested tuples. This module reads the opcodes once, on a stack of descriptions instead of objects, and refuses what
-a state dict does not need. Python's module `pickletools` documents the opcodes.
+`torch.load(weights_only=True)` runs no code, but a small file can make it allocate gigabytes, or crash it with
+nested tuples. This module interprets the opcodes on a stack of descriptions instead of objects, and refuses those
+that a state dict does not need. Python's module `pickletools` documents the opcodes.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from ..errors import CheckpointError
 
 MAX_OPCODES = 100_000  # a state dict of 24 layers has about 20,000
 MAX_DEPTH = 32  # of containers in containers
-MAX_NODES = 1_000  # of a tuple, written out in full
+MAX_NODES = 1_000  # objects in a tuple, nested ones included
 MAX_DIGITS = 16  # bytes of an integer
 ITEM_SIZES = {
     "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
@@ -31,17 +31,17 @@ FUNCTIONS = {TENSOR, PARAMETER, "collections.OrderedDict", "torch.Size", "torch.
 
 
 class Value:
-    """What is known of an object without making it."""
+    """The description of an object that is not created."""
 
     def __init__(self, kind: str, content: Any = None, depth: int = 0, nodes: int = 1):
         self.kind, self.content, self.depth, self.nodes = kind, content, depth, nodes
-        self.closed = False  # part of another object: it may not change
+        self.closed = False  # part of another object, and must not change
 
 
 def check(path: Path) -> None:
-    """Raise CheckpointError for a file that would need more memory than its size, or is no state dict.
+    """Raise CheckpointError for a file that needs more memory than its size, or is not a state dict.
 
-    A file that no reader of pickles could read raises errors of the standard library.
+    A broken file raises exceptions of the standard library.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -67,7 +67,7 @@ def check(path: Path) -> None:
 
 
 class _Machine:
-    """The pickle machine: a stack, marks and a memo, of descriptions."""
+    """The pickle machine: a stack, marks and a memo, with descriptions instead of objects."""
 
     def __init__(self, path: Path, size: int, records: dict[str, int] | None):
         self.path, self.size, self.records = path, size, records
@@ -174,7 +174,7 @@ class _Machine:
         if name == f"torch.{kind}" and isinstance(getattr(torch, kind, None), torch.dtype):
             return Value("scalar")
         raise CheckpointError(
-            f"{self.path} asks for {name[:100]}, which could run code, and is refused: expected tensors only; "
+            f"{self.path} refers to {name[:100]}, which is not allowed: expected tensors only; "
             "use a checkpoint with a model.safetensors"
         )
 
@@ -187,7 +187,7 @@ class _Machine:
         key, elements = parts[2][1], parts[4][1]
         number = elements * ITEM_SIZES[parts[1][1]]
         if elements < 0 or (self.records is not None and self.records.get(f"data/{key}", -1) < number):
-            raise self.refuse("has a storage that is larger than its bytes in the file")
+            raise self.refuse("has a storage that is larger than its record")
         self.storages[key] = max(number, self.storages.get(key, 0))
         if sum(self.storages.values()) > self.size:
             raise self.refuse("has storages that are larger than the file")
@@ -210,7 +210,7 @@ class _Machine:
         if function.content == PARAMETER and kinds[:1] == ["tensor"]:
             return Value("tensor")
         if function.content == "collections.OrderedDict":
-            pairs = values[0].content if kinds == ["list"] else []  # as Python 2 wrote it
+            pairs = values[0].content if kinds == ["list"] else []  # as saved by Python 2
             if kinds in ([], ["list"]) and all((pair.content or [None])[0].kind == "str" for pair in pairs):
                 return Value("dict", depth=arguments.depth)
         if function.content in ("torch.Size", "torch.device"):

@@ -1,4 +1,4 @@
-"""A model → the files of a checkpoint, in the Hub's format."""
+"""Save a model as a checkpoint in the Hub's format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def save(model: Model, folder: str | Path) -> None:
     """Write config.json and model.safetensors, in the dtype of the parameters, as transformers reads them.
 
     An int8 model is written as model-int8.safetensors. Raises InputError for a folder that holds the other file,
-    because it would not be clear which one to load.
+    because it would be ambiguous which of them to load.
     """
     from safetensors.torch import save_file
 

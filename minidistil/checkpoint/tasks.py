@@ -1,4 +1,4 @@
-"""The tasks: the model class and the pipeline of each, by name, so that reading the table imports neither."""
+"""The model class and the pipeline of each task, as names, so that this table imports neither."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ class Task(NamedTuple):
 
 
 _CLASSIFIER = "DistilBertForSequenceClassification"
-_TAGGER = Task("DistilBertForTokenClassification", "token_classification.TokenClassification")
+_TOKEN_CLASSIFIER = Task("DistilBertForTokenClassification", "token_classification.TokenClassification")
 
 TASKS = {
     "text-classification": Task(_CLASSIFIER, "classification.TextClassification"),
     "sentiment-analysis": Task(_CLASSIFIER, "classification.TextClassification"),
     "zero-shot-classification": Task(_CLASSIFIER, "classification.ZeroShotClassification", "minidistil-mnli"),
-    "token-classification": _TAGGER,
-    "ner": _TAGGER,
+    "token-classification": _TOKEN_CLASSIFIER,
+    "ner": _TOKEN_CLASSIFIER,
     "question-answering": Task("DistilBertForQuestionAnswering", "question_answering.QuestionAnswering"),
     "fill-mask": Task("DistilBertForMaskedLM", "fill_mask.FillMask"),
     "feature-extraction": Task("DistilBertModel", "embedding.FeatureExtraction"),

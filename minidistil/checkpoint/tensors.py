@@ -36,7 +36,7 @@ class Stored(NamedTuple):
     """A tensor in a file."""
 
     shape: list[int]
-    dtype: torch.dtype | str  # the file's name of a dtype that models cannot compute in
+    dtype: torch.dtype | str  # a string for a dtype that models cannot compute in
     read: Callable[[], Tensor]
 
 
@@ -76,7 +76,7 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
-    """Read a file of torch.save, with a reader that allows tensors and containers only and executes no code."""
+    """Read a file of torch.save with weights_only=True: only tensors and containers, and no code runs."""
     try:
         with path.open("rb") as file:
             mapped = file.read(4) == b"PK\x03\x04"  # files from before torch 1.6 cannot be memory-mapped
@@ -84,10 +84,10 @@ def _pickled(path: Path) -> dict[str, Stored]:
         tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except CheckpointError:
         raise
-    except Exception as error:  # torch's reader has no exception class of its own
+    except Exception as error:  # torch.load has no exception class of its own
         if wanted := re.search(r"GLOBAL (\S+)", str(error)):
             raise CheckpointError(
-                f"{path} asks for {wanted[1]}, which could run code, and is refused: expected tensors only; "
+                f"{path} refers to {wanted[1]}, which is not allowed: expected tensors only; "
                 "use a checkpoint with a model.safetensors"
             ) from error
         raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
@@ -95,7 +95,7 @@ def _pickled(path: Path) -> dict[str, Stored]:
         raise CheckpointError(f"{path} holds a {type(tensors).__name__}: expected a state dict, tensors by name")
     for name, value in tensors.items():
         if not isinstance(name, str):
-            raise CheckpointError(f"{path} has a {type(name).__name__} as a name: expected tensors by name")
+            raise CheckpointError(f"{path} has names of type {type(name).__name__}: expected strings")
         if not isinstance(value, Tensor):
             hint = ": save that dict alone" if isinstance(value, dict) else ""
             raise CheckpointError(
@@ -108,14 +108,14 @@ def _pickled(path: Path) -> dict[str, Stored]:
 
 
 def _refuse_shared(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Refuse views of one storage that together have more than twice its elements, as two tied weights have."""
+    """Raise CheckpointError for views of a storage with more than twice its size, which two tied weights have."""
     used: dict[int, int] = {}
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
         used[storage.data_ptr()] = used.get(storage.data_ptr(), 0) + tensor.nbytes
         if used[storage.data_ptr()] > 2 * storage.nbytes():
             raise CheckpointError(
-                f"{path}: {name} shares its storage with other tensors: expected one for each tensor"
+                f"{path}: {name} shares its storage with other tensors: expected a storage for each tensor"
             )
 
 

@@ -1,4 +1,4 @@
-"""The files of a tokenizer ⇄ a `Tokenizer`."""
+"""Load and save a tokenizer's files."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from ..errors import CheckpointError
 from ..tokenizer import NO_LIMIT, SPECIAL_TOKENS, Tokenizer, is_library_failure, special_token, token_content
 from .files import Files, find_files, write_files, write_json, write_text
 
-LONGEST_WORD = 1000  # most characters of a word in WordPiece: its time grows with the cube of the length
+LONGEST_WORD = 1000  # maximum characters of a word in WordPiece, whose time grows with the cube of the length
 NAMED_TOKENS = ("bos_token", "eos_token", *SPECIAL_TOKENS)  # in the order of transformers
 NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and defaults
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
-GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that use tokenizer.json as it is
+GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that use tokenizer.json unchanged
 
 
 def load_tokenizer(name: str | Path | Files, revision: str | None = None) -> Tokenizer:
@@ -68,7 +68,7 @@ def _settings(files: Files) -> dict[str, Any]:
         content = token_content(settings.get(key))
         if content is not None and not (isinstance(content, str) and _is_text(content)):
             raise CheckpointError(
-                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a token"
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a string"
             )
     return settings
 
@@ -115,11 +115,11 @@ def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
 
 
 def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> Any:
-    """[CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
+    """Return the post-processor: [CLS] text [SEP], or [CLS] text [SEP] pair [SEP]."""
     unk, cls, sep = (special_token(settings, key) for key in ("unk_token", "cls_token", "sep_token"))
     for token in (unk, cls, sep):
         if token is None or backend.token_to_id(token) is None:
-            raise CheckpointError(f"{path} has no {token}, which every text needs")
+            raise CheckpointError(f"{path} has no {token}, which is needed for every text")
     return processors.TemplateProcessing(
         single=[cls, "$A", sep],
         pair=[cls, "$A", sep, "$B", sep],
@@ -128,7 +128,7 @@ def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any
 
 
 def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[AddedToken]:
-    """Return the tokens that the files add to the vocabulary, which are never split."""
+    """Return the tokens that the files add to the vocabulary. They are never split."""
     try:
         tokens = settings.get("added_tokens_decoder") or {
             index: content for content, index in _read_if_present(files, "added_tokens.json").items()
@@ -164,7 +164,7 @@ def _max_length(files: Files, settings: dict[str, Any]) -> int:
     known = [limit for limit in limits if limit is not None]
     if not known or not all(isinstance(limit, int | float) and limit >= 1 for limit in known):
         raise CheckpointError(
-            f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected a length"
+            f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected numbers of at least 1"
         )
     return int(min(*known, NO_LIMIT))
 

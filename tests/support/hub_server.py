@@ -1,9 +1,9 @@
-"""A Hub on this machine: what huggingface_hub asks for to download a file, and nothing else.
+"""A local Hub server, which implements only the requests that huggingface_hub makes to download a file.
 
-As on the Hub, large files lie on another host, which takes no token; of a file that broke off, it gives the rest.
+As on the Hub, large files are on another host, which accepts no token, and broken downloads can be resumed.
 
-A client is a fresh process, because huggingface_hub reads its environment once, when it is imported. It is
-forked off one that has torch loaded, so that a test waits for its own work only. This module runs in both.
+A client is a new process, because huggingface_hub reads its environment once, when it is imported. It is forked
+from a process that has imported torch, to save time. Both processes import this module.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from urllib.parse import unquote
 
 import torch
 
-LARGE = (".safetensors", ".bin", ".h5")  # what the Hub keeps elsewhere, and redirects to
+LARGE = (".safetensors", ".bin", ".h5")  # files that the Hub redirects to another host
 METHODS = multiprocessing.get_all_start_methods()
 CONTEXT: Any = multiprocessing.get_context("forkserver" if "forkserver" in METHODS else "spawn")
 PRELOADED = ["pytest", "torch", "minidistil.pipelines.inference", "minidistil.cli.main"]
@@ -37,22 +37,22 @@ CONTEXT.set_forkserver_preload(PRELOADED)
 
 
 def etag_of(content: bytes) -> str:
-    """The name that the Hub gives a file's content."""
+    """Return the ETag of a file's content."""
     return hashlib.sha256(content).hexdigest()
 
 
 @dataclasses.dataclass
 class Repository:
-    """One repository: commits, each with all its files, and branches that name commits."""
+    """A repository: commits with their files, and branches that point to commits."""
 
-    token: str | None = None  # what a private repository asks for
+    token: str | None = None  # needed to read a private repository
     gated: bool = False
-    moved_to: str | None = None  # the name that it has now
+    moved_to: str | None = None  # the new name of a renamed repository
     commits: dict[str, dict[str, bytes]] = dataclasses.field(default_factory=dict)
     branches: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def push(self, files: dict[str, bytes], branch: str = "main") -> str:
-        """Make a commit that holds these files, and point a branch to it."""
+        """Create a commit with these files, and point a branch to it."""
         commit = hashlib.sha1(repr((len(self.commits), sorted(files))).encode()).hexdigest()
         self.commits[commit] = files
         self.branches[branch] = commit
@@ -60,16 +60,16 @@ class Repository:
 
 
 class Hub:
-    """The server, and what can go wrong with it."""
+    """The server, with faults that tests can set."""
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
-        self.requests: list[str] = []  # what it was asked of repositories, such as "GET config.json"
-        self.sent: collections.Counter[str] = collections.Counter()  # how many bytes of each file
-        self.status: int | None = None  # answer everything with this error
-        self.errors: dict[str, list[int]] = {}  # answer such requests with these, each once
-        self.cuts: collections.Counter[str] = collections.Counter()  # how often to break off half way in a file
-        self.expired: str | None = None  # a token that is nobody's any more
+        self.requests: list[str] = []  # such as "GET config.json"
+        self.sent: collections.Counter[str] = collections.Counter()  # bytes per file
+        self.status: int | None = None  # the status of all responses
+        self.errors: dict[str, list[int]] = {}  # request -> statuses of the next responses
+        self.cuts: collections.Counter[str] = collections.Counter()  # file -> number of downloads to break off
+        self.expired: str | None = None  # an expired token
         self.after_get: Callable[[str], None] = lambda filename: None
         bound = type("Bound", (Handler,), {"hub": self})
         self._servers = [ThreadingHTTPServer(("127.0.0.1", 0), bound) for _ in range(2)]
@@ -90,7 +90,7 @@ class Hub:
                 thread.join()
 
     def downloads(self) -> list[str]:
-        """The names of the files that were downloaded since the last call, in order."""
+        """Return the names of the files that were downloaded since the last call, in order."""
         names = [request.removeprefix("GET ") for request in self.requests if request.startswith("GET ")]
         self.requests.clear()
         return names
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         match = re.fullmatch(r"/(stored/)?((?:[^/]+/)?[^/]+)/resolve/([^/]+)/(.+)", self.path)
         if self.hub.status is not None:
             return self.refuse(self.hub.status)
-        if match is None:  # huggingface_hub's own affairs, such as what to name its user agent
+        if match is None:  # requests for other purposes than files
             return self.refuse(404)
         stored, name, revision, filename = match.groups()
         request = f"{self.command} {filename}"
@@ -117,8 +117,8 @@ class Handler(BaseHTTPRequestHandler):
         if self.hub.errors.get(request):
             return self.refuse(self.hub.errors[request].pop(0))
         authorization = self.headers.get("Authorization")
-        if stored:  # its address is secret enough
-            return self.refuse(400) if authorization else self.give(name, unquote(revision), filename, body)
+        if stored:  # the storage host accepts no token
+            return self.refuse(400) if authorization else self.send_file(name, unquote(revision), filename, body)
         if self.hub.expired and authorization == f"Bearer {self.hub.expired}":
             return self.reply(401, {"X-Error-Message": "Invalid credentials in Authorization header"})
         repository = self.hub.repositories.get(name)
@@ -138,14 +138,14 @@ class Handler(BaseHTTPRequestHandler):
             where = f"{self.hub.storage}/stored/{name}/resolve/{commit}/{filename}"
             linked = {"X-Linked-ETag": f'"{etag_of(content)}"', "X-Linked-Size": str(len(content))}
             return self.reply(302, {"Location": where, "X-Repo-Commit": commit, **linked})
-        return self.give(name, commit, filename, body)
+        return self.send_file(name, commit, filename, body)
 
     def refuse(self, status: int, code: str | None = None, commit: str | None = None) -> None:
         headers = {"X-Error-Code": code, "X-Error-Message": code, "X-Repo-Commit": commit}
         self.reply(status, {key: value for key, value in headers.items() if value})
 
-    def give(self, name: str, commit: str, filename: str, body: bool) -> None:
-        """Give a file, or the rest of it, or the first half of what was asked for."""
+    def send_file(self, name: str, commit: str, filename: str, body: bool) -> None:
+        """Send a file, or the rest of it; if the download is to break off, only the first half."""
         content = self.hub.repositories[name].commits[commit][filename]
         size = len(content)
         headers = {
@@ -175,12 +175,12 @@ class Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Print nothing."""
 
 
 @contextlib.contextmanager
 def running() -> Iterator[Hub]:
-    """A Hub that is stopped at the end."""
+    """Run a Hub, and stop it at the end."""
     hub = Hub()
     try:
         yield hub
@@ -190,18 +190,18 @@ def running() -> Iterator[Hub]:
 
 @dataclasses.dataclass
 class Client:
-    """A user with a cache: each call is another process."""
+    """A user with a cache. Each call runs in a new process."""
 
     endpoint: str
     home: Path
 
     def environment(self, **more: str) -> dict[str, str]:
-        """The variables of this user's processes."""
-        ours = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_")
+        """Return the environment variables of this user's processes."""
+        prefixes = ("HF_", "HUGGING_FACE_", "HUGGINGFACE_")
         kept = {
             key: value
             for key, value in os.environ.items()
-            if not key.startswith(ours) and not key.lower().endswith("_proxy")
+            if not key.startswith(prefixes) and not key.lower().endswith("_proxy")
         }
         return {
             **kept,
@@ -214,25 +214,25 @@ class Client:
         }
 
     def __call__(self, function: Callable[..., Any], *arguments: Any, **environment: str) -> Any:
-        """Call a function in a new process, with its environment; what it raises is raised here."""
+        """Call a function in a new process with this environment, and return its result or raise its exception."""
         enter = (self.environment(**environment),)
         with ProcessPoolExecutor(1, mp_context=CONTEXT, initializer=_enter, initargs=enter) as process:
             return process.submit(function, *arguments).result(timeout=120)
 
 
 def _enter(environment: dict[str, str]) -> None:
-    assert "huggingface_hub" not in sys.modules  # it has not read another environment before
+    assert "huggingface_hub" not in sys.modules  # which would have read another environment
     os.environ.clear()
     os.environ.update(environment)
     time.sleep = lambda seconds: None  # huggingface_hub waits between its retries
     torch.set_num_threads(1)  # other tests may run beside these
 
 
-# What a client does
+# Functions that a client runs
 
 
 def load(name: str, **options: Any) -> float:
-    """Load a model; its classifier's first bias tells whose it is."""
+    """Load a model, and return the first bias of its classifier, which identifies the checkpoint."""
     import minidistil
 
     return minidistil.from_pretrained(name, **options).state_dict()["classifier.bias"][0].item()
@@ -243,26 +243,26 @@ def load_pinned(name: str, revision: str) -> float:
 
 
 def checksum(tensors: Mapping[str, Any]) -> str:
-    """A checksum of names and values."""
+    """Return a checksum of names and values."""
     return etag_of(b"".join(name.encode() + tensors[name].numpy().tobytes() for name in sorted(tensors)))
 
 
 def load_all(name: str) -> str:
-    """Load a model: the checksum of all its weights."""
+    """Load a model, and return the checksum of its weights."""
     import minidistil
 
     return checksum(minidistil.from_pretrained(name).state_dict())
 
 
 def tokenize(name: str, text: str) -> list[int]:
-    """Load a tokenizer, and encode."""
+    """Load a tokenizer, and encode a text."""
     import minidistil
 
     return minidistil.Tokenizer.from_pretrained(name).encode([text]).ids[0]
 
 
 def ask(task: str, name: str, arguments: dict[str, Any]) -> Any:
-    """Load a pipeline, and let it answer."""
+    """Load a pipeline, and call it."""
     import minidistil
 
     answer = minidistil.pipeline(task, name, device="cpu")(**arguments)
@@ -270,24 +270,24 @@ def ask(task: str, name: str, arguments: dict[str, Any]) -> Any:
 
 
 def zero_shot(name: str) -> Any:
-    """Load a zero-shot pipeline, and classify."""
+    """Load a zero-shot pipeline, and classify a text."""
     return ask("zero-shot-classification", name, {"sequences": "the team won", "candidate_labels": ["a", "b"]})
 
 
 class Terminal(io.StringIO):
-    """A stream that says that it is a terminal."""
+    """A stream whose isatty() returns True."""
 
     def isatty(self) -> bool:
         return True
 
 
 def command(*arguments: str) -> tuple[int, str, str]:
-    """Run the command line: its exit status, and what it writes to stdout and stderr."""
+    """Run the command line, and return its exit status, stdout and stderr."""
     return _command(arguments, io.StringIO())
 
 
 def command_on_a_terminal(*arguments: str) -> tuple[int, str, str]:
-    """Run the command line where a terminal shows stderr."""
+    """Run the command line with stderr on a terminal."""
     return _command(arguments, Terminal())
 
 

@@ -38,7 +38,7 @@ def by_label(answer):
 
 
 def record_batches(monkeypatch, pipe):
-    """Give a list that fills with the lengths of the sequences of each batch that the model is given."""
+    """Return a list, to which each forward pass of the model appends the lengths of its sequences."""
     seen = []
     forward = pipe.model.forward
     monkeypatch.setattr(pipe.model, "forward", lambda batch: seen.append(batch.layout.lengths) or forward(batch))

@@ -1,4 +1,4 @@
-"""What the tests of training share: a tiny vocabulary, texts that can be learned, and the files of a run."""
+"""Helpers for tests of training: a tiny vocabulary, texts that can be learned, and the files of a run."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def log_of(folder):
 
 
 def trainer_of(base, data, output, recipe):
-    """The Trainer that fine_tune would make."""
+    """Return the Trainer that fine_tune would create."""
     rows = read_rows(data)
     model, tokenizer, _ = load_base(base, rows, recipe)
     examples, _ = Labels.from_config(model.config).read(rows)

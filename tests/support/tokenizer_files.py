@@ -28,7 +28,7 @@ def write_config(folder, positions=512):
 
 
 def write_vocab(folder, vocabulary=VOCABULARY, **settings):
-    """vocab.txt and tokenizer_config.json, as old checkpoints have them."""
+    """Write vocab.txt and tokenizer_config.json, as in old checkpoints."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder)
     (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in vocabulary), encoding="utf-8")
@@ -37,7 +37,7 @@ def write_vocab(folder, vocabulary=VOCABULARY, **settings):
 
 
 def write_tokenizer_json(folder, vocabulary=VOCABULARY, added=(), **settings):
-    """tokenizer.json and tokenizer_config.json, with a truncation and a padding that someone left in it."""
+    """Write tokenizer.json, with stored truncation and padding, and tokenizer_config.json."""
     folder.mkdir(parents=True, exist_ok=True)
     write_config(folder)
     ids = {token: i for i, token in enumerate(vocabulary)}
@@ -69,7 +69,7 @@ def write_tokenizer_json(folder, vocabulary=VOCABULARY, added=(), **settings):
 
 
 def ids_of(tokens):
-    """The ids of tokens with spaces between."""
+    """Return the ids of tokens that are separated by spaces."""
     return [VOCABULARY.index(token) for token in tokens.split()]
 
 
@@ -81,10 +81,10 @@ FORMS = {"vocab.txt": write_vocab, "tokenizer.json": write_tokenizer_json}
 SETTINGS = {
     "defaults": {},
     "lower case": {"do_lower_case": True},
-    "as it is": {"do_lower_case": False},
+    "cased": {"do_lower_case": False},
     "lower case, accents kept": {"do_lower_case": True, "strip_accents": False},
-    "as it is, accents stripped": {"do_lower_case": False, "strip_accents": True},
-    "Chinese words whole": {"do_lower_case": True, "tokenize_chinese_chars": False},
+    "cased, accents stripped": {"do_lower_case": False, "strip_accents": True},
+    "Chinese characters not split": {"do_lower_case": True, "tokenize_chinese_chars": False},
 }
 
 
@@ -108,7 +108,7 @@ def as_map(token, **flags):
 
 
 def with_added_tokens(form, folder, maps):
-    """Added tokens with flags: in tokenizer_config.json and, if there is one, in tokenizer.json too."""
+    """Write added tokens with flags to tokenizer_config.json and, if there is one, to tokenizer.json."""
     if form == "vocab.txt":
         return write_vocab(folder, added_tokens_decoder=maps)
     added = [tokenizers.AddedToken(**map_) for map_ in maps.values()]
@@ -171,7 +171,7 @@ def renamed_by_special_tokens_map(form, folder):
 
 
 def renamed_by_maps(form, folder):
-    """Special tokens stored with their flags."""
+    """Write special tokens with their flags."""
     FORMS[form](folder, vocabulary=RENAMED, **NAMES)
     write_json(folder / "tokenizer_config.json", {})
     write_json(folder / "special_tokens_map.json", {key: as_map(token) for key, token in NAMES.items()})
@@ -179,7 +179,7 @@ def renamed_by_maps(form, folder):
 
 
 def typed_maps(form, folder):
-    """Special tokens as slow tokenizers once wrote them into tokenizer_config.json."""
+    """Write special tokens to tokenizer_config.json as old slow tokenizers did."""
     tokens = {key: {"__type": "AddedToken", **as_map(token, normalized=True)} for key, token in NAMES.items()}
     return FORMS[form](folder, vocabulary=RENAMED, **tokens)
 

@@ -1,4 +1,4 @@
-"""Twins: a tiny DistilBERT of ours and transformers' own, with the same weights, and inputs of every shape."""
+"""Twins: a tiny DistilBERT of minidistil and one of transformers, with the same weights; and inputs for them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ BASE = {
 }
 LENGTHS = (1, 2, 17, 128, 512)
 FORMS = ("alone", "equal", "ragged", "holes")
-TOKEN_FORMS = (*FORMS, "left")  # what the heads that look at each token take
+TOKEN_FORMS = (*FORMS, "left")  # for heads with per-token results
 
 
 def labels(count: int) -> dict[str, Any]:
@@ -47,7 +47,7 @@ CONFIGS: dict[str, dict[str, Any]] = {
 
 
 def theirs(config: dict[str, Any], name: str = "DistilBertForSequenceClassification") -> Any:
-    """Transformers' model of that class, with weights large enough that neither attention nor logits are flat."""
+    """Return a transformers model of that class, with weights from `draw`."""
     values = {**BASE, **config}
     values["label2id"] = {label: i for i, label in values["id2label"].items()}
     torch.manual_seed(0)
@@ -58,7 +58,7 @@ def theirs(config: dict[str, Any], name: str = "DistilBertForSequenceClassificat
 
 @torch.no_grad()
 def draw(model: torch.nn.Module, leave: str | None = None) -> None:
-    """Draw weights large enough that nothing is flat, but for those with `leave` in their names."""
+    """Draw large weights, so that attention is not uniform. leave: skip parameters with this in their names."""
     for name, parameter in model.named_parameters():
         if leave is not None and leave in name:
             continue
@@ -71,7 +71,7 @@ def draw(model: torch.nn.Module, leave: str | None = None) -> None:
 
 
 def ours(model: Any) -> Any:
-    """Our model of the same class, with a copy of those weights."""
+    """Return the minidistil model of the same class, with a copy of the weights."""
     config = DistilBertConfig.from_dict(model.config.to_dict())
     twin = getattr(minidistil, type(model).__name__)(config, device="meta")
     twin.load_state_dict(copy.deepcopy(model.state_dict()), assign=True)
@@ -80,13 +80,13 @@ def ours(model: Any) -> Any:
 
 @functools.cache
 def twins(name: str = "plain", dtype: torch.dtype = torch.float32) -> tuple[Any, Any]:
-    """Both, in one dtype: (ours, theirs). Shared between tests, which may not change them."""
+    """Return the models of minidistil and of transformers. Tests share them and must not change them."""
     model = theirs(CONFIGS[name]).to(dtype)
     return ours(model), model
 
 
 def inputs(form: str, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
-    """input_ids and attention_mask, both (n, length)."""
+    """Return input_ids and attention_mask, both (n, length)."""
     generator = torch.Generator().manual_seed(length)
     n = 1 if form == "alone" else 4
     ids = torch.randint(0, vocab_size, (n, length), generator=generator)
@@ -104,7 +104,7 @@ def inputs(form: str, length: int, vocab_size: int) -> tuple[Tensor, Tensor]:
 
 
 def first_difference(mine: Any, other: Any, ids: Tensor, mask: Tensor) -> str:
-    """Say which hidden state of the twins is the first to differ by more than its dtype explains."""
+    """Describe the first hidden state of the twins that differs by more than rounding errors."""
     trace = minidistil.trace(mine, Batch.from_padded(ids, mask))
     with torch.no_grad():
         states = other(input_ids=ids, attention_mask=mask, output_hidden_states=True).hidden_states
@@ -119,15 +119,15 @@ def first_difference(mine: Any, other: Any, ids: Tensor, mask: Tensor) -> str:
 
 
 def assert_same(answer: Any, expected: Any, tolerance: float = 1e-5) -> None:
-    """Two answers of pipelines: the same types, shapes, keys and order; scores within the tolerance."""
+    """Check that two pipeline results have the same types, keys, order and values; scores within the tolerance."""
     assert type(answer) is type(expected)
     if isinstance(expected, dict):
         assert list(answer) == list(expected)
         assert_same(list(answer.values()), list(expected.values()), tolerance)
     elif isinstance(expected, list):
         assert len(answer) == len(expected)
-        for one, other in zip(answer, expected, strict=True):
-            assert_same(one, other, tolerance)
+        for item, expected_item in zip(answer, expected, strict=True):
+            assert_same(item, expected_item, tolerance)
     elif isinstance(expected, float):
         assert abs(answer - expected) <= tolerance
     else:

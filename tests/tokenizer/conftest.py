@@ -30,7 +30,7 @@ from support.tokenizer_files import (
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """One folder for each form and each setting."""
+    """Write one folder for each form and setting."""
     root = tmp_path_factory.mktemp("tokenizers")
     return {
         (form, name): write(root / form / name.replace(" ", "-"), **values)
@@ -41,13 +41,13 @@ def folders(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=[(f, s) for f in FORMS for s in SETTINGS], ids=lambda p: f"{p[0]}-{p[1]}")
 def both(request, folders):
-    """Our tokenizer and transformers', of one folder."""
+    """Load one folder with minidistil and with transformers."""
     return load_both(folders[request.param])
 
 
 @pytest.fixture(scope="module", params=FORMS)
 def tokenizer(request, folders):
-    """Our tokenizer, of either form."""
+    """Load a tokenizer of each form with minidistil."""
     return Tokenizer.from_pretrained(folders[request.param, "defaults"])
 
 
@@ -82,7 +82,7 @@ def real():
     ids=lambda p: f"{p[0]}-{p[1].__name__}",
 )
 def unusual(request, tmp_path_factory):
-    """A folder with tokens of its own."""
+    """Write a folder with unusual special or added tokens."""
     form, write = request.param
     return write(form, tmp_path_factory.mktemp("unusual") / "folder")
 

@@ -1,4 +1,4 @@
-"""Added tokens, and special tokens under other names, are found as transformers finds them."""
+"""Added tokens, and special tokens under other names, have the ids of transformers."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ AROUND = st.sampled_from(["a", "the", " ", "  ", "A", "é", ".", NEW, "<NEW>", "
         f" {NEW}  .",
     ]
 )
-def test_tokens_of_a_folder_s_own_are_found_as_in_transformers(unusual_both, texts):
+def test_added_tokens_have_the_ids_of_transformers(unusual_both, texts):
     ours, theirs = unusual_both
     assert ours.encode(texts).ids == theirs(texts, truncation=False)["input_ids"]
     pairs = texts[::-1]
@@ -52,7 +52,7 @@ def test_a_token_may_be_added_to_the_end_of_the_vocabulary(tmp_path):
     assert load_ids(tmp_path, [f"a {NEW}<e>"]) == [[*ids_of("[CLS] a"), end + 1, end, *ids_of("[SEP]")]]
 
 
-def test_special_tokens_under_other_names_surround_a_text(tmp_path):
+def test_renamed_special_tokens_are_added_to_a_text(tmp_path):
     renamed("vocab.txt", tmp_path)
     ids = [RENAMED.index(token) for token in ("<s>", "a", "</s>", "<unk>", "</s>")]
     assert load_ids(tmp_path, ["a"], ["\u2603"]) == [ids]

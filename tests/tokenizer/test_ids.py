@@ -1,4 +1,4 @@
-"""Any text and any pair has the token ids of transformers."""
+"""Token ids of any text and any pair, compared with transformers."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ LIMITS = st.sampled_from([3, 4, 5, 8, 16, 64, 512])
 
 
 def same_ids_or_both_refuse(both, texts, pairs, max_length, truncation):
-    """Hold our ids against transformers', where both encode the texts and their pairs."""
+    """Check that both tokenizers return the same ids, or that both refuse the input."""
     ours, theirs = both
     special = 2 if pairs is None else 3
     expected, error = None, max_length <= special or (pairs is None and truncation == "only_second")
@@ -55,7 +55,7 @@ def same_ids_or_both_refuse(both, texts, pairs, max_length, truncation):
         how = False if truncation == "error" else truncation
         try:
             expected = theirs(texts, pairs, truncation=how, max_length=max_length, verbose=False)["input_ids"]
-        except Exception:  # a text that is too short to be cut as asked
+        except Exception:  # a text that is too short to be truncated with this strategy
             error = True
     if error or (truncation == "error" and max(map(len, expected)) > max_length):
         with pytest.raises(InputError):
@@ -86,7 +86,7 @@ def test_ids_of_any_pairs_are_those_of_transformers(both, pairs, max_length, tru
 
 
 def test_the_settings_make_a_difference(folders):
-    # otherwise the tests above would compare nothing
+    # otherwise the settings of the tests above would be equivalent
     text = ["The café 日本語"]
     ids = {name: tuple(load_ids(folders["vocab.txt", name], text)[0]) for name in SETTINGS}
     assert ids.pop("defaults") == ids["lower case"]
@@ -116,7 +116,7 @@ def test_every_character_has_the_ids_of_transformers(real):
     assert ours.encode(texts).ids == theirs(texts)["input_ids"]
 
 
-def test_a_stored_truncation_and_padding_never_leak(folders):
+def test_stored_truncation_and_padding_are_ignored(folders):
     tokenizer = Tokenizer.from_pretrained(folders["tokenizer.json", "defaults"])
     batch = tokenizer(["a", "a b c d e f g h i j"])
     assert batch.layout.lengths == [3, 12]
@@ -124,21 +124,21 @@ def test_a_stored_truncation_and_padding_never_leak(folders):
     assert tokenizer.encode(["a", "b b"]).ids == [ids_of("[CLS] a [SEP]"), ids_of("[CLS] b b [SEP]")]
 
 
-def test_lower_casing_in_tokenizer_json_is_honoured_where_no_setting_overrules_it(tmp_path):
-    # transformers lower-cases here, whatever the file says
+def test_lowercasing_of_tokenizer_json_applies_unless_a_setting_overrides_it(tmp_path):
+    # transformers always lowercases here
     write_tokenizer_json(tmp_path, do_lower_case=False)
     write_json(tmp_path / "tokenizer_config.json", {"tokenizer_class": "DistilBertTokenizer"})
     assert load_ids(tmp_path, ["The A"]) == [ids_of("[CLS] The A [SEP]")]
 
 
-def test_a_setting_overrules_tokenizer_json_as_in_transformers(tmp_path):
+def test_a_setting_overrides_tokenizer_json_as_in_transformers(tmp_path):
     write_tokenizer_json(tmp_path, do_lower_case=False)
     write_json(tmp_path / "tokenizer_config.json", {"do_lower_case": True})
     ours, theirs = load_both(tmp_path)
     assert ours.encode(["The A"]).ids == theirs(["The A"])["input_ids"] == [ids_of("[CLS] the a [SEP]")]
 
 
-def test_a_generic_tokenizer_class_takes_tokenizer_json_as_it_is(tmp_path):
+def test_a_generic_tokenizer_class_uses_tokenizer_json_unchanged(tmp_path):
     write_tokenizer_json(tmp_path, do_lower_case=False)
     values = {"tokenizer_class": "PreTrainedTokenizerFast", "do_lower_case": True}
     write_json(tmp_path / "tokenizer_config.json", values)
@@ -156,13 +156,13 @@ def test_tokenizer_json_without_a_template_gets_one(tmp_path):
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_an_empty_pair_of_one_text_is_none_and_of_a_list_is_one(tmp_path, form):
+def test_an_empty_pair_is_ignored_for_a_single_text_only(tmp_path, form):
     ours, theirs = load_both(FORMS[form](tmp_path))
     assert ours("a", "").ids.tolist() == theirs("a", "")["input_ids"] == ids_of("[CLS] a [SEP]")
     assert ours(["a"], [""]).ids.tolist() == theirs(["a"], [""])["input_ids"][0] == ids_of("[CLS] a [SEP] [SEP]")
 
 
-def test_a_batch_holds_the_ids_end_to_end(tokenizer):
+def test_a_batch_has_packed_ids(tokenizer):
     batch = tokenizer(["a b", "", "c"])
     first, second, third = ids_of("[CLS] a b [SEP]"), ids_of("[CLS] [SEP]"), ids_of("[CLS] c [SEP]")
     assert batch.ids.tolist() == first + second + third
@@ -171,13 +171,13 @@ def test_a_batch_holds_the_ids_end_to_end(tokenizer):
     assert len(batch) == 3
 
 
-def test_encode_gives_the_ids_of_the_batch_as_lists(tokenizer):
+def test_encode_returns_the_ids_of_the_batch_as_lists(tokenizer):
     texts, pairs = ["a b", "", "the team"], ["c", "d", ""]
     encoded = tokenizer.encode(texts, pairs)
     assert [i for ids in encoded.ids for i in ids] == tokenizer(texts, pairs).ids.tolist()
 
 
-def test_padded_rows_are_those_of_transformers(folders):
+def test_padded_rows_match_transformers(folders):
     ours, theirs = load_both(folders["vocab.txt", "defaults"])
     texts = ["the team won", "", "a [MASK] b c"]
     input_ids, attention_mask = ours(texts).padded()
@@ -195,13 +195,13 @@ def test_padded_rows_are_filled_with_the_padding_token(tmp_path):
         assert attention_mask.tolist() == [[1, 1, 1, 1], [1, 1, 0, 0]]
 
 
-def test_a_padding_token_of_another_name_fills_too(tmp_path):
+def test_padded_rows_are_filled_with_a_renamed_padding_token(tmp_path):
     vocabulary = [*RENAMED[1:], "<pad>"]
     tokenizer = Tokenizer.from_pretrained(write_vocab(tmp_path, vocabulary=vocabulary, **NAMES))
     assert tokenizer(["a b", ""]).padded()[0][1, 2:].tolist() == [vocabulary.index("<pad>")] * 2
 
 
-def test_one_text_is_a_batch_of_one(tokenizer):
+def test_a_single_text_is_a_batch_of_one(tokenizer):
     assert tokenizer("a b").ids.tolist() == tokenizer(["a b"]).ids.tolist()
     assert tokenizer("a", "b").layout.lengths == [5]
     assert tokenizer.encode("a b").ids == tokenizer.encode(["a b"]).ids
@@ -213,7 +213,7 @@ def test_no_texts_are_an_empty_batch(tokenizer):
     assert tokenizer.encode([]).ids == []
 
 
-def test_any_iterable_of_texts_is_read_or_refused_but_never_lost(tokenizer):
+def test_texts_may_be_any_iterable(tokenizer):
     texts = ["a b", "c"]
     expected = tokenizer(texts).ids.tolist()
     assert tokenizer(tuple(texts)).ids.tolist() == expected

@@ -1,4 +1,4 @@
-"""What is not a text is refused by its place, and a broken file by its name."""
+"""Errors for invalid texts, which name the text, and for broken files, which name the file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from support.tokenizer_files import (
 
 
 @pytest.mark.parametrize("text", [None, 5, b"bytes", ["nested"], 1.5])
-def test_what_is_not_a_string_is_refused_by_its_place(tokenizer, text):
+def test_an_error_for_a_value_that_is_not_a_string_names_its_index(tokenizer, text):
     kind = type(text).__name__
     with pytest.raises(InputError, match=rf"texts\[1\] is {kind}"):
         tokenizer(["a", text])
@@ -23,19 +23,19 @@ def test_what_is_not_a_string_is_refused_by_its_place(tokenizer, text):
 
 
 @pytest.mark.parametrize("texts", [None, 5, b"bytes"])
-def test_what_is_no_list_of_texts_is_refused(tokenizer, texts):
+def test_a_value_that_is_not_a_list_of_texts_is_refused(tokenizer, texts):
     with pytest.raises(InputError, match="texts"):
         tokenizer(texts)
 
 
-def test_a_lone_surrogate_is_refused_by_its_place(tokenizer):
+def test_an_error_for_a_lone_surrogate_names_its_index(tokenizer):
     with pytest.raises(InputError, match=r"texts\[1\]: character 3 is a lone surrogate"):
         tokenizer(["fine", "abc\ud800"])
     with pytest.raises(InputError, match=r"pairs\[0\]: character 0 is a lone surrogate"):
         tokenizer("fine", "\udfff")
 
 
-def test_pairs_of_another_number_are_refused(tokenizer):
+def test_a_different_number_of_pairs_is_refused(tokenizer):
     with pytest.raises(InputError, match="there are 2 texts but 1 pairs"):
         tokenizer(["a", "b"], ["c"])
     with pytest.raises(InputError, match="there are 2 texts but 1 pairs"):
@@ -50,7 +50,7 @@ def test_an_unknown_truncation_is_refused_with_the_known_ones(tokenizer, truncat
         tokenizer("a", truncation=truncation)
 
 
-def test_a_folder_without_a_tokenizer_says_what_was_expected(tmp_path):
+def test_an_error_for_a_folder_without_a_tokenizer_names_the_expected_files(tmp_path):
     write_config(tmp_path)
     with pytest.raises(CheckpointError, match=r"tokenizer\.json or vocab\.txt") as caught:
         Tokenizer.from_pretrained(tmp_path)
@@ -110,7 +110,7 @@ def test_a_broken_file_is_an_error_that_names_the_folder(tmp_path, name, content
 
 
 def with_charsmap(folder, charsmap):
-    """A tokenizer.json whose normalizer has this table, which the library trusts."""
+    """Write a tokenizer.json whose normalizer has this table, which the library does not check."""
     content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
     content["normalizer"] = {"type": "Precompiled", "precompiled_charsmap": charsmap}
     (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
@@ -137,7 +137,7 @@ def test_a_panic_while_encoding_is_an_error_that_names_the_text(saved_json):
         tokenizer(["a good film"])
 
 
-def test_words_longer_than_can_be_split_in_time_are_refused(saved_json):
+def test_a_very_large_word_limit_is_refused(saved_json):
     content = json.loads((saved_json / "tokenizer.json").read_text(encoding="utf-8"))
     content["model"]["max_input_chars_per_word"] = 10**6
     (saved_json / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
@@ -148,14 +148,14 @@ def test_words_longer_than_can_be_split_in_time_are_refused(saved_json):
 @pytest.mark.parametrize(
     ("key", "value"), [("do_lower_case", None), ("strip_accents", 1), ("cls_token", "\ud800"), ("sep_token", 5)]
 )
-def test_settings_that_cannot_be_are_named(saved_json, key, value):
+def test_an_error_for_an_invalid_setting_names_it(saved_json, key, value):
     (saved_json / "tokenizer.json").unlink()
     (saved_json / "tokenizer_config.json").write_text(json.dumps({key: value}), encoding="utf-8")
     with pytest.raises(CheckpointError, match=f"{key} in tokenizer_config.json is"):
         Tokenizer.from_pretrained(saved_json)
 
 
-def test_an_interruption_is_no_failure_of_the_library(saved_json, monkeypatch):
+def test_an_interruption_is_not_reported_as_a_failure_of_the_library(saved_json, monkeypatch):
     tokenizer = Tokenizer.from_pretrained(saved_json)
 
     class Interrupted:

@@ -1,4 +1,4 @@
-"""What is saved gives the same ids here and in transformers; threads and processes share a tokenizer."""
+"""Saved tokenizers have the same ids in minidistil and transformers; threads and processes share a tokenizer."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from support.tokenizer_files import (
 )
 
 
-def test_a_tokenizer_can_be_sent_to_another_process(tokenizer):
+def test_a_tokenizer_can_be_pickled(tokenizer):
     assert pickle.loads(pickle.dumps(tokenizer)).encode(["a b"]).ids == tokenizer.encode(["a b"]).ids
 
 
 @pytest.mark.parametrize("normalizer", [None, tokenizers.normalizers.NFC()], ids=["none", "NFC"])
-def test_a_normalizer_that_is_not_berts_is_saved_as_it_is(tmp_path, normalizer):
+def test_a_normalizer_of_another_type_is_saved_unchanged(tmp_path, normalizer):
     folder = write_tokenizer_json(tmp_path / "from", tokenizer_class="PreTrainedTokenizerFast")
     backend = tokenizers.Tokenizer.from_file(str(folder / "tokenizer.json"))
     backend.normalizer = normalizer
@@ -44,18 +44,18 @@ def test_a_normalizer_that_is_not_berts_is_saved_as_it_is(tmp_path, normalizer):
 
 
 @pytest.mark.parametrize("key", [(f, s) for f in FORMS for s in SETTINGS], ids=lambda key: f"{key[0]}-{key[1]}")
-def test_what_is_saved_gives_the_same_ids_here_and_in_transformers(folders, tmp_path, key):
-    saved_gives_the_same_ids(folders[key], tmp_path)
+def test_a_saved_tokenizer_has_the_same_ids_in_minidistil_and_transformers(folders, tmp_path, key):
+    check_ids_after_saving(folders[key], tmp_path)
 
 
-def test_what_is_saved_keeps_the_tokens_of_a_folder_s_own(unusual, tmp_path):
-    saved_gives_the_same_ids(unusual, tmp_path)
+def test_unusual_tokens_are_saved(unusual, tmp_path):
+    check_ids_after_saving(unusual, tmp_path)
 
 
-def saved_gives_the_same_ids(folder, target):
+def check_ids_after_saving(folder, target):
     tokenizer = Tokenizer.from_pretrained(folder)
     tokenizer.save_pretrained(target)
-    write_config(target)  # for transformers' AutoTokenizer; a model writes it
+    write_config(target)  # needed by transformers' AutoTokenizer; saving a model writes it
     texts = [
         *SPECIAL,
         *NAMES.values(),
@@ -73,13 +73,13 @@ def saved_gives_the_same_ids(folder, target):
     assert ours.pad_id == tokenizer.pad_id
 
 
-def test_lower_casing_that_only_tokenizer_json_knew_of_is_saved_for_transformers(tmp_path):
+def test_lowercasing_of_tokenizer_json_is_saved_for_transformers(tmp_path):
     write_tokenizer_json(tmp_path / "a", do_lower_case=False)
     write_json(tmp_path / "a" / "tokenizer_config.json", {})
-    saved_gives_the_same_ids(tmp_path / "a", tmp_path / "b")
+    check_ids_after_saving(tmp_path / "a", tmp_path / "b")
 
 
-def test_saving_stores_no_truncation_of_an_earlier_call(tokenizer, tmp_path):
+def test_truncation_of_an_earlier_call_is_not_saved(tokenizer, tmp_path):
     tokenizer("a b c d", max_length=4)
     tokenizer.save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "tokenizer.json").read_text("utf-8"))
@@ -93,7 +93,7 @@ def test_saving_over_the_folder_that_was_loaded_is_safe(tmp_path):
     assert load_ids(tmp_path, ["The A é"]) == tokenizer.encode(["The A é"]).ids
 
 
-def test_settings_that_mean_nothing_here_survive_saving(tmp_path):
+def test_unknown_settings_are_kept_in_saving(tmp_path):
     write_vocab(tmp_path, never_split=["a"], model_max_length=256)
     Tokenizer.from_pretrained(tmp_path).save_pretrained(tmp_path)
     stored = json.loads((tmp_path / "tokenizer_config.json").read_text("utf-8"))
@@ -102,8 +102,8 @@ def test_settings_that_mean_nothing_here_survive_saving(tmp_path):
 
 
 @pytest.fixture
-def restless():
-    """Threads that take turns as often as Python lets them."""
+def frequent_switches():
+    """Switch between threads as often as Python can."""
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     yield
@@ -111,7 +111,7 @@ def restless():
 
 
 @pytest.mark.full
-def test_threads_with_other_limits_do_not_disturb_each_other(tokenizer, restless):
+def test_threads_with_different_limits_do_not_affect_each_other(tokenizer, frequent_switches):
     wrong = []
 
     def run(limit):

@@ -1,6 +1,6 @@
-"""Odd checkpoints, made to order: what transformers saves, with its config, names, dtypes and files changed.
+"""Unusual checkpoints: saved by transformers, with changes to the config, tensor names, dtypes and files.
 
 - `draft`: a checkpoint before it is written, and the functions that change it
 - `names`: names that the tables share
-- `loaded`, `refused`, `new_head`: the tables, a line for each checkpoint; the key to their columns is in `loaded`
+- `loaded`, `refused`, `new_head`: tables of checkpoints; `loaded` explains their columns
 """

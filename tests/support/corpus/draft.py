@@ -1,4 +1,4 @@
-"""A checkpoint before it is written, what can be changed in it, and how it is loaded."""
+"""A checkpoint before it is written, the changes to it, and the way that it is loaded."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BERT = {"hidden_size": 32, "num_attention_heads": 4, "num_hidden_layers": 2, "in
 IDS = (torch.arange(24).reshape(3, 8) * 7 + 5) % 60
 MASK = torch.tensor([[1] * 8, [1] * 5 + [0] * 3, [1] + [0] * 7])
 WORDS = "distilbert.embeddings.word_embeddings.weight"
-TYPEFORM = {  # the keys of the checkpoint that the zero-shot pipeline is known for
+TYPEFORM = {  # config.json of typeform/distilbert-base-uncased-mnli
     "activation": "gelu",
     "architectures": ["DistilBertForSequenceClassification"],
     "attention_dropout": 0.1,
@@ -49,12 +49,12 @@ TYPEFORM = {  # the keys of the checkpoint that the zero-shot pipeline is known 
 }
 
 
-# Models of transformers'
+# Models of transformers
 
 
 @functools.cache
 def model_of(name: str, **values: Any) -> Any:
-    """Transformers' model of that class, with weights large enough that no logits are flat. Not to be changed."""
+    """Return a transformers model of that class, with weights as in `support.twins`. Do not modify it."""
     bert = name.startswith("Bert")
     options = {"add_pooling_layer": values.pop("pooler")} if "pooler" in values else {}
     labels = {"id2label": {i: f"label {i}" for i in range(values.pop("labels"))}} if "labels" in values else {}
@@ -71,7 +71,7 @@ def model_of(name: str, **values: Any) -> Any:
 
 @functools.cache
 def saved(model: Any) -> tuple[str, dict[str, Tensor]]:
-    """What transformers writes of a model: the text of config.json, and the tensors."""
+    """Save a model with transformers; return the text of config.json, and the tensors."""
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         tensors = load_file(Path(folder, "model.safetensors"))
@@ -80,27 +80,27 @@ def saved(model: Any) -> tuple[str, dict[str, Tensor]]:
 
 @torch.no_grad()
 def answers(model: Any) -> list[Tensor]:
-    """What a model of ours or theirs says to IDS, at the tokens that are not padding."""
+    """Return the outputs of a model of minidistil or transformers for IDS, without padding."""
     if isinstance(model, minidistil.DistilBertForMultipleChoice | transformers.DistilBertForMultipleChoice):
         ids, mask = torch.stack([IDS, IDS.flip(1)], 1), torch.stack([MASK, MASK], 1)
     else:
         ids, mask = IDS, MASK
-    said = model(ids, attention_mask=mask)
-    if isinstance(said, dict):  # theirs
+    output = model(ids, attention_mask=mask)
+    if isinstance(output, dict):  # of transformers
         names = "last_hidden_state", "prediction_logits", "logits", "start_logits", "end_logits"
-        said = tuple(said[name] for name in names if name in said)
-    said = said if isinstance(said, tuple) else (said,)
-    return [part[mask.bool()] if part.shape[:2] == mask.shape else part for part in said]
+        output = tuple(output[name] for name in names if name in output)
+    output = output if isinstance(output, tuple) else (output,)
+    return [part[mask.bool()] if part.shape[:2] == mask.shape else part for part in output]
 
 
 def difference(mine: Any, other: Any) -> float:
-    """How far the answers of two models are apart, as a share of the largest."""
+    """Return the largest difference between the outputs of two models, relative to the largest output."""
     pairs = list(zip(answers(mine), answers(other), strict=True))
     assert all(a.shape == b.shape for a, b in pairs)
     return max(((a - b).abs().max() / b.abs().max()).item() for a, b in pairs)
 
 
-# Checkpoints that are not written yet, and what can be changed in them
+# Drafts, and changes to them
 
 
 @dataclasses.dataclass
@@ -108,7 +108,7 @@ class Draft:
     """A checkpoint before it is written."""
 
     model: Any
-    config: dict[str, Any] | str | None  # a string is written as it is, None not at all
+    config: dict[str, Any] | str | None  # a string is written unchanged, None means no file
     tensors: dict[str, Tensor]
     forms: tuple[Form, ...]
 
@@ -127,13 +127,13 @@ Form = Callable[[Path, Draft], None]
 
 
 def draft(model: Any) -> Draft:
-    """Begin with what transformers writes."""
+    """Return a draft of the files that transformers writes."""
     config, tensors = saved(model)
     return Draft(model, json.loads(config), dict(tensors), (safetensors,))
 
 
 def config(text: str | None = "", **values: Any) -> Change:
-    """Change keys of config.json (... takes one out), or all of it, by a text; None: there is no such file."""
+    """Change keys of config.json (... removes a key), or replace the file by a text; None removes it."""
 
     def change(draft: Draft) -> None:
         changed = {**draft.config, **values}
@@ -143,40 +143,40 @@ def config(text: str | None = "", **values: Any) -> Change:
 
 
 def only(**values: Any) -> Change:
-    """Let config.json hold these keys alone."""
+    """Replace config.json by these keys."""
     return lambda draft: setattr(draft, "config", values)
 
 
 def typeform(**values: Any) -> Change:
-    """Let config.json be the well-known one, of our sizes."""
+    """Replace config.json by TYPEFORM with the sizes of the draft."""
     return only(**{**TYPEFORM, **DISTIL, "vocab_size": 60, "max_position_embeddings": 16, **values})
 
 
 def rename(pattern: str, becomes: str) -> Change:
-    """Change the names of tensors."""
+    """Rename tensors."""
 
     def change(draft: Draft) -> None:
         renamed = {re.sub(pattern, becomes, name): tensor for name, tensor in draft.tensors.items()}
         assert len(renamed) == len(draft.tensors)
-        assert list(renamed) != list(draft.tensors), "no name is like that"
+        assert list(renamed) != list(draft.tensors), "no name matches"
         draft.tensors = renamed
 
     return change
 
 
 def drop(pattern: str) -> Change:
-    """Take tensors out."""
+    """Remove tensors."""
 
     def change(draft: Draft) -> None:
         kept = {name: tensor for name, tensor in draft.tensors.items() if not re.search(pattern, name)}
-        assert len(kept) < len(draft.tensors), "no name is like that"
+        assert len(kept) < len(draft.tensors), "no name matches"
         draft.tensors = kept
 
     return change
 
 
 def add(**values: Any) -> Change:
-    """Put tensors in; a string is the name of another one, to be copied."""
+    """Add tensors; a string is the name of a tensor to copy."""
 
     def change(draft: Draft) -> None:
         for name, value in values.items():
@@ -195,7 +195,7 @@ def replace(name: str, how: Callable[[Tensor], Any]) -> Change:
 
 
 def cast(dtype: torch.dtype, pattern: str = "") -> Change:
-    """Round the tensors of these names."""
+    """Convert the tensors whose names match."""
 
     def change(draft: Draft) -> None:
         for name in draft.tensors:
@@ -206,7 +206,7 @@ def cast(dtype: torch.dtype, pattern: str = "") -> Change:
 
 
 def form(*forms: Form) -> Change:
-    """Choose the files to write."""
+    """Set the files to write."""
     return lambda draft: setattr(draft, "forms", forms)
 
 
@@ -214,33 +214,33 @@ def form(*forms: Form) -> Change:
 
 
 def safetensors(folder: Path, draft: Draft) -> None:
-    """model.safetensors."""
+    """Write model.safetensors."""
     save_file(draft.tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
 def theirs(folder: Path, draft: Draft) -> None:
-    """Shards of safetensors and their index, as transformers writes them."""
+    """Write shards of safetensors and their index with transformers."""
     draft.model.save_pretrained(folder, max_shard_size="20KB")
     assert (folder / "model.safetensors.index.json").exists()
 
 
 def zipped(folder: Path, draft: Draft) -> None:
-    """pytorch_model.bin."""
+    """Write pytorch_model.bin."""
     torch.save(draft.tensors, folder / "pytorch_model.bin")
 
 
 def legacy(folder: Path, draft: Draft) -> None:
-    """pytorch_model.bin, as torch wrote it before 1.6."""
+    """Write pytorch_model.bin in the format of torch before 1.6."""
     torch.save(draft.tensors, folder / "pytorch_model.bin", _use_new_zipfile_serialization=False)
 
 
 def pickled(content: Callable[[Draft, Path], Any]) -> Form:
-    """pytorch_model.bin, with anything in it."""
+    """Write any object to pytorch_model.bin with torch.save."""
     return lambda folder, draft: torch.save(content(draft, folder), folder / "pytorch_model.bin")
 
 
 def shards(ending: str, spoil: Callable[..., None] = lambda index, first, second: None) -> Form:
-    """Two shards and their index, which a function may spoil: it is given the index and both shards' tensors."""
+    """Write two shards and their index. `spoil` may change the index and the tensors of both shards."""
 
     def write(folder: Path, draft: Draft) -> None:
         stem = "model" if ending == "safetensors" else "pytorch_model"
@@ -259,7 +259,7 @@ def shards(ending: str, spoil: Callable[..., None] = lambda index, first, second
 
 
 def beside(*names: str) -> Form:
-    """Files of other frameworks, which hold nothing."""
+    """Write dummy files of other frameworks."""
 
     def write(folder: Path, draft: Draft) -> None:
         for name in names:
@@ -270,7 +270,7 @@ def beside(*names: str) -> Form:
 
 
 def plus_one(form: Form) -> Form:
-    """Write other weights."""
+    """Write the weights plus 1."""
 
     def write(folder: Path, draft: Draft) -> None:
         form(folder, dataclasses.replace(draft, tensors={name: part + 1 for name, part in draft.tensors.items()}))
@@ -279,7 +279,7 @@ def plus_one(form: Form) -> Form:
 
 
 class Runs:
-    """What runs a command where it is unpickled: it makes a file in the folder."""
+    """An object that runs a command when it is unpickled, which creates a file in the folder."""
 
     def __init__(self, folder: Path):
         self.command = f"touch '{folder}/ran'"
@@ -289,28 +289,28 @@ class Runs:
 
 
 def plain(protocol: int) -> Form:
-    """pytorch_model.bin that pickle wrote, and torch did not; it would run a command."""
+    """Write pytorch_model.bin with pickle instead of torch; it would run a command."""
     return lambda folder, draft: (folder / "pytorch_model.bin").write_bytes(pickle.dumps(Runs(folder), protocol))
 
 
 def command_in_a_shard(folder: Path, draft: Draft) -> None:
-    """Shards of .bin, one of which would run a command."""
+    """Write shards of .bin, one of which would run a command."""
     shards("bin", lambda index, first, second: second.update({"classifier.weight": Runs(folder)}))(folder, draft)
 
 
 def pointer(name: str) -> Form:
-    """What lies in a large file's place where git cloned the Hub's repository without its extension for those."""
+    """Write a git-lfs pointer, as a clone without git-lfs has in place of a large file."""
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 267949840\n"
     return lambda folder, draft: (folder / name).write_text(text)
 
 
 def cut(name: str) -> Form:
-    """Let a file that is written lack its end."""
+    """Cut off the end of a written file."""
     return lambda folder, draft: (folder / name).write_bytes((folder / name).read_bytes()[:-1000])
 
 
 def lose(pattern: str) -> Form:
-    """Take files away that are written."""
+    """Remove a written file."""
 
     def write(folder: Path, draft: Draft) -> None:
         [path] = folder.glob(pattern)
@@ -319,11 +319,11 @@ def lose(pattern: str) -> Form:
     return write
 
 
-# What shards and their index may have wrong
+# Damage to shards and their index
 
 
 def place(becomes: Callable[[str], Any]) -> Callable[..., None]:
-    """Let the index place one tensor elsewhere."""
+    """Change the shard of one tensor in the index."""
 
     def spoil(index: dict[str, Any], *parts: Any) -> None:
         index["weight_map"]["classifier.bias"] = becomes(index["weight_map"]["classifier.bias"])
@@ -332,12 +332,12 @@ def place(becomes: Callable[[str], Any]) -> Callable[..., None]:
 
 
 def move(index: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Let another shard hold one tensor."""
+    """Move one tensor to the other shard."""
     second["classifier.bias"] = first.pop("classifier.bias")
 
 
 def forget(index: dict[str, Any], first: dict[str, Any], second: dict[str, Any]) -> None:
-    """Let no shard hold one tensor."""
+    """Remove one tensor from its shard."""
     del first["classifier.bias"]
 
 
@@ -345,22 +345,22 @@ def forget(index: dict[str, Any], first: dict[str, Any], second: dict[str, Any])
 
 
 def itself(model: Any) -> Any:
-    """The model whose weights are in the files."""
+    """Return the model unchanged."""
     return model
 
 
 def encoder(model: Any) -> Any:
-    """Its encoder."""
+    """Return the encoder of a model."""
     return model.base_model
 
 
 def rounded(dtype: torch.dtype) -> Callable[[Any], Any]:
-    """The model with weights that a narrower type can hold."""
+    """Round the weights of a model to a narrower dtype."""
     return lambda model: copy.deepcopy(model).to(dtype).float()
 
 
 def biased(how: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
-    """BERT's masked-LM model with another bias of the words, made of what is stored as cls.predictions.bias."""
+    """Replace the bias of BERT's masked LM by a function of cls.predictions.bias."""
 
     def change(model: Any) -> Any:
         changed = copy.deepcopy(model)
@@ -372,22 +372,22 @@ def biased(how: Callable[[Tensor], Tensor]) -> Callable[[Any], Any]:
 
 @dataclasses.dataclass
 class Case:
-    """A checkpoint, how it is loaded, and what becomes of that."""
+    """A checkpoint, the way that it is loaded, and the expected result."""
 
     name: str
-    model: str  # the class of transformers' model whose weights these are
+    model: str  # the transformers class whose weights are saved
     changes: tuple[Change, ...]
     shape: dict[str, Any]  # of that model's config
-    cls: str | None  # load it as this class of ours
+    cls: str | None  # the class of minidistil to load it with
     load: dict[str, Any]  # the arguments of from_pretrained
-    like: Callable[[Any], Any]  # what ours must answer like, made of that model
-    peer: bool  # whether transformers, too, reads these files so
-    labels: list[str] | None  # what the labels must be
-    error: str | None  # what the error must say
+    like: Callable[[Any], Any]  # the model with the expected logits, made from the saved one
+    peer: bool  # whether transformers reads these files with the same result
+    labels: list[str] | None  # expected labels
+    error: str | None  # expected message, a regular expression
     raises: type[Exception]
 
     def write(self, folder: Path) -> Any:
-        """Write the folder, and return the model that ours must answer like."""
+        """Write the folder, and return the model with the expected logits."""
         model = model_of(self.model, **self.shape)
         checkpoint = draft(model)
         for change in self.changes:
@@ -402,7 +402,7 @@ class Case:
         return minidistil.from_pretrained(folder, **self.load)
 
     def open_in_transformers(self, folder: Path, cls: str) -> Any:
-        """Load the folder with transformers, as its class that is ours."""
+        """Load the folder with the transformers class of the same name."""
         cls = cls.removeprefix("Distil") if self.model.startswith("Bert") else cls
         return getattr(transformers, cls).from_pretrained(folder, dtype=torch.float32)
 
@@ -420,5 +420,5 @@ def case(
     raises: type[Exception] = CheckpointError,
     **load: Any,
 ) -> Case:
-    """Write a line of the table."""
+    """Return a line of the table."""
     return Case(name, model, changes, shape or {}, cls, load, like, peer, labels, error, raises)

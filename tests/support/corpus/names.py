@@ -15,7 +15,7 @@ QUESTION_ANSWERING = "DistilBertForQuestionAnswering"
 MASKED_LM = "DistilBertForMaskedLM"
 MULTIPLE_CHOICE = "DistilBertForMultipleChoice"
 HEADS = (CLASSIFIER, TOKEN_CLASSIFIER, QUESTION_ANSWERING, MASKED_LM, MULTIPLE_CHOICE)
-LOAD_AS: dict[str, dict[str, Any]] = {  # how each is asked for
+LOAD_AS: dict[str, dict[str, Any]] = {  # arguments that select each class
     ENCODER: {"task": "feature-extraction"},
     CLASSIFIER: {"task": "text-classification"},
     TOKEN_CLASSIFIER: {"task": "token-classification"},
@@ -23,7 +23,7 @@ LOAD_AS: dict[str, dict[str, Any]] = {  # how each is asked for
     MASKED_LM: {"task": "fill-mask"},
     MULTIPLE_CHOICE: {"cls": MULTIPLE_CHOICE},
 }
-FIRST_TENSOR = {  # of each head's names
+FIRST_TENSOR = {  # of each head
     CLASSIFIER: r"pre_classifier\.weight",
     TOKEN_CLASSIFIER: r"classifier\.weight",
     QUESTION_ANSWERING: r"qa_outputs\.weight",
@@ -34,15 +34,16 @@ BERT = "BertModel"
 BERT_MASKED_LM = "BertForMaskedLM"
 BERT_TOKEN_CLASSIFIER = "BertForTokenClassification"
 BERTS = (BERT, BERT_MASKED_LM, BERT_TOKEN_CLASSIFIER)
-NOT_CONVERTIBLE = {  # why these BERTs are no DistilBERTs
+NOT_CONVERTIBLE = {  # class -> why it cannot be converted to DistilBERT
     "BertForSequenceClassification": "its classifier reads a pooler",
     "BertForMultipleChoice": "its classifier reads a pooler",
     "BertForNextSentencePrediction": "its classifier reads a pooler",
     "BertForQuestionAnswering": "it marks the context as a second segment",
 }
+FILE = {safetensors: "safetensors", zipped: ".bin", legacy: "legacy .bin"}
 FORMS = {
     "model.safetensors": safetensors,
-    "shards that transformers wrote": theirs,
+    "shards by transformers": theirs,
     "shards of safetensors": shards("safetensors"),
     "pytorch_model.bin": zipped,
     "pytorch_model.bin of torch 1.5": legacy,

@@ -10,6 +10,7 @@ from support.corpus.names import (
     BERTS,
     CLASSIFIER,
     ENCODER,
+    FILE,
     HEADS,
     LOAD_AS,
     MASKED_LM,
@@ -24,13 +25,13 @@ from support.corpus.names import (
 
 DRAWN = [
     *(
-        case(f"{cls} on an encoder in {it.__name__}", ENCODER, NO_LABELS, form(it), **LOAD_AS[cls], new_head=True)
+        case(f"{cls} on an encoder in {FILE[it]}", ENCODER, NO_LABELS, form(it), **LOAD_AS[cls], new_head=True)
         for it in (safetensors, zipped)
         for cls in HEADS
     ),
-    *(case(f"{cls} in place of itself", cls, **LOAD_AS[cls], new_head=True) for cls in HEADS),
+    *(case(f"{cls} with a new head", cls, **LOAD_AS[cls], new_head=True) for cls in HEADS),
     *(
-        case(f"{new} of {count} in place of {old}", old, **LOAD_AS[new], new_head=True, num_labels=count)
+        case(f"{new} on {old}, num_labels {count}", old, **LOAD_AS[new], new_head=True, num_labels=count)
         for new, count, old in (
             (CLASSIFIER, None, MASKED_LM),
             (CLASSIFIER, 7, CLASSIFIER),
@@ -42,29 +43,27 @@ DRAWN = [
             (MASKED_LM, None, CLASSIFIER),
         )
     ),
-    case("an untied guesser", MASKED_LM, shape=UNTIED, new_head=True),
-    case("a guesser, where the two differed", MASKED_LM, TIED, shape=UNTIED, new_head=True),
-    case("a classifier of an untied config", CLASSIFIER, shape=UNTIED, new_head=True, num_labels=5),
+    case("untied masked LM", MASKED_LM, shape=UNTIED, new_head=True),
+    case("tied masked LM config with a different projector", MASKED_LM, TIED, shape=UNTIED, new_head=True),
+    case("classifier with an untied config", CLASSIFIER, shape=UNTIED, new_head=True, num_labels=5),
+    case("classifier on an untied masked LM", MASKED_LM, shape=UNTIED, **LOAD_AS[CLASSIFIER], new_head=True),
+    case("larger initializer_range", ENCODER, config(initializer_range=0.5), **LOAD_AS[CLASSIFIER], new_head=True),
     case(
-        "a classifier in place of an untied guesser", MASKED_LM, shape=UNTIED, **LOAD_AS[CLASSIFIER], new_head=True
-    ),
-    case("wider", ENCODER, config(initializer_range=0.5), **LOAD_AS[CLASSIFIER], new_head=True),
-    case(
-        "on halves",
+        "float16 encoder",
         ENCODER,
         cast(torch.float16),
         **LOAD_AS[CLASSIFIER],
         new_head=True,
         like=rounded(torch.float16),
     ),
-    case("in float64", ENCODER, **LOAD_AS[CLASSIFIER], new_head=True, dtype="float64"),
+    case("encoder loaded in float64", ENCODER, **LOAD_AS[CLASSIFIER], new_head=True, dtype="float64"),
     *(
-        case(f"{cls} on a BERT in {it.__name__}", BERT, form(it), NO_LABELS, **LOAD_AS[cls], new_head=True)
+        case(f"{cls} on a BERT in {FILE[it]}", BERT, form(it), NO_LABELS, **LOAD_AS[cls], new_head=True)
         for it in (safetensors, legacy)
         for cls in HEADS
     ),
     *(
-        case(f"a classifier in place of {cls}", cls, **LOAD_AS[CLASSIFIER], new_head=True, num_labels=4)
+        case(f"classifier on {cls}", cls, **LOAD_AS[CLASSIFIER], new_head=True, num_labels=4)
         for cls in (*BERTS[1:], "BertForPreTraining", *NOT_CONVERTIBLE)
     ),
 ]

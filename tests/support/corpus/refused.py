@@ -1,4 +1,4 @@
-"""Checkpoints that are refused, and with which message. The key to the table is in `loaded.py`."""
+"""Checkpoints that are refused, with the message. `loaded.py` explains the columns of the table."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from support.corpus.draft import (
     add,
     beside,
     case,
+    cast,
     command_in_a_shard,
     config,
     cut,
@@ -41,6 +42,7 @@ from support.corpus.names import (
     BERT_TOKEN_CLASSIFIER,
     CLASSIFIER,
     ENCODER,
+    FILE,
     FIRST_TENSOR,
     FORMS,
     HEADS,
@@ -59,7 +61,7 @@ from support.corpus.names import (
 
 
 def quietly(change: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Make what torch warns of."""
+    """Suppress the warnings of torch about experimental tensors."""
 
     def make(tensor: Any) -> Any:
         with warnings.catch_warnings():
@@ -73,64 +75,80 @@ REFUSED = [
     # Files
     case("no config.json", CLASSIFIER, config(None), error=r"has no config\.json"),
     *(
-        case(f"config.json is {name}", CLASSIFIER, config(text), error=rf"config\.json.*{said}")
+        case(f"config.json that is {name}", CLASSIFIER, config(text), error=rf"config\.json.*{said}")
         for name, text, said in (
             ("empty", "\n", "not readable JSON"),
-            ("half", '{"dim": 32,', "not readable JSON"),
+            ("cut short", '{"dim": 32,', "not readable JSON"),
             ("a list", "[1]", "expected a JSON object, found list"),
             ("null", "null", "expected a JSON object, found NoneType"),
-            ("a page of HTML", "<!doctype html>", "not readable JSON"),
+            ("an HTML page", "<!doctype html>", "not readable JSON"),
         )
     ),
     case("no weights", CLASSIFIER, form(), error=r"has no model\.safetensors or .*pytorch_model\.bin"),
     *(
-        case(f"{name} alone", CLASSIFIER, form(beside(name)), error=r"has no model\.safetensors or .*_model\.bin")
+        case(f"only {name}", CLASSIFIER, form(beside(name)), error=r"has no model\.safetensors or .*_model\.bin")
         for name in ("tf_model.h5", "flax_model.msgpack", "rust_model.ot", "onnx/model.onnx", "model.ckpt.index")
     ),
     *(
-        case(f"{name} is a pointer of git's", CLASSIFIER, form(pointer(name)), error=rf"{name}.*git lfs pull")
+        case(f"{name} that is a git-lfs pointer", CLASSIFIER, form(pointer(name)), error=rf"{name}.*git lfs pull")
         for name in ("model.safetensors", "pytorch_model.bin")
     ),
     *(
         case(
-            f"{name} cut short",
+            f"truncated {name}",
             CLASSIFIER,
             form(it, cut("pytorch_model.bin")),
             error=r"_model\.bin is not a readable",
         )
         for name, it in {"pytorch_model.bin": zipped, "pytorch_model.bin of torch 1.5": legacy}.items()
     ),
-    # .bin with more than tensors in it: nothing may run
+    # .bin with other objects than tensors: no code may run
     *(
         case(f".bin with {name}", CLASSIFIER, form(pickled(content)), error=rf"pytorch_model\.bin.*{said}")
         for name, content, said in (
-            ("a command", lambda draft, folder: {**draft.tensors, "x": Runs(folder)}, r"posix\.system.*refused"),
-            ("nothing but a command", lambda _, folder: Runs(folder), r"posix\.system.*refused"),
-            ("a whole model", lambda draft, _: draft.model, r"asks for transformers\..*refused: expected tensors"),
-            ("a whole layer", lambda *_: torch.nn.Linear(2, 2), r"asks for torch\.nn\.\S*Linear.*refused"),
             (
-                "a number of NumPy's",
+                "a command",
+                lambda draft, folder: {**draft.tensors, "x": Runs(folder)},
+                r"posix\.system.*not allowed",
+            ),
+            ("only a command", lambda _, folder: Runs(folder), r"posix\.system.*not allowed"),
+            (
+                "a whole model",
+                lambda draft, _: draft.model,
+                r"refers to transformers\..*not allowed: expected tensors",
+            ),
+            ("a whole layer", lambda *_: torch.nn.Linear(2, 2), r"refers to torch\.nn\.\S*Linear.*not allowed"),
+            (
+                "a NumPy number",
                 lambda draft, _: {**draft.tensors, "loss": np.float64(1)},
-                r"asks for numpy\.",
+                r"refers to numpy\.",
             ),
             ("a number", lambda draft, _: {**draft.tensors, "epoch": 3}, r"'epoch'.*\bint\b"),
             ("null", lambda draft, _: {**draft.tensors, "extra": None}, r"'extra'.*NoneType"),
             ("a trainer's checkpoint", lambda draft, _: {"state_dict": draft.tensors}, r"'state_dict'.*\bdict\b"),
             ("a list", lambda draft, _: [*draft.tensors.values()], "holds a list: expected a state dict"),
-            ("one tensor", lambda *_: torch.ones(2), "holds a Tensor: expected a state dict"),
-            ("numbers for names", lambda draft, _: dict(enumerate(draft.tensors.values())), "tensors by name"),
-            ("nothing", lambda *_: {}, "has 0 tensors"),
+            ("a single tensor", lambda *_: torch.ones(2), "holds a Tensor: expected a state dict"),
+            ("integers as names", lambda draft, _: dict(enumerate(draft.tensors.values())), "names of type int"),
+            ("no tensors", lambda *_: {}, "has 0 tensors"),
         )
     ),
-    case("a pickle in .bin", CLASSIFIER, form(plain(2)), error=r"_model\.bin asks for posix\.system.*refused"),
     case(
-        "a newer pickle in .bin", CLASSIFIER, form(plain(4)), error=r"_model\.bin is not a readable PyTorch file"
+        "pickle of protocol 2 as .bin",
+        CLASSIFIER,
+        form(plain(2)),
+        error=r"_model\.bin refers to posix\.system.*not allowed",
     ),
     case(
-        "a command in a shard",
+        "pickle of protocol 4 as .bin",
+        CLASSIFIER,
+        form(plain(4)),
+        error=r"_model\.bin has the pickle opcode FRAME: expected a state dict",
+    ),
+    case(
+        "command in a shard",
         CLASSIFIER,
         form(command_in_a_shard),
-        error=r"-00002\.bin asks for posix\.system.*refused",
+        error=r"-00002\.bin refers to posix\.system.*not allowed",
     ),
     *(
         case(
@@ -147,14 +165,22 @@ REFUSED = [
             ("complex numbers", lambda part: part.to(torch.complex64), "complex64|C64"),
         )
         for name in ("pytorch_model.bin", "model.safetensors")
+        if (kind, name) != ("8-bit floats", "pytorch_model.bin")
+    ),
+    case(
+        "8-bit floats in pytorch_model.bin",
+        CLASSIFIER,
+        cast(torch.float8_e4m3fn, "^classifier.weight"),
+        form(zipped),
+        error=r"pytorch_model\.bin refers to torch\._utils\._rebuild_tensor_v3",
     ),
     *(
         case(
-            f"{kind} in {it.__name__}",
+            f"{kind} in {FILE[it]}",
             CLASSIFIER,
             replace("classifier.weight", quietly(change)),
             form(it),
-            error=r"pytorch_model\.bin.*classifier\.weight",
+            error=r"pytorch_model\.bin refers to torch\._utils\._rebuild_\w*tensor",
         )
         for kind, change in (
             ("a sparse tensor", lambda part: part.to_sparse()),
@@ -162,7 +188,7 @@ REFUSED = [
             ("a ragged tensor", lambda part: torch.nested.nested_tensor([*part])),
         )
         for it in (zipped, legacy)
-        if (kind, it) != ("a ragged tensor", legacy)  # torch itself cannot read that
+        if (kind, it) != ("a ragged tensor", legacy)  # torch cannot read that
     ),
     # Shards
     *(
@@ -170,68 +196,84 @@ REFUSED = [
         for ending in ("safetensors", "bin")
         for name, spoil, said in (
             (
-                "a shard above",
+                "shard path in the parent folder",
                 place(lambda old: f"../{old}"),
                 r"index\.json: classifier\.bias is in '\.\./.*beside",
             ),
-            ("a shard anywhere", place(lambda old: f"/etc/{old}"), r"index\.json: classifier\.bias is in '/etc/"),
-            ("a shard below", place(lambda old: f"a/{old}"), r"index\.json: classifier\.bias is in 'a/"),
             (
-                "a shard below in Windows",
+                "absolute shard path",
+                place(lambda old: f"/etc/{old}"),
+                r"index\.json: classifier\.bias is in '/etc/",
+            ),
+            (
+                "shard path in a subfolder",
+                place(lambda old: f"a/{old}"),
+                r"index\.json: classifier\.bias is in 'a/",
+            ),
+            (
+                "shard path with a backslash",
                 place(lambda old: f"a\\{old}"),
                 r"index\.json: classifier\.bias is in 'a",
             ),
             (
-                "a shard of another kind",
+                "shard of another file type",
                 place(lambda _: "config.json"),
                 r"index\.json: classifier\.bias is in 'config",
             ),
             (
-                "a shard is a number",
+                "number as a shard path",
                 place(lambda _: 1),
                 r"index\.json: classifier\.bias is in 1: expected a \.\w+ file",
             ),
-            ("a name in no shard", forget, r"index\.json: classifier\.bias is not in \S*-00001-of-00002"),
             (
-                "a name in another shard",
+                "indexed tensor that no shard holds",
+                forget,
+                r"index\.json: classifier\.bias is not in \S*-00001-of-00002",
+            ),
+            (
+                "tensor in another shard than indexed",
                 move,
                 r"-00002\S* holds classifier\.bias, which \S*index\.json places in \S*-00001",
             ),
             (
-                "a name in no index",
+                "tensor that the index does not name",
                 lambda index, *_: index["weight_map"].pop("classifier.bias"),
                 r"-00001-of-00002\S* holds classifier\.bias, which \S*index\.json (?!places in None)",
             ),
             (
-                "a list",
+                "list as weight_map",
                 lambda index, *_: index.update(weight_map=["a"]),
                 r"index\.json: weight_map is \['a'\]: expected",
             ),
             (
-                "an empty map",
+                "empty weight_map",
                 lambda index, *_: index.update(weight_map={}),
                 r"index\.json: weight_map is \{\}: expected",
             ),
-            ("no map", lambda index, *_: index.pop("weight_map"), r"index\.json: weight_map is None: expected"),
+            (
+                "no weight_map",
+                lambda index, *_: index.pop("weight_map"),
+                r"index\.json: weight_map is None: expected",
+            ),
         )
     ),
     *(
         case(
-            f"{ending}: a shard is not there",
+            f"{ending}: missing shard",
             CLASSIFIER,
             form(shards(ending), lose("*-00002-of-00002.*")),
             error=rf"index\.json.*-00002-of-00002\.{ending}|-00002-of-00002\.{ending}.*index\.json",
         )
         for ending in ("safetensors", "bin")
     ),
-    # Names
+    # Tensor names
     *(
         case(
             f"two names for one weight: {cls}",
             cls,
             add(**{other: name}),
             form(it),
-            error=rf"{file}.*{name}.* are both ",
+            error=rf"{file}.*{name}.* both map to ",
         )
         for cls, it, file, name, other in (
             (CLASSIFIER, safetensors, r"model\.safetensors", "classifier.bias", "module.classifier.bias"),
@@ -241,7 +283,7 @@ REFUSED = [
     ),
     *(
         case(
-            f"unknown: {name}",
+            f"unexpected tensor {name}",
             CLASSIFIER,
             add(**{name: torch.ones(2)}),
             error=rf"safetensors .*unexpected: {name}$",
@@ -256,30 +298,35 @@ REFUSED = [
         )
     ),
     *(
-        case(f"names of {name}", CLASSIFIER, rename("^", prefix), error=rf"unexpected: {prefix}classifier\.bias")
+        case(
+            f"tensor names of {name}",
+            CLASSIFIER,
+            rename("^", prefix),
+            error=rf"unexpected: {prefix}classifier\.bias",
+        )
         for name, prefix in {"Lightning": "model.", "sentence-transformers": "0.auto_model."}.items()
     ),
     case(
-        "a BERT's names in a DistilBERT",
+        "BERT tensor names in a DistilBERT",
         ENCODER,
         rename(r"^transformer", "encoder"),
         error=r"unexpected: encoder\.layer",
     ),
     case(
-        "a tensor of the encoder is missing",
+        "missing encoder tensor",
         CLASSIFIER,
         drop(r"layer\.1\.ffn\.lin2\.bias"),
         error=r"missing: distilbert\.transformer\.layer\.1\.ffn\.lin2\.bias$",
     ),
     case(
-        "a tensor of the encoder is missing, and a new head",
+        "missing encoder tensor, with a new head",
         CLASSIFIER,
         drop(r"layer\.1\.ffn\.lin2\.bias"),
         new_head=True,
         error=r"missing: distilbert\.transformer\.layer\.1\.ffn\.lin2\.bias(?!.*new_head)",
     ),
     case(
-        "no table of positions",
+        "no position embeddings",
         ENCODER,
         drop("position"),
         shape=SINUSOIDAL,
@@ -295,7 +342,7 @@ REFUSED = [
         )
     ),
     *(
-        case(f"another {key} in the config", CLASSIFIER, config(**{key: value}), error=said)
+        case(f"different {key} in the config", CLASSIFIER, config(**{key: value}), error=said)
         for key, value, said in (
             ("vocab_size", 61, r"word_embeddings\.weight \[60, 32\] \(expected \[61, 32\]\)"),
             ("max_position_embeddings", 8, r"position_embeddings\.weight \[16, 32\] \(expected \[8, 32\]\)"),
@@ -304,7 +351,7 @@ REFUSED = [
         )
     ),
     case(
-        "another vocabulary, and a new head",
+        "different vocab_size, with a new head",
         MASKED_LM,
         config(vocab_size=61),
         shape=UNTIED,
@@ -312,13 +359,13 @@ REFUSED = [
         error=r"word_embeddings\.weight \[60, 32\] \(expected \[61, 32\]\)",
     ),
     case(
-        "a guesser without words",
+        "masked LM without word embeddings",
         MASKED_LM,
         drop("word_embeddings"),
         error=r"missing: \S*word_embeddings\.weight, vocab",
     ),
     case(
-        "untied, but one table",
+        "untied config without a projector",
         MASKED_LM,
         drop(PROJECTOR),
         shape=UNTIED,
@@ -327,7 +374,7 @@ REFUSED = [
     # Heads
     *(
         case(
-            f"an encoder as {cls}",
+            f"encoder loaded as {cls}",
             ENCODER,
             form(it),
             NO_LABELS,
@@ -337,8 +384,8 @@ REFUSED = [
         for cls, it in zip(HEADS, (safetensors, zipped, legacy, shards("safetensors"), shards("bin")), strict=True)
     ),
     *(
-        case(f"{one} as {other}", one, **LOAD_AS[other], error=rf"missing: {FIRST_TENSOR[other]}.*new_head=True")
-        for one, other in (
+        case(f"{old} loaded as {new}", old, **LOAD_AS[new], error=rf"missing: {FIRST_TENSOR[new]}.*new_head=True")
+        for old, new in (
             (TOKEN_CLASSIFIER, CLASSIFIER),
             (CLASSIFIER, TOKEN_CLASSIFIER),
             (QUESTION_ANSWERING, TOKEN_CLASSIFIER),
@@ -347,13 +394,13 @@ REFUSED = [
         )
     ),
     case(
-        "a chooser as a classifier",
+        "multiple choice loaded as a classifier",
         MULTIPLE_CHOICE,
         **LOAD_AS[CLASSIFIER],
         error=r"classifier\.weight \[1, 32\] \(expected \[3, 32\]\)",
     ),
     case(
-        "another number of labels",
+        "different number of labels",
         CLASSIFIER,
         config(id2label={"0": "no", "1": "yes"}, label2id={"no": 0, "yes": 1}),
         error=r"classifier\.weight \[3, 32\] \(expected \[2, 32\]\)",
@@ -361,7 +408,7 @@ REFUSED = [
     # Keys of config.json
     *(
         case(
-            f"{name}, and no task",
+            f"{name}, without task=",
             CLASSIFIER,
             config(architectures=value),
             error=rf"in config\.json {said}.*task=",
@@ -369,62 +416,74 @@ REFUSED = [
         for name, value, said in (
             ("no architectures", ..., "is missing"),
             ("empty architectures", [], "is missing"),
-            ("others", ["MyTagger"], "names MyTagger"),
-            ("TensorFlow's", ["TFDistilBertModel"], "names TFDistilBertModel"),
+            ("unknown architectures", ["MyTagger"], "names MyTagger"),
+            ("TensorFlow architectures", ["TFDistilBertModel"], "names TFDistilBertModel"),
         )
     ),
     *(
         case(name, CLASSIFIER, config(**values), error=rf"config\.json: {said}")
         for name, values, said in (
-            ("a word for architectures", {"architectures": CLASSIFIER}, "architectures is 'DistilBertFor"),
-            ("a RoBERTa", {"model_type": "roberta"}, "model_type is 'roberta'.*'distilbert'"),
-            ("an ALBERT", {"model_type": "albert"}, "model_type is 'albert'.*'distilbert'"),
-            ("null for model_type", {"model_type": None}, "model_type is None.*'distilbert'"),
+            ("string as architectures", {"architectures": CLASSIFIER}, "architectures is 'DistilBertFor"),
+            ("RoBERTa", {"model_type": "roberta"}, "model_type is 'roberta'.*'distilbert'"),
+            ("ALBERT", {"model_type": "albert"}, "model_type is 'albert'.*'distilbert'"),
+            ("null as model_type", {"model_type": None}, "model_type is None.*'distilbert'"),
             (
-                "maps that contradict",
+                "contradicting label maps",
                 {"label2id": {"contra": 1, "entail": 0, "neutral": 2}},
                 "id2label and label2id contr",
             ),
-            ("labels with a hole", {"id2label": {"0": "a", "2": "c"}, "label2id": ...}, "id2label is .*from 0 up"),
+            ("id2label with a gap", {"id2label": {"0": "a", "2": "c"}, "label2id": ...}, "id2label is .*from 0"),
             (
-                "an id that is a word",
+                "word as a label id",
                 {"label2id": {"a": "first"}},
                 "the label map .*'first': expected an integer",
             ),
             (
-                "two labels with one id",
+                "two labels with the same id",
                 {"label2id": {"a": 0, "b": 0, "c": 1}},
-                "label2id is .*two labels have one id",
+                "label2id is .*two labels have the same id",
             ),
-            ("fewer labels than said", {"num_labels": 4}, "num_labels is 4: expected the number of labels"),
-            ("two widths", {"hidden_size": 64}, "dim is 32 but its other name hidden_size is 64"),
             (
-                "two dtypes",
-                {"torch_dtype": "float16"},
-                "dtype is 'float32' but its other name torch_dtype is 'float16'",
+                "num_labels larger than the label map",
+                {"num_labels": 4},
+                "num_labels is 4: expected the number of labels, 3",
             ),
-            ("gelu_new", {"activation": "gelu_new"}, "activation is 'gelu_new': minidistil has gelu, relu"),
-            ("int8", {"dtype": "int8"}, "dtype is 'int8': minidistil has float32"),
-            ("5 heads", {"n_heads": 5}, "n_heads is 5: it must divide dim, which is 32"),
-            ("a word for a size", {"dim": "32"}, "dim is '32': expected an integer"),
+            (
+                "contradicting dim and hidden_size",
+                {"hidden_size": 64},
+                "dim is 32, but its alias hidden_size is 64",
+            ),
+            (
+                "contradicting dtype and torch_dtype",
+                {"torch_dtype": "float16"},
+                "dtype is 'float32', but its alias torch_dtype is 'float16'",
+            ),
+            (
+                "activation gelu_new",
+                {"activation": "gelu_new"},
+                "activation is 'gelu_new': expected one of gelu, relu",
+            ),
+            ("dtype int8", {"dtype": "int8"}, "dtype is 'int8': expected one of float32"),
+            ("n_heads that does not divide dim", {"n_heads": 5}, "n_heads is 5: it must divide dim, which is 32"),
+            ("string as a size", {"dim": "32"}, "dim is '32': expected an integer"),
         )
     ),
-    case("an old BERT without model_type", BERT, config(model_type=...), error="model_type"),
+    case("old BERT without model_type", BERT, config(model_type=...), error="model_type"),
     case(
-        "an old BERT without model_type, and a task",
+        "old BERT without model_type, loaded by task",
         BERT_MASKED_LM,
         config(model_type=...),
         task="fill-mask",
         error="model_type",
     ),
     case(
-        "a finder of three",
+        "question answering with 3 labels",
         QUESTION_ANSWERING,
         config(id2label=LABEL_N),
         error=r"config\.json: num_labels is 3: question answering has 2",
     ),
     case(
-        "a finder out of three",
+        "new question-answering head on 3 labels",
         CLASSIFIER,
         new_head=True,
         **LOAD_AS[QUESTION_ANSWERING],
@@ -435,34 +494,44 @@ REFUSED = [
         case(name, cls, raises=InputError, error=said, **load)
         for name, cls, said, load in (
             (
-                "labels for the old head",
+                "num_labels without new_head",
                 CLASSIFIER,
                 "num_labels is 3, but only a new head .*new_head=True",
                 {"num_labels": 3},
             ),
             (
-                "a new head for an encoder",
+                "new head for an encoder",
                 ENCODER,
                 "new_head is True, but DistilBertModel has no head",
                 {"new_head": True},
             ),
             (
-                "a new head for a task without",
+                "new head for a task without a head",
                 MASKED_LM,
                 "new_head is True",
                 {"new_head": True, **LOAD_AS[ENCODER]},
             ),
             (
-                "a new finder of three",
+                "new question-answering head with 3 labels",
                 QUESTION_ANSWERING,
                 "num_labels is 3: .* 2",
                 {"new_head": True, "num_labels": 3},
             ),
-            ("a new chooser of three", MULTIPLE_CHOICE, "num_labels is 3: ", {"new_head": True, "num_labels": 3}),
-            ("a new guesser of three", MASKED_LM, "num_labels is 3: .*task=", {"new_head": True, "num_labels": 3}),
+            (
+                "new multiple-choice head with 3 labels",
+                MULTIPLE_CHOICE,
+                "num_labels is 3: ",
+                {"new_head": True, "num_labels": 3},
+            ),
+            (
+                "new masked-LM head with 3 labels",
+                MASKED_LM,
+                "num_labels is 3: .*task=",
+                {"new_head": True, "num_labels": 3},
+            ),
             *(
                 (
-                    f"a new head of {count!r}",
+                    f"new head with {count!r} labels",
                     CLASSIFIER,
                     f"num_labels is {count!r}: exp",
                     {"new_head": True, "num_labels": count},
@@ -471,10 +540,10 @@ REFUSED = [
             ),
         )
     ),
-    # BERTs that are no DistilBERT
+    # BERTs that cannot be converted
     *(
         case(
-            f"a BERT with {key} {value}",
+            f"BERT with {key} {value}",
             BERT,
             config(**{key: value}),
             error=rf"config\.json: {key} is {value!r}.*{said}",
@@ -489,41 +558,41 @@ REFUSED = [
     ),
     *(
         case(
-            f"{cls} in {it.__name__}",
+            f"{cls} in {FILE[it]}",
             cls,
             form(it),
-            error=rf"cannot become a Distil{cls}: {reason}.*new_head=True",
+            error=rf"cannot be converted to Distil{cls}: {reason}.*new_head=True",
         )
         for it in (safetensors, zipped)
         for cls, reason in NOT_CONVERTIBLE.items()
     ),
     *(
         case(
-            f"{cls} by its task",
+            f"{cls} loaded by task",
             cls,
             **LOAD_AS[f"Distil{cls}"],
-            error=rf"cannot become a Distil{cls}: {NOT_CONVERTIBLE[cls]}.*new_head=",
+            error=rf"cannot be converted to Distil{cls}: {NOT_CONVERTIBLE[cls]}.*new_head=",
         )
         for cls in NOT_CONVERTIBLE
         if f"Distil{cls}" in LOAD_AS
     ),
     *(
-        case(f"{one} as {other}", one, **LOAD_AS[other], error=said)
-        for one, other, said in (
+        case(f"{old} loaded as {new}", old, **LOAD_AS[new], error=said)
+        for old, new, said in (
             ("BertForSequenceClassification", TOKEN_CLASSIFIER, r"missing: classifier\.weight.*new_head=True"),
             (
                 BERT_TOKEN_CLASSIFIER,
                 CLASSIFIER,
-                "cannot become a DistilBertForSequenceClassification.*new_head=True",
+                "cannot be converted to DistilBertForSequenceClassification.*new_head=True",
             ),
-            (BERT, CLASSIFIER, "cannot become a DistilBertForSequenceClassification.*new_head=True"),
+            (BERT, CLASSIFIER, "cannot be converted to DistilBertForSequenceClassification.*new_head=True"),
             (BERT, MASKED_LM, r"missing: vocab_transform\.weight.*new_head=True"),
             (BERT, TOKEN_CLASSIFIER, r"missing: classifier\.weight.*new_head=True"),
         )
     ),
     *(
         case(
-            f"a pooled classifier of {names} as a tagger",
+            f"token classifier of a BERT classifier with architectures {names}",
             "BertForSequenceClassification",
             config(architectures=names),
             **LOAD_AS[TOKEN_CLASSIFIER],
@@ -531,24 +600,24 @@ REFUSED = [
         )
         for names in (..., ["TFBertForSequenceClassification"], ["BertForManyLabels"])
     ),
-    case("BERT's two first tasks, and no task", "BertForPreTraining", error=r"names BertForPreTraining.*task="),
+    case("BertForPreTraining without task=", "BertForPreTraining", error=r"names BertForPreTraining.*task="),
     case(
-        "a BERT with a new head, and no task", "BertForSequenceClassification", new_head=True, error="pass task="
+        "BERT with a new head, without task=", "BertForSequenceClassification", new_head=True, error="pass task="
     ),
     case(
-        "a BERT without segments",
+        "BERT without segment embeddings",
         BERT,
         drop("token_type"),
         error=r"missing: embeddings\.token_type_embeddings\.weight$",
     ),
     case(
-        "a BERT's segments of another width",
+        "BERT with segment embeddings of another width",
         BERT,
         replace("embeddings.token_type_embeddings.weight", lambda part: part[:, :8].contiguous()),
         error=r"token_type_embeddings\.weight \[2, 8\] \(expected \[segments, 32\]\)",
     ),
     case(
-        "a BERT with heads cut off",
+        "BERT with pruned heads",
         BERT,
         replace("encoder.layer.0.attention.self.query.weight", lambda part: part[:24].contiguous()),
         config(pruned_heads={"0": [1]}),

@@ -1,13 +1,13 @@
-"""Checkpoints that are damaged at random, and a worker that loads them.
+"""A fuzzer of checkpoints: it damages their files at random, and loads them in a worker process.
 
-Each damaged checkpoint must give finite logits or an error of minidistil's, within a second and a gibibyte.
+Each damaged checkpoint must have finite logits or raise an error of minidistil, within a second and a gibibyte.
 Anything else, such as another exception, a crash or a hang, is a bug.
 
-- `tables`: the odd values, as data
-- `checkpoints`: tiny whole checkpoints, in every form of file
+- `tables`: unusual values, as data
+- `checkpoints`: tiny intact checkpoints, in every form of file
 - `damage`, `weights`: functions that damage bytes, JSON, vocabularies, safetensors and pickles
-- `cases`: which file of which checkpoint is damaged, and how; case i is made from the seed i alone
-- `worker`: the process that loads them, and its limits of time and memory
+- `cases`: the file, the checkpoint and the damage of each case; case i depends on the seed i only
+- `worker`: the process that loads them, with limits of time and memory
 
 `PYTHONPATH=tests python -m support.fuzz 7` repeats case 7.
 """

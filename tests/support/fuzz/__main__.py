@@ -9,7 +9,7 @@ from support.fuzz.worker import outcomes, work
 
 
 def main() -> None:
-    """Run the cases of the command line, 7 or 0-199, and print what breaks the promise; of a single case all."""
+    """Run the cases of the command line, 7 or 0-199, and print bugs; for a single case, print all outcomes."""
     counts: dict[str, dict[str, int]] = {}
     for argument in sys.argv[1:]:
         first, _, last = argument.partition("-")
@@ -27,7 +27,7 @@ def main() -> None:
 
 
 def show(before: bytes, after: bytes) -> None:
-    """Print what lies between the beginning and the end that two files share."""
+    """Print the parts of two files between their common beginning and end."""
     start = _shared(before, after)
     end = _shared(before[start:][::-1], after[start:][::-1])
     print(f"from byte {start}: {before[start : len(before) - end][:300]!r}")

@@ -1,4 +1,4 @@
-"""The cases: which part of which file is damaged, and how. Case i is made from the seed i alone."""
+"""The cases: the file, the part of it and the damage. Case i depends on the seed i only."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from support.fuzz.checkpoints import Content, whole
+from support.fuzz.checkpoints import Content, intact
 from support.fuzz.damage import BYTES, JSON, Damage, components, flip, ids, line_ends, lines, overwrite, swap
 from support.fuzz.weights import (
     PICKLE,
@@ -23,7 +23,7 @@ from support.fuzz.weights import (
 
 
 class Target(NamedTuple):
-    """A file, in which of its checkpoints it is damaged, where, and how."""
+    """A file, the checkpoints in which it is damaged, the part that is damaged, and the kinds of damage."""
 
     file: str
     tokenizers: tuple[str, ...]
@@ -69,15 +69,15 @@ TARGETS = {
 
 
 def make(case: int) -> tuple[str, str, Content, bytes]:
-    """What a case damages, how, the folder that it leaves, and what the file was."""
+    """Return the target of a case, the damage, the files of the folder, and the original file."""
     rng = random.Random(case)
     turn, place = divmod(case, len(TARGETS))
     name = list(TARGETS)[place]
     target = TARGETS[name]
     kinds = list(target.damages)
     damage = kinds[turn % len(kinds)]
-    content = dict(whole(rng.choice(target.tokenizers), target.weights))
+    content = dict(intact(rng.choice(target.tokenizers), target.weights))
     before = content[target.file]
-    while content[target.file] == before:  # a swap of equal bytes is no damage
+    while content[target.file] == before:  # a swap of equal bytes changes nothing
         content[target.file] = target.where(before, lambda part: target.damages[damage](rng, part), rng)
     return name, damage, content, before

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
-Content = dict[str, bytes]  # what the files of a folder hold
+Content = dict[str, bytes]  # filename -> content
 
 
 @functools.cache
-def whole(tokenizer: str, weights: str) -> Content:
-    """A tiny checkpoint with a tokenizer and weights in one of their forms, see `TARGETS`. Not to be changed."""
+def intact(tokenizer: str, weights: str) -> Content:
+    """Return a tiny checkpoint, with a form of tokenizer and of weights, see `TARGETS`. Do not modify it."""
     import torch
 
     import minidistil
@@ -67,7 +67,7 @@ def whole(tokenizer: str, weights: str) -> Content:
             minidistil.Tokenizer.from_pretrained(folder).save_pretrained(folder)
             write_json(folder / "tokenizer_config.json", settings)
             (folder / "vocab.txt").unlink()
-        if tokenizer.endswith("apart"):  # what tokenizer_config.json says goes before what these files say
+        if tokenizer.endswith("apart"):  # tokenizer_config.json overrides these files
             apart = {key: value for key, value in settings.items() if key not in {*roles, "added_tokens_decoder"}}
             write_json(folder / "tokenizer_config.json", apart)
             write_json(folder / "added_tokens.json", {"<added>": len(pieces)})
@@ -76,7 +76,7 @@ def whole(tokenizer: str, weights: str) -> Content:
         _write_weights(folder, tensors, weights)
         contents = {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
     for name in contents:
-        if name.endswith(".json"):  # as damage to JSON writes it, so that nothing else differs
+        if name.endswith(".json"):  # the same format as after damage to JSON, so that nothing else differs
             contents[name] = json.dumps(json.loads(contents[name])).encode()
     return contents
 
@@ -104,7 +104,7 @@ def _write_weights(folder: Path, tensors: dict[str, Any], form: str) -> None:
 
 
 def pickled(value: Any, form: str) -> bytes:
-    """What torch.save writes, but the same each time: its old form names storages by their places in memory."""
+    """Return the bytes of torch.save, deterministically: its legacy format names storages by their addresses."""
     import torch
 
     names: dict[int, str] = {}

@@ -73,7 +73,7 @@ BYTES: dict[str, Damage] = {
 
 
 def _nodes(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Every place in a tree of JSON: (its container, its key or index)."""
+    """Yield every place in a tree of JSON: (its container, its key or index)."""
     if isinstance(value, dict | list):
         for key, below in list(value.items() if isinstance(value, dict) else enumerate(value)):
             yield value, key
@@ -81,14 +81,14 @@ def _nodes(value: Any) -> Iterator[tuple[Any, Any]]:
 
 
 def _pick_node(rng: random.Random, tree: Any) -> tuple[Any, Any]:
-    """A place, not most often one of the longest list's."""
+    """Pick a place, in a random container, so that long lists are not preferred."""
     nodes = list(_nodes(tree))
     groups = [list(group) for _, group in itertools.groupby(nodes, key=lambda node: id(node[0]))]
     return rng.choice(rng.choice([nodes, *groups]))
 
 
 def _with_literal(tree: Any, container: Any, key: Any, literal: str) -> bytes:
-    """The text of the tree with anything at one place, JSON or not."""
+    """Return the tree as text, with any literal at one place, valid JSON or not."""
     container[key] = "\x00here"
     return json.dumps(tree).replace('"\\u0000here"', literal, 1).encode()
 
@@ -102,14 +102,14 @@ def _replaced(literals: list[str]) -> Damage:
 
 
 def numbers(rng: random.Random, content: bytes) -> bytes:
-    """Another number where there is one."""
+    """Replace a number."""
     tree = json.loads(content)
     places = [(c, k) for c, k in _nodes(tree) if isinstance(c[k], int | float) and not isinstance(c[k], bool)]
     return _with_literal(tree, *rng.choice(places or list(_nodes(tree))), rng.choice(NUMBERS))
 
 
 def keys(rng: random.Random, content: bytes) -> bytes:
-    """A key renamed, deleted, added, or given twice."""
+    """Rename, delete, add or duplicate a key."""
     tree = json.loads(content)
     container, key = _pick_node(rng, tree)
     how = rng.randrange(4)
@@ -127,7 +127,7 @@ def keys(rng: random.Random, content: bytes) -> bytes:
 
 
 def exchange(rng: random.Random, content: bytes) -> bytes:
-    """Two values in each other's place, or one inside the other, or in a list."""
+    """Swap two values, or nest one in the other or in a list."""
     tree = json.loads(content)
     (a, i), (b, j) = _pick_node(rng, tree), _pick_node(rng, tree)
     x, y = copy.deepcopy(a[i]), copy.deepcopy(b[j])
@@ -144,7 +144,7 @@ def exchange(rng: random.Random, content: bytes) -> bytes:
 
 JSON: dict[str, Damage] = {
     "numbers": numbers,
-    "odd numbers": _replaced(NUMBERS),
+    "unusual numbers": _replaced(NUMBERS),
     "strings": _replaced(STRINGS),
     "nested": _replaced(["null", "true", "false", *NESTED]),
     "keys": keys,
@@ -153,7 +153,7 @@ JSON: dict[str, Damage] = {
 
 
 def components(rng: random.Random, content: bytes) -> bytes:
-    """Other parts of a tokenizer, which the library may know."""
+    """Replace parts of a tokenizer by others that the library may support."""
     tree = json.loads(content)
     for part in rng.sample(sorted(COMPONENTS), rng.choice((1, 1, 2))):
         tree[part] = rng.choice(COMPONENTS[part])
@@ -161,7 +161,7 @@ def components(rng: random.Random, content: bytes) -> bytes:
 
 
 def ids(rng: random.Random, content: bytes) -> bytes:
-    """Other ids of the pieces of a tokenizer, or other pieces."""
+    """Change ids or tokens of a vocabulary."""
     tree = json.loads(content)
     vocabulary = tree["model"]["vocab"]
     piece = rng.choice(list(vocabulary))
@@ -183,7 +183,7 @@ def ids(rng: random.Random, content: bytes) -> bytes:
 
 
 def lines(rng: random.Random, content: bytes) -> bytes:
-    """Lines lost, doubled, shuffled, or odd."""
+    """Delete, duplicate, shuffle or replace lines."""
     rows = content.split(b"\n")
     at = rng.randrange(len(rows))
     how = rng.randrange(6)

@@ -1,4 +1,4 @@
-"""Tables of odd values: what the fuzzer writes into a checkpoint, and the texts that it classifies."""
+"""Tables of unusual values that the fuzzer writes into a checkpoint, and texts that it classifies."""
 
 from __future__ import annotations
 

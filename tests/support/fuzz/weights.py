@@ -1,4 +1,4 @@
-"""Damage to files of weights: safetensors, pickles and zip files, and the parts of them that are damaged."""
+"""Damage to files of weights: safetensors, pickles and zip files, and parts of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.fuzz.tables import KEYS, PICKLED_CLASSES, PICKLED_NUMBERS, PICKLED_
 
 
 def layout(rng: random.Random, content: bytes) -> bytes:
-    """Other shapes, dtypes and places in a safetensors header, which is still one."""
+    """Change shapes, dtypes and offsets in a safetensors header, which stays valid JSON."""
     tree = json.loads(content)
     names = [name for name in tree if name != "__metadata__"]
     a, b = (tree[name] for name in rng.sample(names, 2))
@@ -60,18 +60,18 @@ def layout(rng: random.Random, content: bytes) -> bytes:
 
 
 def _opcodes(content: bytes) -> Iterator[tuple[int, int, str, Any]]:
-    """Where each opcode of the pickles that a file starts with lies: (start, end, name, argument)."""
+    """Yield the opcodes of the pickles at the start of a file: (start, end, name, argument)."""
     stream = io.BytesIO(content)
-    for _ in range(5):  # as many as there are in the old form; in a zip file it is one
+    for _ in range(5):  # the legacy format has up to five, a zip file one
         if content[stream.tell() : stream.tell() + 1] != b"\x80":
             return
-        found = list(pickletools.genops(stream))
-        ends = [place for _, _, place in found[1:]] + [stream.tell()]
-        yield from ((place, end, code.name, arg) for (code, arg, place), end in zip(found, ends, strict=True))
+        codes = list(pickletools.genops(stream))
+        ends = [place for _, _, place in codes[1:]] + [stream.tell()]
+        yield from ((place, end, code.name, arg) for (code, arg, place), end in zip(codes, ends, strict=True))
 
 
 def pickled_numbers(rng: random.Random, content: bytes) -> bytes:
-    """Another number in a pickle: a size, a stride, a place, a flag."""
+    """Replace an integer of a pickle: a size, a stride, an offset or a flag."""
     places = [(start, end) for start, end, name, _ in _opcodes(content) if "INT" in name and "PUT" not in name]
     start, end = rng.choice(places)
     value = rng.choice(PICKLED_NUMBERS)
@@ -79,7 +79,7 @@ def pickled_numbers(rng: random.Random, content: bytes) -> bytes:
 
 
 def pickled_strings(rng: random.Random, content: bytes) -> bytes:
-    """Another string or class in a pickle: a name, a key, a kind of storage."""
+    """Replace a string or a class of a pickle: a name, a key or a type of storage."""
     places = [(start, end, name) for start, end, name, _ in _opcodes(content) if name in ("BINUNICODE", "GLOBAL")]
     start, end, name = rng.choice(places)
     if name == "GLOBAL":
@@ -94,7 +94,7 @@ def pickled_strings(rng: random.Random, content: bytes) -> bytes:
 
 
 def opcodes(rng: random.Random, content: bytes) -> bytes:
-    """An opcode of a pickle lost, doubled, or another one."""
+    """Delete, duplicate or replace an opcode of a pickle."""
     start, end, _, _ = rng.choice(list(_opcodes(content)))
     new = rng.choice(
         (b"", content[start:end] * 2, b".", b"N", b"]", b"}", b")", b"(", b"t", b"R", b"Q", b"b", b"0", b"u")
@@ -103,7 +103,7 @@ def opcodes(rng: random.Random, content: bytes) -> bytes:
 
 
 def nested_keys(rng: random.Random, content: bytes) -> bytes:
-    """A tuple in tuples for a string of a pickle, which may be a key."""
+    """Replace a string of a pickle, which may be a key, by nested tuples."""
     places = [(start, end) for start, end, name, _ in _opcodes(content) if name == "BINUNICODE"]
     start, end = rng.choice(places)
     return content[:start] + b")" + b"\x85" * rng.choice((0, 1, 100, 900, 5000)) + content[end:]
@@ -118,7 +118,7 @@ PICKLE: dict[str, Damage] = {
 
 
 def odd_tensors(rng: random.Random, content: bytes) -> bytes:
-    """Tensors of other kinds than a model's, which torch.save knows too."""
+    """Replace a tensor by another kind of tensor or object that torch.save supports."""
     import torch
 
     tensors = torch.load(io.BytesIO(content), weights_only=True)
@@ -154,7 +154,7 @@ def odd_tensors(rng: random.Random, content: bytes) -> bytes:
         lambda: tensor.to_mkldnn(),
     ]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of kinds that torch thinks are experimental
+        warnings.simplefilter("ignore")  # about experimental kinds of tensors
         value = rng.choice(kinds)()
         place = rng.choice((name, name, name, name, name, "extra", ("a", 1), None, 5, b"a"))
         if rng.random() < 0.1:
@@ -163,12 +163,12 @@ def odd_tensors(rng: random.Random, content: bytes) -> bytes:
             tensors[place] = value
         try:
             return pickled(tensors, "zip" if content[:2] == b"PK" else "legacy")
-        except (RuntimeError, NotImplementedError, TypeError):  # not every kind can be in the old form
+        except (RuntimeError, NotImplementedError, TypeError):  # the legacy format does not support every kind
             return flip(rng, content)
 
 
 def records(rng: random.Random, content: bytes) -> bytes:
-    """A zip file with other records: lost, empty, doubled, renamed, compressed, or of another."""
+    """Delete, empty, swap, rename, cut or compress records of a zip file."""
     old = zipfile.ZipFile(io.BytesIO(content))
     parts = {name: old.read(name) for name in old.namelist()}
     a, b = rng.sample(list(parts), 2)
@@ -193,7 +193,7 @@ def zipped(parts: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> by
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as new:
         for name, part in parts.items():
-            new.writestr(zipfile.ZipInfo(name), part, compression)  # of no time
+            new.writestr(zipfile.ZipInfo(name), part, compression)  # with a constant time
     return file.getvalue()
 
 
@@ -202,12 +202,12 @@ def all_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Random)
 
 
 def length_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Random) -> bytes:
-    """The length of a safetensors header."""
+    """Change the length of a safetensors header."""
     return change(content[:8]) + content[8:]
 
 
 def header_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Random) -> bytes:
-    """A safetensors header, whose length most often stays true."""
+    """Change a safetensors header, and in most cases its length too."""
     end = 8 + struct.unpack("<Q", content[:8])[0]
     header = change(content[8:end])
     length = struct.pack("<Q", len(header)) if rng.random() < 0.8 else content[:8]
@@ -215,13 +215,13 @@ def header_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Rand
 
 
 def body_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Random) -> bytes:
-    """The tensors of a safetensors file."""
+    """Change the tensors of a safetensors file."""
     end = 8 + struct.unpack("<Q", content[:8])[0]
     return content[:end] + change(content[end:])
 
 
 def pickle_of(content: bytes, change: Callable[[bytes], bytes], rng: random.Random) -> bytes:
-    """The pickle of a zip file, which is otherwise whole."""
+    """Change the pickle in a zip file."""
     old = zipfile.ZipFile(io.BytesIO(content))
     parts = {name: old.read(name) for name in old.namelist()}
     return zipped({name: change(part) if name.endswith("data.pkl") else part for name, part in parts.items()})

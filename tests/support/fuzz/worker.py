@@ -22,23 +22,23 @@ from pathlib import Path
 from typing import NamedTuple
 
 from support.fuzz.cases import TARGETS, make
-from support.fuzz.checkpoints import whole
+from support.fuzz.checkpoints import intact
 from support.fuzz.tables import TEXTS
 from support.places import ROOT
 
-SECONDS = 1.0  # that a case may take
-GROWTH = 2**30  # bytes that its process may grow by
-PATIENCE = 15.0  # seconds after which it is killed
-GREED = 2 * GROWTH  # bytes of growth at which it is killed
+SECONDS = 1.0  # limit of a case
+GROWTH = 2**30  # limit of a case, in bytes of memory
+TIMEOUT = 15.0  # seconds after which the process is killed
+MAX_GROWTH = 2 * GROWTH  # bytes of growth at which the process is killed
 
 
 class Outcome(NamedTuple):
-    """What became of a case."""
+    """The outcome of a case."""
 
     case: int
     target: str
     damage: str
-    kind: str  # "logits", "refused", or what breaks the promise
+    kind: str  # "logits", "refused", or a kind of bug
     message: str = ""
     seconds: float = 0.0
     growth: int = 0  # bytes
@@ -51,17 +51,17 @@ class Outcome(NamedTuple):
 
 
 def answer(folder: Path) -> str:
-    """Use a folder: "logits", "not finite", or "refused: ..." with an error of minidistil's."""
+    """Load a folder and classify texts: "logits", "not finite", or "refused: ..." with an error of minidistil."""
     import minidistil
 
-    with contextlib.suppress(minidistil.Error):  # where config.json names no class, the pipeline's is enough
+    with contextlib.suppress(minidistil.Error):  # the pipeline works without a class in config.json
         minidistil.from_pretrained(folder)
     try:
         pipe = minidistil.pipeline("text-classification", folder, device="cpu")
-        found = [pipe(TEXTS, top_k=None, function_to_apply=function) for function in (None, "none")]
+        results = [pipe(TEXTS, top_k=None, function_to_apply=function) for function in (None, "none")]
     except minidistil.Error as error:
         return f"refused: {type(error).__name__}: {error}"
-    scores = [label["score"] for rows in found for row in rows for label in row]
+    scores = [label["score"] for rows in results for row in rows for label in row]
     return "logits" if scores and all(map(math.isfinite, scores)) else "not finite"
 
 
@@ -71,10 +71,10 @@ def _memory(key: str) -> int:
 
 
 def _panic() -> None:
-    raise BaseException("a panic of Rust's is no Exception")
+    raise BaseException("a panic of Rust is not an Exception")
 
 
-SABOTAGE: dict[int, Callable[[], object]] = {  # what a worker must notice, by numbers that no case has
+FAULTS: dict[int, Callable[[], object]] = {  # bugs that a worker must report, by negative case numbers
     -1: os.abort,
     -2: lambda: time.sleep(100),
     -3: lambda: time.sleep(1.1 * SECONDS),
@@ -87,41 +87,41 @@ SABOTAGE: dict[int, Callable[[], object]] = {  # what a worker must notice, by n
 
 
 def run(case: int) -> Outcome:
-    """Make a case and use its folder, in this process."""
-    sabotage = SABOTAGE.get(case, lambda: None)
+    """Run a case in this process."""
+    fault = FAULTS.get(case, lambda: None)
     name, damage, content, _ = make(max(case, 0))
-    folder = Path(tempfile.mkdtemp())  # another one for each, since files of the last may still be mapped
+    folder = Path(tempfile.mkdtemp())  # a new one, because files of the last may still be mapped
     try:
         for filename, part in content.items():
             (folder / filename).write_bytes(part)
-        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
         before = _memory("VmRSS")
         start = time.perf_counter()
         details = ""
         try:
-            sabotage()
-            said = answer(folder)
-        except BaseException as error:  # a panic of Rust's is no Exception
-            said = f"{type(error).__module__}.{type(error).__qualname__}: {str(error)[:500]}"
+            fault()
+            result = answer(folder)
+        except BaseException as error:  # a panic of Rust is not an Exception
+            result = f"{type(error).__module__}.{type(error).__qualname__}: {str(error)[:500]}"
             details = traceback.format_exc()
         seconds = time.perf_counter() - start
         growth = _memory("VmHWM") - before
     finally:
         shutil.rmtree(folder)
-    kind, _, message = said.partition(": ")
+    kind, _, message = result.partition(": ")
     kind = "too much memory" if growth > GROWTH else "too slow" if seconds > SECONDS else kind
     crc = zlib.crc32(content[TARGETS[name].file])
     return Outcome(case, name, damage, kind, message.replace(str(folder), "FOLDER"), seconds, growth, crc, details)
 
 
 def work() -> None:
-    """Run the cases whose numbers come in, and write what came out, a line each."""
+    """Read numbers of cases from stdin, run them, and write a line with each outcome."""
     import resource
 
     import torch
 
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what a library prints is no outcome
+    os.dup2(2, 1)  # output of libraries is not an outcome
     faulthandler.enable()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     torch.set_num_threads(1)
@@ -129,7 +129,7 @@ def work() -> None:
     for target in TARGETS.values():
         for tokenizer in target.tokenizers:
             with tempfile.TemporaryDirectory() as name:
-                for filename, part in whole(tokenizer, target.weights).items():
+                for filename, part in intact(tokenizer, target.weights).items():
                     Path(name, filename).write_bytes(part)
                 assert answer(Path(name)) == "logits", (tokenizer, target.weights, answer(Path(name)))
     print("ready", file=out, flush=True)
@@ -138,10 +138,10 @@ def work() -> None:
 
 
 class Worker:
-    """A process that runs cases, and is started again where one kills it."""
+    """A process that runs cases. It is restarted if a case kills it."""
 
     def __init__(self) -> None:
-        self.patience, self.greed = PATIENCE, GREED
+        self.timeout, self.max_growth = TIMEOUT, MAX_GROWTH
         self.process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Worker:
@@ -152,7 +152,7 @@ class Worker:
 
     def start(self) -> subprocess.Popen[bytes]:
         if self.process is None:
-            self.place = tempfile.mkdtemp()  # of what a killed process leaves
+            self.place = tempfile.mkdtemp()  # temporary files, which a killed process leaves behind
             self.errors = tempfile.TemporaryFile()  # noqa: SIM115
             paths = [str(ROOT / "tests"), *filter(None, [os.environ.get("PYTHONPATH")])]
             environment = {
@@ -170,13 +170,13 @@ class Worker:
                 stderr=self.errors,
                 env={**os.environ, **environment},
             )
-            said = self._line(self.process, 300.0, 2**40)
-            if said != b"ready\n":
-                raise RuntimeError(f"the worker did not start: {said!r}\n{self.stop()}")
+            line = self._line(self.process, 300.0, 2**40)
+            if line != b"ready\n":
+                raise RuntimeError(f"the worker did not start: {line!r}\n{self.stop()}")
         return self.process
 
     def stop(self) -> str:
-        """End the process, and give the last that it wrote."""
+        """Stop the process, and return the end of its stderr."""
         if self.process is None:
             return ""
         process, self.process = self.process, None
@@ -192,24 +192,24 @@ class Worker:
         assert process.stdin is not None
         process.stdin.write(b"%d\n" % case)
         process.stdin.flush()
-        said = self._line(process, self.patience, self.greed)
-        if isinstance(said, bytes) and said.endswith(b"\n"):
-            return Outcome(*json.loads(said))
-        if isinstance(said, bytes):
+        line = self._line(process, self.timeout, self.max_growth)
+        if isinstance(line, bytes) and line.endswith(b"\n"):
+            return Outcome(*json.loads(line))
+        if isinstance(line, bytes):
             code = process.wait()
-            said = f"killed by signal {-code}" if code < 0 else f"exit {code}"
-        return Outcome(case, *make(max(case, 0))[:2], said, details=self.stop())
+            line = f"killed by signal {-code}" if code < 0 else f"exit {code}"
+        return Outcome(case, *make(max(case, 0))[:2], line, details=self.stop())
 
     @staticmethod
-    def _line(process: subprocess.Popen[bytes], patience: float, greed: int) -> bytes | str:
-        """Read a line; b"" where the process ended, "hang" or "too much memory" where it should be ended."""
+    def _line(process: subprocess.Popen[bytes], timeout: float, max_growth: int) -> bytes | str:
+        """Read a line. b"": the process ended; "hang" or "too much memory": it must be stopped."""
         assert process.stdout is not None
         memory = Path(f"/proc/{process.pid}/statm")
         before = int(memory.read_text(encoding="ascii").split()[1])
-        deadline = time.monotonic() + patience
+        deadline = time.monotonic() + timeout
         while not select.select([process.stdout], [], [], 0.02)[0]:
             pages = (memory.read_text(encoding="ascii").split() or [0, 0])[1]
-            if (int(pages) - before) * os.sysconf("SC_PAGE_SIZE") > greed:
+            if (int(pages) - before) * os.sysconf("SC_PAGE_SIZE") > max_growth:
                 return "too much memory"
             if time.monotonic() > deadline:
                 return "hang"
@@ -217,7 +217,7 @@ class Worker:
 
 
 def outcomes(cases: Iterable[int]) -> Iterator[Outcome]:
-    """Run cases; one that breaks the promise is run again alone, since a busy machine may be slow."""
+    """Run cases; repeat a case with a bug in a new worker, because a busy machine may be slow."""
     with Worker() as worker:
         for case in cases:
             outcome = worker.run(case)
