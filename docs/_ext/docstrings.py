@@ -1,4 +1,4 @@
-"""Adapt docstrings and pages to Sphinx: literal asterisks, indented code, comments beside fields, doctests."""
+"""Adapt docstrings and pages to Sphinx."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from sphinx.application import Sphinx
 
+REPOSITORY = "https://github.com/minidistil/minidistil/blob/main"
 FIELD = re.compile(r"    (\w+): [^#]+  # (.+)")
 
 
@@ -28,13 +29,15 @@ def adapt(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list
         lines += ["", "Fields:", "", *entries, ""] if entries else []
 
 
-def trim(app: Sphinx, name: str, source: list[str]) -> None:
-    """Remove the blank line at the end of a Python session, which doctest needs and a reader does not."""
+def adapt_page(app: Sphinx, name: str, source: list[str]) -> None:
+    """Remove the blank line at the end of a Python session, and point links out of docs/ to the repository."""
     source[0] = source[0].replace("\n\n```\n", "\n```\n")
+    if "/" not in name:
+        source[0] = source[0].replace("](../", f"]({REPOSITORY}/")
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Run before napoleon reads a docstring, and before a page is parsed."""
-    app.connect("source-read", trim)
+    app.connect("source-read", adapt_page)
     app.connect("autodoc-process-docstring", adapt, priority=400)
     return {"parallel_read_safe": True}
