@@ -1,4 +1,4 @@
-"""Turns, rates and plots; no test asserts a time."""
+"""Interleaved measurement, rates and plots; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_turns_rotate_and_the_first_round_is_a_warm_up():
     assert results == [[6, 8], [4, 9], [5, 7]]
 
 
-def test_turns_end_when_all_times_are_known():
+def test_measurement_ends_when_all_means_are_known():
     order = []
     calls = [recorded(order, 0, [1.0] * 99), recorded(order, 1, [1.0, 3.0] + [2.0] * 97)]
     runs = take_turns(calls, seconds=60)
@@ -36,7 +36,7 @@ def test_turns_end_when_all_times_are_known():
     assert order[:6] == [0, 1, 1, 0, 0, 1]
 
 
-def test_turns_end_when_the_time_is_up():
+def test_measurement_ends_when_the_time_is_up():
     runs = take_turns([recorded([], 0, [1.0] * 9), recorded([], 1, [1.0, 9.0] * 9)], seconds=0)
     assert [len(times) for times in runs] == [measure.MIN_ROUNDS] * 2
 

@@ -1,4 +1,4 @@
-"""Every runtime computes the same model, and its operations are counted; no test asserts a time."""
+"""Every runtime computes the same logits, and its operations are counted; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_transformers_runs_padded(folder, monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of the runtimes' own converters
+@pytest.mark.filterwarnings("ignore")  # from the runtimes' converters
 @pytest.mark.parametrize("runtime", runtimes.RUNTIMES, ids=lambda runtime: runtime.title)
 def test_every_runtime_computes_the_same_model(tmp_path, runtime):
     minidistil.from_pretrained(OURS).save_pretrained(tmp_path)
@@ -67,7 +67,7 @@ def test_an_unknown_runtime_is_an_error_that_lists_them():
         find_runtime("banana", "float32")
 
 
-def test_what_pads_runs_more_and_what_prunes_runs_less():
+def test_padding_adds_operations_and_pruning_removes_them():
     config = DistilBertConfig(n_layers=1, dim=4, hidden_dim=8, n_heads=1)
     sequences = [[1], [1, 2, 3]]
     ours, ctranslate2 = find_runtime("minidistil", "float32"), find_runtime("CTranslate2", "float32")
@@ -121,12 +121,14 @@ def test_a_plot_that_cannot_be_saved_is_refused_at_once(capsys, name):
 
 
 def test_no_runtime_to_compare_is_an_error(folder):
-    with pytest.raises(InputError, match=r"only is 'banana': it matches no installed runtime; expected substrings of minidistil"):
+    with pytest.raises(
+        InputError, match=r"only is 'banana': it matches no installed runtime; expected substrings of minidistil"
+    ):
         race._start(folder, "banana", {})
 
 
 @pytest.mark.full
-def test_a_runtime_that_stops_says_why(tmp_path):
+def test_the_error_of_a_runtime_that_stops_has_its_last_line(tmp_path):
     with pytest.raises(InputError, match=r"minidistil float32 stopped: .*no config\.json"):
         race.RuntimeProcess(find_runtime("minidistil", "float32"), tmp_path)
 
@@ -143,7 +145,7 @@ def test_a_runtime_that_is_not_installed_is_skipped(folder, monkeypatch, capsys)
     assert "skipped: ONNX Runtime float32: x is not installed" in capsys.readouterr().err
 
 
-def test_a_missing_runtime_is_told_from_a_broken_one():
+def test_a_missing_runtime_is_distinguished_from_a_failing_one():
     import io
     import types
 
@@ -155,6 +157,6 @@ def test_a_missing_runtime_is_told_from_a_broken_one():
         process._read()
 
 
-def test_peers_go_with_pairs(capsys):
+def test_peers_cannot_be_combined_with_train(capsys):
     assert main(["bench", "--model", str(OURS), "--train", "a.jsonl", "--peers"]) == 2
     assert "--peers cannot be combined with --train" in capsys.readouterr().err

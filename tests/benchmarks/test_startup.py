@@ -1,4 +1,4 @@
-"""Processes and a batch are measured beside transformers; no test asserts a time."""
+"""Processes and a batch, compared with transformers; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def test_invalid_pairs_are_refused_before_anything_is_measured(tmp_path, line):
 
 
 @pytest.mark.full
-def test_a_process_that_fails_says_why():
+def test_the_error_of_a_failed_process_has_its_output():
     with pytest.raises(InputError, match="this went wrong"):
         startup._run_process(["python3", "-c", "raise SystemExit('this went wrong')"])
 
@@ -52,7 +52,7 @@ def test_the_report_ends_with_a_line_of_json(capfd):
     assert [row["ratio"] > 0 for row in report["rows"]] == [True] * 5
 
 
-def test_answers_or_training_are_measured_not_both(capsys):
+def test_exactly_one_of_pairs_and_train_is_required(capsys):
     for given in ([], ["--pairs", "a.jsonl", "--train", "b.jsonl"]):
         assert main(["bench", "--model", str(OURS), *given]) == 2
         assert "expected either --pairs" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Training is measured beside transformers' Trainer; no test asserts a time."""
+"""Training, compared with transformers' Trainer; no test asserts a time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PAIRS = ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl"
 
 
 @pytest.mark.slow
-def test_training_is_measured_beside_the_trainers(capsys):
+def test_training_is_compared_with_transformers_trainer(capsys):
     command = ["bench", "--model", str(OURS), "--train", str(PAIRS), "--steps", "2", "--repeats", "1"]
     assert main(command) == 0
     report = json.loads(capsys.readouterr().out.splitlines()[-1])
@@ -30,6 +30,6 @@ def test_training_needs_enough_examples(tmp_path):
 
 
 @pytest.mark.full
-def test_a_training_process_that_fails_says_why():
+def test_the_error_of_a_failed_training_process_has_its_output():
     with pytest.raises(InputError, match="this went wrong"):
         training._run_process(["python3", "-c", "raise SystemExit('this went wrong')"])

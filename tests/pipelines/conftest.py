@@ -1,4 +1,4 @@
-"""A tiny classifier and its pipelines, of minidistil and of transformers."""
+"""A tiny classifier, and pipelines of minidistil and transformers for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ transformers.utils.logging.disable_progress_bar()
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """Make a tiny classifier's folder with transformers; each is made once."""
+    """Save a tiny classifier with transformers, once for each set of options."""
 
     @functools.cache
     def make(labels=NLI, scale=1.0, model_class=transformers.DistilBertForSequenceClassification, **options):
@@ -32,14 +32,16 @@ def checkpoint(tmp_path_factory):
             n_heads=2,
             dim=16,
             hidden_dim=32,
-            initializer_range=0.5,  # far from flat: the order of labels means something
+            initializer_range=0.5,  # large, so that the scores of labels differ
             id2label=dict(enumerate(labels)),
             label2id={label: i for i, label in enumerate(labels)},
             **options,
         )
         torch.manual_seed(0)
         model = model_class(config)
-        if hasattr(model, "classifier"):  # a label's row goes with its name, so that permuted models are one model
+        if hasattr(
+            model, "classifier"
+        ):  # rows follow the label names, so that permuted labels do not change the model
             rows = [ROWS.get(label.lower(), i) for i, label in enumerate(labels)]
             torch.manual_seed(1)
             model.classifier.weight.data = torch.randn(8, config.dim)[rows] * scale

@@ -1,4 +1,4 @@
-"""Making a pipeline: tasks, models, tokenizers, devices, dtypes, and what is refused."""
+"""Creating a pipeline: tasks, models, tokenizers, devices, dtypes and invalid arguments."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_a_model_must_be_named():
         minidistil.pipeline(CLASSIFY)
 
 
-def test_a_folder_that_is_not_there_is_an_error(tmp_path):
+def test_a_missing_folder_is_an_error(tmp_path):
     with pytest.raises(CheckpointError, match="no folder"):
         ours(ZERO_SHOT, tmp_path / "nowhere")
     with pytest.raises(CheckpointError, match="no folder"):
@@ -48,13 +48,13 @@ def test_a_loaded_model_answers_as_its_folder_does(checkpoint, classify, as_obje
 
 
 @pytest.mark.parametrize("options", [{}, {"dtype": "float16"}, {"revision": "main"}])
-def test_a_loaded_model_comes_with_its_tokenizer_and_no_dtype_or_revision(checkpoint, options):
+def test_a_loaded_model_requires_a_tokenizer_and_takes_no_dtype_or_revision(checkpoint, options):
     tokenizer = checkpoint() if options else None
     with pytest.raises(InputError, match="tokenizer"):
         ours(CLASSIFY, minidistil.from_pretrained(checkpoint()), tokenizer=tokenizer, **options)
 
 
-def test_the_tokenizer_may_lie_elsewhere(checkpoint, classify, tmp_path):
+def test_the_tokenizer_may_come_from_another_folder(checkpoint, classify, tmp_path):
     for name in ("config.json", "model.safetensors"):
         (tmp_path / name).write_bytes((checkpoint() / name).read_bytes())
     assert_same(ours(CLASSIFY, tmp_path, tokenizer=checkpoint())(TEXTS), classify(TEXTS))
@@ -70,7 +70,7 @@ def test_a_model_without_a_classifier_is_refused(checkpoint, task):
 
 
 @pytest.mark.parametrize("device", ["banana", "", "cuda:99", 99, "meta", "hpu"])
-def test_a_device_that_is_not_there_is_an_error(checkpoint, device):
+def test_an_unknown_or_missing_device_is_an_error(checkpoint, device):
     with pytest.raises(InputError, match="device"):
         minidistil.pipeline(CLASSIFY, checkpoint(), device=device)
 
@@ -80,7 +80,7 @@ def test_the_device_minus_one_is_the_cpu(checkpoint):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), (torch.float16, 0.02), ("bfloat16", 0.2)])
-def test_any_dtype_answers(checkpoint, zero_shot, dtype, tolerance):
+def test_every_dtype_works(checkpoint, zero_shot, dtype, tolerance):
     pipe = ours(ZERO_SHOT, checkpoint(), dtype=dtype)
     for text in TEXTS:
         assert by_label(pipe(text, LABELS)) == pytest.approx(by_label(zero_shot(text, LABELS)), abs=tolerance)
@@ -91,7 +91,7 @@ def test_a_model_that_was_in_training_answers_without_dropout(checkpoint, classi
     assert_same(minidistil.pipeline(CLASSIFY, model, checkpoint())(TEXTS), classify(TEXTS))
 
 
-def test_weights_that_give_nan_are_an_error(checkpoint):
+def test_nan_in_the_outputs_is_an_error(checkpoint):
     model = minidistil.from_pretrained(checkpoint())
     with torch.no_grad():
         model.classifier.bias[0] = float("nan")
@@ -105,13 +105,13 @@ def test_an_unknown_argument_is_an_error_before_anything_is_read():
             minidistil.pipeline(task, "no/such/folder", banana=1)
 
 
-def test_an_iterator_as_an_argument_of_the_pipeline_serves_every_call(checkpoint):
+def test_an_iterator_as_a_default_argument_works_in_every_call(checkpoint):
     pipe = minidistil.pipeline(ZERO_SHOT, checkpoint(), candidate_labels=iter(["team", "game"]))
     assert_same(pipe("the team won"), pipe("the team won"))
 
 
 @pytest.mark.parametrize("device", ["cpu", "cpu:0", -1, torch.device("cpu")])
-def test_the_device_that_a_model_is_on_is_no_move(checkpoint, monkeypatch, device):
+def test_a_model_on_the_requested_device_is_not_moved(checkpoint, monkeypatch, device):
     folder = checkpoint()
     model = minidistil.from_pretrained(folder)
     monkeypatch.setattr(model, "to", None)

@@ -1,4 +1,4 @@
-"""Texts become vectors as in transformers and sentence-transformers; files that ask for more are refused."""
+"""Vectors match transformers and sentence-transformers; unsupported settings in files are refused."""
 
 import functools
 import importlib.util
@@ -54,7 +54,7 @@ def library():
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Make a tiny encoder's folder with transformers; each is made once."""
+    """Save a tiny encoder with transformers, once for each set of options."""
 
     @functools.cache
     def make(cased=False):
@@ -83,7 +83,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def repository(tmp_path_factory, checkpoint, library):
-    """Make a repository with sentence-transformers; each is made once, and no test may change it."""
+    """Save a sentence-transformers repository, once for each set of options; tests must not modify it."""
     modules = importlib.import_module("sentence_transformers.sentence_transformer.modules")
 
     @functools.cache
@@ -100,7 +100,7 @@ def repository(tmp_path_factory, checkpoint, library):
 
 
 def age(folder, **reading):
-    """Say the same as versions before 5 did."""
+    """Write the settings as versions before 5 did."""
     edit(folder / "sentence_bert_config.json", lambda _: reading)
     flags = ("cls_token", "max_tokens", "mean_tokens", "mean_sqrt_len_tokens")
     edit(
@@ -138,7 +138,7 @@ def their_encode(library):
 
 
 def assert_same(answer, expected):
-    """The same types and shapes; numbers within the tolerance."""
+    """Assert equal types and shapes, and values within the tolerance."""
     assert type(answer) is type(expected)
     if isinstance(expected, list) and expected and not isinstance(expected[0], list | float):
         assert len(answer) == len(expected)
@@ -151,7 +151,7 @@ def assert_same(answer, expected):
     assert np.abs(answer - expected).max(initial=0) <= TOLERANCE
 
 
-# The hidden state of each token, against transformers
+# Hidden states of tokens, against transformers
 
 
 @pytest.fixture(scope="module")
@@ -165,14 +165,14 @@ def their_features(checkpoint):
 
 
 @pytest.mark.parametrize("text", TEXTS)
-def test_a_text_gives_the_hidden_states_of_transformers(features, their_features, text):
+def test_hidden_states_of_a_text_match_transformers(features, their_features, text):
     answer = features(text)
     assert_same(answer, their_features(text))
     assert np.shape(answer)[::2] == (1, 16)
 
 
 @pytest.mark.parametrize("texts", [TEXTS, TEXTS[:1], tuple(TEXTS[:2])], ids=["list", "one in a list", "tuple"])
-def test_texts_give_a_list_of_hidden_states_as_in_transformers(features, their_features, texts):
+def test_hidden_states_of_a_list_match_transformers(features, their_features, texts):
     answers, expected = features(texts), their_features(list(texts))
     assert type(answers) is list
     assert len(answers) == len(expected)
@@ -180,18 +180,18 @@ def test_texts_give_a_list_of_hidden_states_as_in_transformers(features, their_f
         assert_same(answer, other)
 
 
-def test_tensors_are_returned_as_in_transformers_and_are_the_callers_own(features, their_features):
+def test_returned_tensors_match_transformers_and_own_their_memory(features, their_features):
     expected = their_features(TEXTS, return_tensors=True)
     assert_same(features(TEXTS, return_tensors=True), expected)
     answer = features(TEXTS[0], return_tensors=True)
     assert_same(answer, expected[0])
-    (answer * torch.ones(16, requires_grad=True)).sum().backward()  # refused for a tensor of inference mode
+    (answer * torch.ones(16, requires_grad=True)).sum().backward()  # raises for an inference tensor
     answers = features(["A man", "A man"], return_tensors=True)
     answers[0].zero_()
     assert answers[1].any()
 
 
-def test_no_texts_give_no_answers(features):
+def test_an_empty_list_has_no_answers(features):
     assert features([]) == features(()) == list(features(iter(()))) == []
 
 
@@ -214,7 +214,7 @@ def test_a_generator_is_answered_by_an_iterator(features):
     ],
     ids=str,
 )
-def test_texts_are_cut_as_in_transformers(features, their_features, options):
+def test_texts_are_truncated_as_in_transformers(features, their_features, options):
     def copied():  # transformers writes into tokenize_kwargs
         return json.loads(json.dumps(options))
 
@@ -229,24 +229,24 @@ def test_texts_are_cut_as_in_transformers(features, their_features, options):
         {"padding": "max_length", "max_length": 10},
     ],
 )
-def test_a_length_that_is_not_meant_to_cut_does_not(features, their_features, options):
+def test_max_length_for_padding_does_not_truncate(features, their_features, options):
     assert_same(features(TEXTS[5], tokenize_kwargs=options), their_features(TEXTS[5], tokenize_kwargs=options))
 
 
 @pytest.mark.parametrize("options", [{}, {"truncation": False}, {"tokenize_kwargs": {"padding": True}}], ids=str)
-def test_a_text_longer_than_the_model_is_an_error_that_says_what_helps(features, options):
+def test_a_text_longer_than_the_model_is_an_error_with_a_remedy(features, options):
     expected = rf"inputs\[1\] has 122 tokens, but the model takes {POSITIONS}: truncate it with truncation=True"
     with pytest.raises(InputError, match=expected):
         features(["a", LONG], **options)
 
 
-def test_no_length_makes_the_model_read_more_than_it_can(features):
+def test_max_length_is_capped_at_the_models_maximum(features):
     answer = features(LONG, tokenize_kwargs={"truncation": True, "max_length": 1000}, return_tensors=True)
     assert answer.shape == (1, POSITIONS, 16)
 
 
 @pytest.mark.parametrize("padding", [False, True, "max_length", "longest"])
-def test_padding_is_without_effect(features, padding):
+def test_padding_has_no_effect(features, padding):
     assert features(TEXTS, tokenize_kwargs={"padding": padding}) == features(TEXTS)
 
 
@@ -266,7 +266,7 @@ def test_padding_is_without_effect(features, padding):
     ],
     ids=str,
 )
-def test_an_option_that_cannot_be_is_an_error(features, options, message):
+def test_an_invalid_option_is_an_error(features, options, message):
     with pytest.raises(InputError, match=message):
         features("a", **options)
 
@@ -275,14 +275,14 @@ def test_an_option_that_cannot_be_is_an_error(features, options, message):
 @pytest.mark.parametrize(
     "inputs", [None, 3, b"a", {"text": "a"}, ["a", None], ["a", ("a", "b")], "\ud800"], ids=repr
 )
-def test_what_is_not_text_is_an_error(checkpoint, task, inputs):
+def test_inputs_that_are_not_text_are_an_error(checkpoint, task, inputs):
     pipe = ours(task, checkpoint(), **({"pooling": "mean"} if task == EMBED else {}))
     with pytest.raises(InputError, match=r"^inputs"):
         pipe(inputs)
 
 
 @pytest.mark.parametrize("task", [FEATURES, EMBED])
-def test_an_argument_that_does_not_exist_is_an_error(checkpoint, task):
+def test_an_unknown_argument_is_an_error(checkpoint, task):
     with pytest.raises(TypeError, match="banana"):
         ours(task, checkpoint(), banana=1)
     with pytest.raises(TypeError, match="banana"):
@@ -290,7 +290,7 @@ def test_an_argument_that_does_not_exist_is_an_error(checkpoint, task):
 
 
 @pytest.mark.parametrize("task", [FEATURES, EMBED])
-def test_a_stream_is_answered_before_much_of_it_is_read_and_up_to_what_is_broken(checkpoint, task):
+def test_a_stream_is_read_lazily_and_answered_up_to_an_invalid_text(checkpoint, task):
     read = []
     pipe = ours(task, checkpoint(), **({"pooling": "cls"} if task == EMBED else {}))
     answers = pipe(read.append(i) or ("a" * (i % 9) if i < 100 else None) for i in range(1000))
@@ -301,14 +301,14 @@ def test_a_stream_is_answered_before_much_of_it_is_read_and_up_to_what_is_broken
         next(answers)
 
 
-def test_hidden_states_wait_for_few_others(features):
+def test_hidden_states_use_small_windows(features):
     read = []
     answers = features(read.append(i) or "a" * (i % 9) for i in range(1000))
     assert len(list(itertools.islice(answers, 33))) == 33
     assert len(read) == 64
 
 
-# One vector for a text, against sentence-transformers
+# Text embeddings, against sentence-transformers
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
@@ -316,7 +316,7 @@ def test_hidden_states_wait_for_few_others(features):
 @pytest.mark.parametrize("max_seq_length", [None, 12])
 @pytest.mark.parametrize("cased", [False, True])
 @pytest.mark.parametrize("old", [False, True], ids=["new files", "old files"])
-def test_vectors_are_those_of_sentence_transformers(
+def test_vectors_match_sentence_transformers(
     repository, their_encode, pooling, normalize, max_seq_length, cased, old
 ):
     folder = repository(pooling, normalize, max_seq_length, cased, old)
@@ -332,14 +332,14 @@ def test_vectors_are_those_of_sentence_transformers(
 
 
 @pytest.mark.parametrize("cased", [False, True])
-def test_texts_are_lowered_as_by_sentence_transformers(repository, their_encode, cased):
+def test_texts_are_lowercased_as_by_sentence_transformers(repository, their_encode, cased):
     folder, plain = (repository("mean", cased=cased, lower=lower, old=True) for lower in (True, False))
     answer = ours(EMBED, folder)(TEXTS)
     assert_same(answer, their_encode(folder)(TEXTS))
-    assert np.array_equal(answer, ours(EMBED, plain)(TEXTS)) is not cased  # an uncased tokenizer lowers as well
+    assert np.array_equal(answer, ours(EMBED, plain)(TEXTS)) is not cased  # an uncased tokenizer lowercases too
 
 
-def test_lowering_leaves_a_tokenizer_that_was_given_as_it_was(checkpoint):
+def test_lowercasing_does_not_modify_the_callers_tokenizer(checkpoint):
     tokenizer = minidistil.Tokenizer.from_pretrained(checkpoint(cased=True))
     before = tokenizer(TEXTS).ids.tolist()
     model = minidistil.from_pretrained(checkpoint(cased=True), task=EMBED)
@@ -363,7 +363,7 @@ def test_any_unicode_text_has_the_vector_of_sentence_transformers(repository, th
 
 
 @pytest.mark.parametrize("prompt", ["the team: ", "A", ""])
-def test_a_prompt_is_put_before_each_text(repository, their_encode, prompt):
+def test_a_prompt_is_prepended_to_each_text(repository, their_encode, prompt):
     folder = repository("mean")
     assert_same(ours(EMBED, folder)(TEXTS, prompt=prompt), their_encode(folder)(TEXTS, prompt=prompt))
 
@@ -378,7 +378,7 @@ def test_the_default_prompt_of_a_repository_is_used(copied, their_encode):
 
 
 @pytest.mark.full
-def test_arguments_come_before_what_the_files_say(repository):
+def test_arguments_override_the_files(repository):
     texts, files = [TEXTS[0], *TEXTS[2:4]], repository("cls", True, 30, old=True)
     expected = ours(EMBED, repository("mean", False, old=True))(texts)
     assert_same(ours(EMBED, files, pooling="mean", normalize=False)(texts), expected)
@@ -389,7 +389,7 @@ def test_arguments_come_before_what_the_files_say(repository):
         assert_same(ours(EMBED, repository("mean", False, 12))(TEXTS), cut)
 
 
-def test_a_length_in_the_files_may_be_more_than_the_tokenizers_but_not_than_the_models(copied, their_encode):
+def test_max_length_in_the_files_may_exceed_the_tokenizers_but_not_the_models(copied, their_encode):
     edit(copied / "tokenizer_config.json", lambda values: {**values, "model_max_length": 8})
     (copied / "sentence_bert_config.json").write_text('{"max_seq_length": 20}')
     with pytest.warns(UserWarning, match="longer than 20 tokens"):
@@ -418,15 +418,15 @@ def test_shapes_follow_the_inputs(checkpoint):
     assert list(pipe(iter(()))) == []
 
 
-def test_vectors_are_the_callers_own(checkpoint):
+def test_vectors_own_their_memory(checkpoint):
     first, second = ours(EMBED, checkpoint(), pooling="mean")(iter(["a", "a"]))
     first[:] = 0
     assert second.any()
-    assert second.base is None  # nor do they keep their batch alive
+    assert second.base is None  # a vector does not keep its batch in memory
 
 
 @pytest.mark.parametrize("task", [FEATURES, EMBED])
-def test_batches_change_nothing(checkpoint, task):
+def test_batching_does_not_change_the_vectors(checkpoint, task):
     pipe = ours(task, checkpoint(), **({"pooling": "mean"} if task == EMBED else {}))
     texts = TEXTS * 3
     expected = [pipe(text) for text in texts]
@@ -435,7 +435,7 @@ def test_batches_change_nothing(checkpoint, task):
             assert_same(answer, other)
 
 
-def test_calls_that_pool_in_different_ways_do_not_disturb_each_other(checkpoint):
+def test_calls_with_different_poolings_are_independent(checkpoint):
     pipe, texts = ours(EMBED, checkpoint()), ["a " * i for i in range(3 * base.FIRST_WINDOW // 2)]
     expected = {pooling: pipe(texts, pooling=pooling) for pooling in ("mean", "cls")}
     streams = {pooling: pipe(iter(texts), pooling=pooling) for pooling in expected}
@@ -446,7 +446,7 @@ def test_calls_that_pool_in_different_ways_do_not_disturb_each_other(checkpoint)
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("float16", 0.02), ("bfloat16", 0.2)])
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_any_dtype_gives_float32(checkpoint, dtype, tolerance, pooling):
+def test_vectors_of_every_dtype_are_float32(checkpoint, dtype, tolerance, pooling):
     expected = ours(EMBED, checkpoint(), pooling=pooling)(TEXTS)
     answer = ours(EMBED, checkpoint(), pooling=pooling, dtype=dtype)(TEXTS)
     assert answer.dtype == np.float32
@@ -454,21 +454,21 @@ def test_any_dtype_gives_float32(checkpoint, dtype, tolerance, pooling):
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_half_precision_is_averaged_in_float32(checkpoint, dtype):
+def test_the_mean_of_half_precision_states_is_computed_in_float32(checkpoint, dtype):
     hidden = ours(FEATURES, checkpoint(), dtype=dtype)(TEXTS, return_tensors=True)
     answer = ours(EMBED, checkpoint(), dtype=dtype, pooling="mean")(TEXTS)
     assert_same(answer, torch.cat([states.mean(1) for states in hidden]).numpy())
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_a_text_without_any_token_has_a_vector_of_0(checkpoint, pooling):
+def test_a_text_without_tokens_has_a_zero_vector(checkpoint, pooling):
     model, tokenizer = minidistil.from_pretrained(checkpoint()), minidistil.Tokenizer.from_pretrained(checkpoint())
     tokenizer.backend.post_processor = processors.TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
     answer = minidistil.pipeline(EMBED, model, tokenizer, pooling=pooling)(["", "the team", ""], normalize=True)
     assert answer.any(1).tolist() == [False, True, False]
 
 
-def test_a_checkpoint_that_does_not_say_its_pooling_is_asked_for_it(checkpoint):
+def test_pooling_is_required_if_the_checkpoint_does_not_set_it(checkpoint):
     pipe = ours(EMBED, checkpoint())
     with pytest.raises(
         InputError, match="pooling is None, and the checkpoint does not set it: expected 'mean' or"
@@ -489,7 +489,7 @@ def test_a_checkpoint_that_does_not_say_its_pooling_is_asked_for_it(checkpoint):
     ],
     ids=str,
 )
-def test_an_argument_that_cannot_be_is_an_error(checkpoint, options, message):
+def test_an_invalid_argument_is_an_error(checkpoint, options, message):
     with pytest.raises(InputError, match=message):
         ours(EMBED, checkpoint())("a", **{"pooling": "mean", **options})
 
@@ -505,13 +505,13 @@ def test_a_tokenizer_of_another_model_is_an_error(checkpoint, tmp_path, pooling)
 
 @pytest.mark.cuda
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_vectors_on_cuda_are_those_on_the_cpu(checkpoint, pooling):
+def test_vectors_on_cuda_match_the_cpu(checkpoint, pooling):
     expected = ours(EMBED, checkpoint(), pooling=pooling)(TEXTS)
     answer = minidistil.pipeline(EMBED, checkpoint(), pooling=pooling, device="cuda")(TEXTS)
     assert np.abs(answer - expected).max() <= 1e-4
 
 
-# What a repository may not say
+# Unsupported settings in a repository
 
 
 @pytest.fixture
@@ -643,7 +643,7 @@ DENSE = {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformer
         (SETTINGS, lambda s: "text", "expected a JSON object"),
     ],
 )
-def test_a_repository_that_asks_for_what_is_not_done_is_refused(copied, name, change, message):
+def test_an_unsupported_setting_in_a_repository_is_refused(copied, name, change, message):
     edit(copied / name, change)
     with pytest.raises(CheckpointError, match=message) as error:
         ours(EMBED, copied)
@@ -682,7 +682,7 @@ def test_a_pooling_module_needs_its_file(copied):
         (SETTINGS, lambda s: {**s, "similarity_fn_name": "dot", "prompts": {"query": "the "}}),
     ],
 )
-def test_other_words_for_the_same_are_read(copied, their_encode, name, change):
+def test_equivalent_settings_are_accepted(copied, their_encode, name, change):
     edit(copied / name, change)
     assert_same(ours(EMBED, copied)(TEXTS), their_encode(copied)(TEXTS))
 

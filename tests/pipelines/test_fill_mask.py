@@ -1,4 +1,4 @@
-"""Masks are filled as by transformers' pipeline, and better where that one is wrong."""
+"""Filled masks match transformers' pipeline, except where it is wrong."""
 
 import functools
 import itertools
@@ -51,7 +51,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Make a tiny model's folder with transformers; each is made once."""
+    """Save a tiny model with transformers, once for each set of options."""
 
     @functools.cache
     def make(saved=False, vocab=tuple(VOCAB), extra=0, model_class="DistilBertForMaskedLM", scale=1.0, **options):
@@ -63,7 +63,7 @@ def checkpoint(tmp_path_factory):
             n_heads=2,
             dim=16,
             hidden_dim=32,
-            initializer_range=0.4,  # far from flat: the order of words means something
+            initializer_range=0.4,  # large, so that the scores of words differ
         )
         torch.manual_seed(0)
         model = getattr(transformers, model_class)(config)
@@ -103,7 +103,7 @@ TOKENIZERS = {
 
 @pytest.fixture(scope="module", params=TOKENIZERS.values(), ids=TOKENIZERS.keys())
 def each(request, checkpoint):
-    """(ours, theirs), with each tokenizer."""
+    """Return the pipelines of minidistil and transformers, for each tokenizer."""
     folder = checkpoint(**request.param)
     return ours(folder), theirs(folder)
 
@@ -157,12 +157,12 @@ def test_a_generator_is_answered_as_by_transformers(each):
         assert_same(list(answers), list(other(text for text in texts)))
 
 
-def test_no_texts_give_no_answers(pipe):
+def test_an_empty_list_has_no_answers(pipe):
     assert pipe([]) == []
     assert list(pipe(iter([]))) == []
 
 
-def test_scores_are_not_flat_and_share_one(pipe):
+def test_scores_are_distinct_and_sum_to_one(pipe):
     rows = pipe(TEXTS[0], top_k=len(VOCAB))
     assert sum(row["score"] for row in rows) == pytest.approx(1, abs=1e-5)
     assert rows[0]["score"] > 5 * rows[len(VOCAB) // 2]["score"]
@@ -170,7 +170,7 @@ def test_scores_are_not_flat_and_share_one(pipe):
 
 @pytest.mark.parametrize("top_k", [1, 2, 7, None])
 @pytest.mark.parametrize("text", [TEXTS[0], SEVERAL[0]])
-def test_top_k_is_how_many_words_there_are(pipe, oracle, text, top_k):
+def test_top_k_sets_the_number_of_words(pipe, oracle, text, top_k):
     assert_same(pipe(text, top_k=top_k), oracle(text, top_k=top_k))
     assert len(pipe(TEXTS[0], top_k=top_k)) == (top_k or 5)
 
@@ -178,7 +178,7 @@ def test_top_k_is_how_many_words_there_are(pipe, oracle, text, top_k):
 @pytest.mark.parametrize(
     "options", [{"top_k": 2}, {"targets": ("won", "game", "man"), "top_k": 2}, {"targets": "a"}]
 )
-def test_a_pipelines_defaults_serve_every_call(checkpoint, options):
+def test_the_pipelines_defaults_apply_to_every_call(checkpoint, options):
     mine, other = (make(checkpoint(), **options) for make in (ours, theirs))
     assert_same(mine(TEXTS), other(TEXTS))
     assert_same(mine(TEXTS, top_k=1), other(TEXTS, top_k=1))
@@ -218,7 +218,7 @@ def test_any_unicode_text_is_filled_as_by_transformers(checkpoint, name):
 
 
 @given(ids=st.lists(st.integers(0, len(VOCAB) + 1), max_size=12), skip=st.booleans())
-@example([VOCAB.index(piece) for piece in ("a", "'", "'", "##s")], False)  # the order of cleaning counts
+@example([VOCAB.index(piece) for piece in ("a", "'", "'", "##s")], False)  # the order of the cleanup rules matters
 @example([VOCAB.index(piece) for piece in ("a", "'", "n", "##'", "##t", "##.")], True)
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_tokens_become_text_as_in_transformers(each, ids, skip):
@@ -226,7 +226,7 @@ def test_tokens_become_text_as_in_transformers(each, ids, skip):
     assert mine._decode(ids, skip) == other.tokenizer.decode(ids, skip_special_tokens=skip)
 
 
-def test_cleaning_up_joins_what_was_apart(checkpoint):
+def test_cleanup_removes_spaces_before_punctuation(checkpoint):
     plain, cleaned = (ours(checkpoint(**TOKENIZERS[name])) for name in ("uncased", "cleaned up"))
     text = "the man ' s [MASK] game"
     assert plain(text, targets="won")[0]["sequence"] == "the man ' s won game"
@@ -234,7 +234,7 @@ def test_cleaning_up_joins_what_was_apart(checkpoint):
 
 
 @pytest.mark.full
-def test_a_model_may_have_more_words_than_its_tokenizer(checkpoint):
+def test_the_model_may_have_a_larger_vocabulary_than_its_tokenizer(checkpoint):
     mine, other = (make(checkpoint(extra=3)) for make in (ours, theirs))
     for text in (TEXTS[0], SEVERAL[0]):
         assert_same(mine(text, top_k=len(VOCAB) + 3), other(text, top_k=len(VOCAB) + 3))
@@ -280,7 +280,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize(("target", "piece"), UNKNOWN.values(), ids=UNKNOWN.keys())
-def test_the_first_piece_stands_for_a_target_that_the_vocabulary_lacks(pipe, oracle, target, piece):
+def test_the_first_token_of_an_unknown_target_is_scored(pipe, oracle, target, piece):
     with pytest.warns(UserWarning, match=r"targets\[1\].*not in the vocabulary") as warned:
         answer = pipe(TEXTS[0], targets=["held", target])
     assert len(warned) == 1
@@ -290,7 +290,7 @@ def test_the_first_piece_stands_for_a_target_that_the_vocabulary_lacks(pipe, ora
 
 
 @pytest.mark.parametrize("nothing", ["", " ", "\0", "\u200b"])
-def test_a_target_of_nothing_is_left_out(pipe, oracle, nothing):
+def test_a_target_without_tokens_is_skipped(pipe, oracle, nothing):
     with pytest.warns(UserWarning, match=r"targets\[0\].*skipped"):
         answer = pipe(TEXTS[0], targets=[nothing, "won"])
     assert_same(answer, oracle(TEXTS[0], targets=[nothing, "won"]))
@@ -300,13 +300,13 @@ def test_a_target_of_nothing_is_left_out(pipe, oracle, nothing):
         oracle(TEXTS[0], targets=nothing)
 
 
-def test_a_known_target_warns_of_nothing(pipe):
+def test_a_known_target_does_not_warn(pipe):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         pipe(TEXTS[0], targets=["won", "[UNK]", "##ing"])
 
 
-def test_a_target_given_twice_is_scored_once(pipe, oracle):
+def test_a_repeated_target_is_scored_once(pipe, oracle):
     targets = ["won", "game", "won", "won", "a"]
     assert_same(pipe(TEXTS[0], targets=targets), oracle(TEXTS[0], targets=targets))
     assert len(pipe(TEXTS[0], targets=targets)) == 3
@@ -318,7 +318,7 @@ def test_top_k_is_no_more_than_the_targets_or_the_words(pipe, oracle):
 
 
 @pytest.mark.parametrize("kind", [tuple, iter])
-def test_any_collection_of_targets_is_as_good_as_a_list(pipe, kind):
+def test_targets_may_be_any_iterable(pipe, kind):
     targets = ["won", "game", "a"]
     assert_same(pipe(TEXTS, targets=kind(targets)), pipe(TEXTS, targets=targets))
 
@@ -338,7 +338,7 @@ def test_the_best_come_first_and_equal_ones_in_order():
 
 
 @pytest.mark.parametrize("targets", [[], (), iter([])])
-def test_targets_that_are_none_are_an_error(pipe, targets):
+def test_empty_targets_are_an_error(pipe, targets):
     with pytest.raises(InputError, match="targets"):
         pipe(TEXTS[0], targets=targets)
 
@@ -349,7 +349,7 @@ def test_targets_are_text(pipe, targets):
         pipe(TEXTS[0], targets=targets)
 
 
-def test_a_target_beyond_the_model_is_an_error(checkpoint, tmp_path):
+def test_a_target_outside_the_models_vocabulary_is_an_error(checkpoint, tmp_path):
     fields = {"extra_special_tokens": ["<new>"], "model_max_length": POSITIONS}
     (tmp_path / "vocab.txt").write_bytes((checkpoint() / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(fields))
@@ -378,7 +378,7 @@ LATE = "the team won " * 40 + "[MASK]"
         {"truncation": True, "padding": True},
     ],
 )
-def test_a_long_text_is_cut_where_that_is_asked_for(pipe, oracle, options):
+def test_a_long_text_is_truncated_on_request(pipe, oracle, options):
     for texts in (LONG, [TEXTS[0], SEVERAL[0], LONG]):
         assert_same(pipe(texts, tokenizer_kwargs=options), oracle(texts, tokenizer_kwargs=options))
 
@@ -395,7 +395,7 @@ def test_a_long_text_is_cut_where_that_is_asked_for(pipe, oracle, options):
         {"padding": "max_length", "max_length": 5},
     ],
 )
-def test_a_text_is_cut_nowhere_else(pipe, oracle, options):
+def test_a_text_is_not_truncated_otherwise(pipe, oracle, options):
     text = "The team won the [MASK] game."
     assert_same(pipe(text, tokenizer_kwargs=options), oracle(text, tokenizer_kwargs=options))
     with pytest.raises(
@@ -404,7 +404,7 @@ def test_a_text_is_cut_nowhere_else(pipe, oracle, options):
         pipe(LONG, tokenizer_kwargs=options)
 
 
-def test_no_max_length_lets_the_model_read_more_than_it_can(pipe):
+def test_max_length_is_capped_at_the_models_maximum(pipe):
     longer = {"truncation": True, "max_length": 100}
     assert_same(pipe(LONG, tokenizer_kwargs=longer), pipe(LONG, tokenizer_kwargs={"truncation": True}))
 
@@ -416,7 +416,7 @@ def test_a_text_that_fills_the_model_is_read(pipe, oracle):
         pipe("a " + text)
 
 
-def test_a_tokenizers_own_limit_cuts_only_where_that_is_asked_for(checkpoint):
+def test_the_tokenizers_limit_truncates_only_on_request(checkpoint):
     mine, other = (make(checkpoint(model_max_length=8)) for make in (ours, theirs))
     text = "[MASK] team won the game and it was not held"
     assert_same(mine(text), other(text))
@@ -425,7 +425,7 @@ def test_a_tokenizers_own_limit_cuts_only_where_that_is_asked_for(checkpoint):
     assert mine(text, **cut)[0]["sequence"] != mine(text)[0]["sequence"]
 
 
-def test_a_mask_that_is_cut_away_is_an_error(pipe, oracle):
+def test_a_mask_that_is_truncated_away_is_an_error(pipe, oracle):
     options = {"tokenizer_kwargs": {"truncation": True, "max_length": 9}}
     with pytest.raises(InputError, match=r"inputs\[1\] has no \[MASK\] in the 9 tokens to which it is truncated"):
         pipe([TEXTS[0], LATE], **options)
@@ -452,7 +452,7 @@ def test_another_argument_of_the_tokenizer_is_refused(pipe, name):
         ({"max_length": 2}, "max_length"),
     ],
 )
-def test_tokenizer_kwargs_have_values_that_mean_something(pipe, options, match):
+def test_invalid_tokenizer_kwargs_are_an_error(pipe, options, match):
     with pytest.raises(InputError, match=match):
         pipe(TEXTS[0], tokenizer_kwargs=options)
 
@@ -461,7 +461,7 @@ def test_tokenizer_kwargs_have_values_that_mean_something(pipe, options, match):
 
 
 @pytest.mark.parametrize("text", ["", "the team", "[mask]", "[ MASK ]", "MASK"])
-def test_a_text_without_a_mask_is_an_error_that_names_both(pipe, oracle, text):
+def test_a_text_without_a_mask_is_an_error_that_names_text_and_mask(pipe, oracle, text):
     with pytest.raises(InputError, match=r"inputs\[0\] has no \[MASK\]: expected one"):
         pipe(text)
     with pytest.raises(InputError, match=r"inputs\[2\] has no \[MASK\]"):
@@ -470,7 +470,7 @@ def test_a_text_without_a_mask_is_an_error_that_names_both(pipe, oracle, text):
         oracle(text)
 
 
-def test_the_mask_is_what_the_tokenizer_says(checkpoint):
+def test_the_mask_token_is_the_tokenizers(checkpoint):
     mine, other = (make(checkpoint(mask_token="team")) for make in (ours, theirs))
     assert_same(mine("the team won"), other("the team won"))
     with pytest.raises(InputError, match="has no team: expected"):
@@ -485,7 +485,7 @@ def test_a_tokenizer_without_a_mask_is_refused(checkpoint):
 @pytest.mark.parametrize(
     "texts", [5, None, [5], [None], ["[MASK]", b"[MASK]"], [["[MASK]"]], b"[MASK]", {"a": "b"}]
 )
-def test_nothing_but_text_is_taken(pipe, texts):
+def test_inputs_that_are_not_text_are_an_error(pipe, texts):
     with pytest.raises(InputError, match="inputs"):
         pipe(texts)
 
@@ -497,7 +497,7 @@ def test_a_lone_surrogate_is_not_text(pipe):
 
 @pytest.mark.parametrize("value", [0, -1, 1.5, "1", True, [1]])
 @pytest.mark.parametrize("name", ["top_k", "batch_size"])
-def test_counts_are_whole_numbers_above_zero(pipe, name, value):
+def test_counts_are_positive_integers(pipe, name, value):
     with pytest.raises(InputError, match=name):
         pipe(TEXTS[0], **{name: value})
 
@@ -518,7 +518,7 @@ def test_another_model_is_refused(checkpoint):
         minidistil.pipeline(TASK, minidistil.from_pretrained(folder), tokenizer=folder)
 
 
-def test_weights_that_give_nan_are_an_error(checkpoint):
+def test_nan_in_the_outputs_is_an_error(checkpoint):
     model = minidistil.from_pretrained(checkpoint())
     with torch.no_grad():
         model.vocab_projector.bias[0] = float("nan")
@@ -556,13 +556,13 @@ BATCHINGS = {
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("limits", BATCHINGS.values(), ids=BATCHINGS.keys())
-def test_how_texts_are_batched_changes_no_answer(pipe, many_texts, one_by_one, monkeypatch, limits, batch_size):
+def test_batching_does_not_change_the_answers(pipe, many_texts, one_by_one, monkeypatch, limits, batch_size):
     for name, value in limits.items():
         monkeypatch.setattr(inference if name == "TOKENS" else base, name, value)
     assert_same(pipe(many_texts, top_k=3, batch_size=batch_size), one_by_one)
 
 
-def test_only_masks_meet_the_head(pipe, monkeypatch):
+def test_only_masked_tokens_go_through_the_head(pipe, monkeypatch):
     seen = []
     project = pipe.model.project
     monkeypatch.setattr(pipe.model, "project", lambda x: seen.append(len(x)) or project(x))
@@ -580,7 +580,7 @@ def test_an_endless_stream_is_read_a_window_at_a_time(pipe, monkeypatch):
     monkeypatch.setattr(base, "WINDOW", 6)
     read = []
     answers = pipe(counted(itertools.cycle(TEXTS), read))
-    assert read == []  # nothing is read before an answer is asked for
+    assert read == []  # nothing is read before the first next()
     assert_same([next(answers) for _ in range(4)], pipe(TEXTS[:4]))
     assert len(read) == 6
 
@@ -599,7 +599,7 @@ BROKEN = {"number": 5, "without a mask": "the team", "too long": LONG, "surrogat
 
 
 @pytest.mark.parametrize("broken", BROKEN.values(), ids=BROKEN.keys())
-def test_what_comes_before_a_broken_text_is_answered_first(pipe, broken):
+def test_texts_before_an_invalid_one_are_answered_first(pipe, broken):
     answers = pipe(iter([*TEXTS[:3], broken, TEXTS[3]]))
     assert_same(list(itertools.islice(answers, 3)), pipe(TEXTS[:3]))
     with pytest.raises(InputError, match=r"inputs\[3\]"):
@@ -607,7 +607,7 @@ def test_what_comes_before_a_broken_text_is_answered_first(pipe, broken):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("float16", 0.02), ("bfloat16", 0.1)])
-def test_any_dtype_answers(checkpoint, pipe, dtype, tolerance):
+def test_every_dtype_works(checkpoint, pipe, dtype, tolerance):
     mine = ours(checkpoint(), dtype=dtype)
     for text in TEXTS:
         scores, others = (

@@ -1,4 +1,4 @@
-"""Where few tokens are needed, the last block computes only those, and the result is the same."""
+"""The last block computes only the tokens that the head needs, with the same result."""
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ CONFIG = minidistil.DistilBertConfig(20, dim=16, hidden_dim=32, n_heads=2, n_lay
 
 
 def engine(model_class, task):
-    """Return an engine, and a list of the numbers of queries of every call of attention."""
+    """Return an engine, and a list that records the number of queries of each attention call."""
     torch.manual_seed(1)
     seen = []
 

@@ -1,4 +1,4 @@
-"""Question answering: what transformers 4 answered, in every form of asking, and what is refused."""
+"""Question answering: recorded answers of transformers 4, all forms of input, and invalid inputs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WHERE, TEXT = "Where does Ann live?", "Ann lives in Rome. Bob lives in Oslo, nea
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A real encoder under a head of random weights."""
+    """A pretrained encoder with a random head."""
     place = tmp_path_factory.mktemp("question-answering")
     made.write_model(place)
     return place
@@ -47,7 +47,7 @@ def listed(answer):
 
 
 def compare(ask, i: int) -> None:
-    """Our answers are the expected ones, but for those of score 0, which fill transformers' list up."""
+    """Assert equal answers, except those of score 0, with which transformers fills its list."""
     case, expected = CASES[i], EXPECTED["answered"][i]
     assert case.options == expected["options"]
     found = ask(question=case.question, context=case.context, **case.options)
@@ -59,19 +59,19 @@ def compare(ask, i: int) -> None:
         assert answer["score"] == pytest.approx(other["score"], abs=1e-5)
 
 
-def test_the_cases_are_those_that_were_answered():
+def test_every_recorded_case_has_an_answer():
     assert made.digest(CASES) == EXPECTED["cases"]
     assert len(CASES) == len(EXPECTED["answered"]) > 150
     assert len(LONG) > 60
 
 
 @pytest.mark.parametrize("i", IN_SUITE)
-def test_answers_are_those_of_transformers_4(ask, i):
+def test_answers_match_transformers_4(ask, i):
     compare(ask, i)
 
 
 @pytest.mark.slow
-def test_answers_are_those_of_transformers_4_in_all_long_contexts(ask):
+def test_answers_match_transformers_4_in_all_long_contexts(ask):
     for i in LONG:
         compare(ask, i)
 
@@ -85,7 +85,7 @@ def test_a_context_longer_than_the_model_is_read_in_parts(ask):
     assert all(long[answer["start"] : answer["end"]] == answer["answer"] for answer in found)
 
 
-# Ways to ask
+# Forms of input
 
 
 def same(a: Any, b: Any) -> None:
@@ -94,7 +94,7 @@ def same(a: Any, b: Any) -> None:
         assert {**x, "score": 0} == {**y, "score": 0}
 
 
-def test_a_question_is_put_by_name_or_as_a_dict(ask):
+def test_a_question_is_passed_by_keyword_or_as_a_dict(ask):
     answer = ask(question=WHERE, context=TEXT)
     assert isinstance(answer, dict)
     same(ask({"question": WHERE, "context": TEXT}), answer)
@@ -102,7 +102,7 @@ def test_a_question_is_put_by_name_or_as_a_dict(ask):
     same(ask(question=[WHERE], context=[TEXT]), answer)
 
 
-def test_a_question_may_be_put_without_names(ask):
+def test_a_question_may_be_passed_by_position(ask):
     same(ask(WHERE, TEXT), ask(question=WHERE, context=TEXT))
 
 
@@ -115,7 +115,7 @@ def test_several_questions_are_answered_in_order(ask):
     same(list(ask(iter(asked))), one_by_one)
 
 
-def test_one_context_serves_many_questions(ask):
+def test_one_context_may_be_shared_by_many_questions(ask):
     found = ask(question=[WHERE, "Who?"], context=TEXT)
     same(found, [ask(question=WHERE, context=TEXT), ask(question="Who?", context=TEXT)])
 
@@ -129,7 +129,7 @@ def test_a_stream_is_read_a_window_at_a_time(ask, monkeypatch):
     assert len(read) == 6
 
 
-def test_what_comes_before_a_broken_question_is_answered_first(ask):
+def test_questions_before_an_invalid_one_are_answered_first(ask):
     answers = ask(iter([{"question": WHERE, "context": TEXT}, {"question": WHERE}]))
     same(next(answers), ask(question=WHERE, context=TEXT))
     with pytest.raises(InputError, match=r"inputs\[1\]"):
@@ -140,7 +140,7 @@ def test_no_questions_have_no_answers(ask):
     assert ask([]) == []
 
 
-def test_arguments_of_the_pipeline_are_those_of_every_call(folder, ask):
+def test_the_pipelines_defaults_apply_to_every_call(folder, ask):
     pipe = minidistil.pipeline("question-answering", folder, top_k=2)
     same(pipe(question=WHERE, context=TEXT), ask(question=WHERE, context=TEXT, top_k=2))
 
@@ -148,11 +148,11 @@ def test_arguments_of_the_pipeline_are_those_of_every_call(folder, ask):
 # Options
 
 
-def test_padding_changes_nothing(ask):
+def test_padding_has_no_effect(ask):
     same(ask(question=WHERE, context=TEXT, padding="max_length"), ask(question=WHERE, context=TEXT))
 
 
-def test_a_question_is_cut_where_that_is_asked_for(ask):
+def test_a_question_is_truncated_on_request(ask):
     cut = ask(question=f"{WHERE} Or Bob, or anybody else at all?", context=TEXT, max_question_len=5)
     same(cut, ask(question=WHERE, context=TEXT, max_question_len=5))
     same(cut, ask(question=WHERE, context=TEXT))
@@ -163,7 +163,7 @@ def test_a_long_question_leaves_room_for_a_context_that_fits(ask):
 
 
 def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
-    """The likeliest start behind the likeliest end, so sure that every span's share is 0."""
+    """The most likely start is after the most likely end, and every valid span has probability 0."""
 
     def backwards(output, sequences, batch_size):
         logits = np.zeros((len(sequences[0]), 2), np.float32)
@@ -174,7 +174,7 @@ def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
     assert ask(question=WHERE, context=TEXT) == {"score": 0.0, "start": 0, "end": 0, "answer": ""}
 
 
-# What is refused
+# Errors
 
 
 @pytest.mark.parametrize(
@@ -208,7 +208,7 @@ def test_a_context_without_a_likely_span_has_the_empty_answer(ask, monkeypatch):
         ({"question": WHERE * 4, "context": TEXT * 9, "max_seq_len": 40, "doc_stride": 20}, "leaves 17 of 40"),
     ],
 )
-def test_what_cannot_be_asked_is_an_error_that_says_why(ask, call, message):
+def test_invalid_inputs_are_an_error(ask, call, message):
     with pytest.raises(InputError, match=message):
         listed(ask(**call))
 

@@ -1,4 +1,4 @@
-"""A real checkpoint answers real sentences as in transformers."""
+"""Answers of a real checkpoint for real sentences match transformers."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def real_pairs():
 
 @pytest.fixture(scope="module", params=["tokenizer.json", "vocab.txt"])
 def real_folder(request, tmp_path_factory):
-    """The checkpoint as it is, and with its vocabulary as older repositories have it."""
+    """The checkpoint with tokenizer.json, and with vocab.txt as in older repositories."""
     if request.param == "tokenizer.json":
         return OURS
     folder = tmp_path_factory.mktemp("older")

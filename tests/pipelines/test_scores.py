@@ -1,4 +1,4 @@
-"""Scores in NumPy are those of torch, without overflow, and ties keep their order."""
+"""Scores in NumPy match torch without overflow, and ties keep their order."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ def test_extremes_do_not_overflow(logits):
 
 
 @given(ROWS)
-def test_scores_are_those_of_torch(logits):
+def test_scores_match_torch(logits):
     for ours, theirs in ((softmax, lambda x: x.softmax(-1)), (sigmoid, torch.sigmoid)):
         scores = ours(logits)
         assert scores.dtype == np.float32
@@ -30,7 +30,7 @@ def test_scores_are_those_of_torch(logits):
 
 
 @given(FEW_VALUES, st.integers(1, 50))
-def test_the_best_are_the_first_of_the_ranking_and_ties_keep_their_order(scores, count):
+def test_top_matches_the_ranking_and_ties_keep_their_order(scores, count):
     expected = sorted(range(len(scores)), key=lambda i: -scores[i])  # Python's sort is stable
     assert ranked(scores) == expected
     assert top(scores, count) == expected[:count]

@@ -1,4 +1,4 @@
-"""Batches and streams change no answer, and no more is read than is needed."""
+"""Batching and streaming do not change answers, and streams are read lazily."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "8"])
-def test_batch_size_is_a_whole_number_above_zero(classify, zero_shot, batch_size):
+def test_batch_size_is_a_positive_integer(classify, zero_shot, batch_size):
     with pytest.raises(InputError, match="batch_size"):
         classify("a", batch_size=batch_size)
     with pytest.raises(InputError, match="batch_size"):
@@ -54,7 +54,7 @@ BATCHINGS = {
 
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("limits", BATCHINGS.values(), ids=BATCHINGS.keys())
-def test_how_texts_are_batched_changes_no_answer(
+def test_batching_does_not_change_the_answers(
     zero_shot, classify, many_texts, one_by_one, monkeypatch, limits, batch_size
 ):
     for name, value in limits.items():
@@ -64,20 +64,20 @@ def test_how_texts_are_batched_changes_no_answer(
 
 
 @pytest.mark.full
-def test_the_order_of_the_texts_changes_no_answer(zero_shot, classify, many_texts, one_by_one):
+def test_the_order_of_the_texts_does_not_change_the_answers(zero_shot, classify, many_texts, one_by_one):
     order = random.Random(1).sample(range(len(many_texts)), len(many_texts))
     shuffled = [many_texts[i] for i in order]
     assert_same(zero_shot(shuffled, LABELS), [one_by_one[0][i] for i in order])
     assert_same(classify(shuffled), [one_by_one[1][i] for i in order])
 
 
-def test_all_pairs_of_a_call_go_through_the_model_together(zero_shot, monkeypatch):
+def test_all_pairs_of_a_call_are_one_batch(zero_shot, monkeypatch):
     batches = record_batches(monkeypatch, zero_shot)
     zero_shot(TEXTS[:4], LABELS)
     assert [len(batch) for batch in batches] == [12]
 
 
-def test_texts_and_pairs_go_through_the_model_together(classify, monkeypatch):
+def test_texts_and_pairs_share_a_batch(classify, monkeypatch):
     batches = record_batches(monkeypatch, classify)
     classify([*TEXTS, PAIR, ""])
     assert [len(batch) for batch in batches] == [7]
@@ -102,12 +102,12 @@ def test_an_endless_stream_is_read_a_window_at_a_time(zero_shot, classify, monke
     for pipe, options, texts_of_a_window in ((zero_shot, {"candidate_labels": LABELS}, 2), (classify, {}, 6)):
         read = []
         answers = pipe(counted(itertools.cycle(TEXTS), read), **options)
-        assert read == []  # nothing is read before an answer is asked for
+        assert read == []  # nothing is read before the first next()
         assert_same([next(answers) for _ in range(4)], list(pipe(TEXTS[:4], **options)))
         assert len(read) == texts_of_a_window * -(-4 // texts_of_a_window)
 
 
-def test_a_stream_can_be_given_up_half_way(zero_shot):
+def test_a_stream_can_be_abandoned(zero_shot):
     answers = zero_shot(iter(TEXTS), LABELS)
     first = next(answers)
     answers.close()
@@ -115,21 +115,21 @@ def test_a_stream_can_be_given_up_half_way(zero_shot):
 
 
 @pytest.mark.parametrize("broken", [5, "", "\ud800"], ids=["number", "empty", "surrogate"])
-def test_what_comes_before_a_broken_text_is_answered_first(zero_shot, broken):
+def test_texts_before_an_invalid_one_are_answered_first(zero_shot, broken):
     answers = zero_shot(iter([*TEXTS[:3], broken, TEXTS[3]]), LABELS)
     assert_same(list(itertools.islice(answers, 3)), zero_shot(TEXTS[:3], LABELS))
     with pytest.raises(InputError, match=r"sequences\[3\]"):
         next(answers)
 
 
-def test_what_comes_before_a_broken_set_of_labels_is_answered_first(zero_shot):
+def test_texts_before_invalid_labels_are_answered_first(zero_shot):
     answers = zero_shot(iter(TEXTS), iter([LABELS, ["a", ""], LABELS]))
     assert_same(next(answers), zero_shot(TEXTS[0], LABELS))
     with pytest.raises(InputError, match=r"candidate_labels\[1\] is empty"):
         next(answers)
 
 
-def test_what_comes_before_a_broken_pair_is_answered_first(classify):
+def test_inputs_before_an_invalid_pair_are_answered_first(classify):
     answers = classify(iter(["a", PAIR, {"text": 5}]))
     assert_same(list(itertools.islice(answers, 2)), classify(["a", PAIR]))
     with pytest.raises(InputError, match=r"inputs\[2\]"):

@@ -1,4 +1,4 @@
-"""Text classification answers as in transformers."""
+"""Text classification matches transformers."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.twins import assert_same
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_tokenizer_that_knows_no_limit_of_the_model_is_held_to_it(checkpoint, their_classify, tmp_path):
+def test_the_models_limit_applies_if_the_tokenizer_has_none(checkpoint, their_classify, tmp_path):
     (tmp_path / "vocab.txt").write_bytes((checkpoint() / "vocab.txt").read_bytes())
     (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 512}')
     text = "the team won " * 40
@@ -57,7 +57,7 @@ ABSENT = object()
 
 @pytest.mark.parametrize("inputs", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("top_k", [ABSENT, 1, 2, 99, None], ids=["no top_k", "1", "2", "99", "None"])
-def test_classification_gives_the_answers_of_transformers(classify, their_classify, inputs, top_k):
+def test_answers_match_transformers(classify, their_classify, inputs, top_k):
     options = {} if top_k is ABSENT else {"top_k": top_k}
     assert_same(classify(inputs, **options), their_classify(inputs, **options))
 
@@ -70,7 +70,7 @@ def test_classification_answers_a_generator_as_transformers_does(classify, their
     assert_same(list(answers), list(their_classify((text for text in inputs), **options)))
 
 
-def test_no_texts_give_no_answers(classify):
+def test_an_empty_list_has_no_answers(classify):
     assert classify([]) == []
     assert list(classify(iter([]))) == []
 
@@ -98,14 +98,14 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS.values(), ids=KINDS.keys())
 @pytest.mark.parametrize("function", [None, "softmax", "sigmoid", "none", "SIGMOID"])
-def test_scores_are_what_the_kind_of_problem_asks_for(checkpoint, kind, function):
+def test_the_problem_type_selects_the_function(checkpoint, kind, function):
     pipe, oracle = (make(CLASSIFY, checkpoint(**kind)) for make in (ours, theirs))
     for options in ({}, {"top_k": None}):
         expected = oracle(TEXTS, function_to_apply=function, **options)
         assert_same(pipe(TEXTS, function_to_apply=function, **options), expected)
 
 
-def test_the_function_may_be_the_pipelines_own(checkpoint):
+def test_the_function_may_be_a_default_argument(checkpoint):
     pipe, oracle = (make(CLASSIFY, checkpoint(), function_to_apply="sigmoid") for make in (ours, theirs))
     assert_same(pipe(TEXTS), oracle(TEXTS))
 
@@ -130,19 +130,19 @@ def test_truncation_and_padding_are_transformers_arguments(checkpoint, their_cla
 
 
 @pytest.mark.parametrize("strategy", ["longest_first", "only_first", "only_second"])
-def test_pairs_are_cut_by_the_strategies_of_transformers(checkpoint, their_classify, strategy):
+def test_pairs_are_truncated_by_the_strategies_of_transformers(checkpoint, their_classify, strategy):
     pair = {"text": "the team won the game about politics", "text_pair": "a man sleeps and was not held"}
     with pytest.warns(UserWarning, match="longer than 14 tokens"):
         answer = ours(CLASSIFY, checkpoint())(pair, truncation=strategy, max_length=14)
     assert_same(answer, their_classify(pair, truncation=strategy, max_length=14))
 
 
-def test_a_second_text_that_alone_is_too_long_cannot_be_cut_to_fit_in_the_first(classify):
+def test_only_first_cannot_truncate_a_pair_whose_second_text_is_too_long(classify):
     with pytest.raises(InputError, match="cannot be truncated to fit"):
         classify({"text": "a", "text_pair": "the team " * 20}, truncation="only_first", max_length=12)
 
 
-def test_a_long_text_is_cut_where_transformers_would_need_to_be_told(checkpoint, their_classify):
+def test_a_long_text_is_truncated_by_default(checkpoint, their_classify):
     text = "the team won " * 40
     with pytest.warns(UserWarning, match=f"longer than {POSITIONS}"):
         answer = ours(CLASSIFY, checkpoint())(text)
@@ -155,13 +155,13 @@ def test_equal_scores_keep_the_order_of_the_labels(checkpoint):
     assert pipe(TEXTS[0])[0]["label"] == NLI[0]
 
 
-def test_a_long_text_that_may_not_be_cut_is_an_error(classify):
+def test_a_long_text_without_truncation_is_an_error(classify):
     with pytest.raises(InputError, match=f"more than {POSITIONS}.*truncate it"):
         classify("the team won " * 40, truncation=False)
     assert_same(classify(TEXTS, truncation=False), classify(TEXTS))
 
 
-def test_the_error_of_a_long_text_says_which_input_it_is(classify):
+def test_the_error_for_a_long_text_names_the_input(classify):
     with pytest.raises(InputError, match=r"\[2\]"):
         classify(["a", PAIR, "the team won " * 40], truncation=False)
     with pytest.raises(InputError, match=r"\[1\]"):
@@ -169,7 +169,7 @@ def test_the_error_of_a_long_text_says_which_input_it_is(classify):
 
 
 @pytest.mark.parametrize("texts", [5, None, [5], [None], ["a", b"b"], [["a", "b"]], [["a"]], b"ab"])
-def test_classification_takes_nothing_but_text_and_pairs(classify, texts):
+def test_inputs_that_are_neither_text_nor_pairs_are_an_error(classify, texts):
     with pytest.raises(InputError, match="inputs"):
         list(classify(texts))
 
@@ -197,39 +197,39 @@ def test_top_k_is_a_number_of_labels(classify, top_k):
 
 
 @pytest.mark.parametrize("function", ["banana", "", "default", 3, True])
-def test_a_function_that_is_not_one_of_three_is_an_error(classify, function):
+def test_an_unknown_function_is_an_error(classify, function):
     with pytest.raises(InputError, match="function_to_apply"):
         classify("a", function_to_apply=function)
 
 
 @pytest.mark.parametrize("truncation", ["banana", "", None, 3])
-def test_an_unknown_strategy_of_truncation_is_an_error(classify, truncation):
+def test_an_unknown_truncation_strategy_is_an_error(classify, truncation):
     with pytest.raises(InputError, match="truncation"):
         classify("a", truncation=truncation)
 
 
 @pytest.mark.parametrize("max_length", [0, -1, 2])
-def test_max_length_leaves_room_beside_the_special_tokens(classify, max_length):
+def test_max_length_must_exceed_the_special_tokens(classify, max_length):
     with pytest.raises(InputError, match="max_length"):
         classify("a", max_length=max_length)
 
 
 @pytest.mark.filterwarnings("ignore:texts longer than")
-def test_max_length_is_no_more_than_the_model_reads(checkpoint):
+def test_max_length_is_capped_at_the_models_maximum(checkpoint):
     pipe, long = ours(CLASSIFY, checkpoint()), "the team won the game " * 40
     with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens are truncated"):
         assert_same(pipe(long, max_length=POSITIONS + 1), pipe(long))
 
 
 @pytest.mark.parametrize("name", ["banana", "return_all_scores", "multi_label"])
-def test_an_argument_that_classification_does_not_know_is_an_error(checkpoint, classify, name):
+def test_an_unknown_argument_is_an_error(checkpoint, classify, name):
     with pytest.raises(TypeError, match=name):
         classify("a", **{name: True})
     with pytest.raises(TypeError, match=name):
         ours(CLASSIFY, checkpoint(), **{name: True})
 
 
-def test_a_single_text_takes_its_pair_beside_it(classify):
+def test_a_single_text_takes_text_pair(classify):
     both = {"text": "a man sleeps", "text_pair": "a man is awake"}
     assert classify(both["text"], text_pair=both["text_pair"]) == [classify(both)]
     with pytest.raises(InputError, match="a single text with text_pair"):

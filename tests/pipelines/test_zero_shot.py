@@ -1,4 +1,4 @@
-"""Zero-shot classification answers as in transformers, and better where that is wrong."""
+"""Zero-shot classification matches transformers, except where it is wrong."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from support.pipelines import (
 )
 from support.twins import assert_same
 
-UNKNOWN = ["\u65e5", "\u672c", "\u8a9e"]  # characters that the vocabulary lacks: every one is [UNK]
+UNKNOWN = ["\u65e5", "\u672c", "\u8a9e"]  # not in the vocabulary: each becomes [UNK]
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -39,7 +39,7 @@ def two_threads():
 
 @pytest.mark.parametrize("inputs", [TEXTS[0], TEXTS, TEXTS[:1], []], ids=["str", "list", "one in a list", "none"])
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_zero_shot_gives_the_answers_of_transformers(zero_shot, their_zero_shot, inputs, multi_label):
+def test_answers_match_transformers(zero_shot, their_zero_shot, inputs, multi_label):
     expected = their_zero_shot(inputs, LABELS, multi_label=multi_label) if inputs else []
     assert_same(zero_shot(inputs, LABELS, multi_label=multi_label), expected)
 
@@ -50,7 +50,7 @@ def test_zero_shot_answers_a_generator_as_transformers_does(zero_shot, their_zer
     assert_same(list(answers), list(their_zero_shot((text for text in TEXTS), LABELS)))
 
 
-def test_a_tuple_of_texts_gives_a_list_of_answers(zero_shot):
+def test_a_tuple_of_texts_returns_a_list_of_answers(zero_shot):
     assert_same(zero_shot(tuple(TEXTS), LABELS), zero_shot(TEXTS, LABELS))
 
 
@@ -70,19 +70,19 @@ def test_templates_work_as_in_transformers(zero_shot, their_zero_shot, template)
     assert_same(zero_shot(TEXTS, LABELS, hypothesis_template=template), expected)
 
 
-def test_a_pipelines_defaults_serve_every_call(checkpoint):
+def test_the_pipelines_defaults_apply_to_every_call(checkpoint):
     defaults = {"candidate_labels": LABELS, "multi_label": True, "hypothesis_template": "it is {}"}
     pipe, oracle = ours(ZERO_SHOT, checkpoint(), **defaults), theirs(ZERO_SHOT, checkpoint())
     assert_same(pipe(TEXTS), oracle(TEXTS, **defaults))
     assert_same(pipe(TEXTS, multi_label=False), oracle(TEXTS, **{**defaults, "multi_label": False}))
 
 
-def test_labels_given_by_position_replace_the_pipelines_own(checkpoint):
+def test_positional_labels_override_the_default(checkpoint):
     pipe = ours(ZERO_SHOT, checkpoint(), candidate_labels=["team", "game"])
     assert pipe(TEXTS[0], LABELS) == ours(ZERO_SHOT, checkpoint())(TEXTS[0], LABELS)
 
 
-def test_a_text_longer_than_the_model_loses_its_end_and_the_pipeline_warns_once(checkpoint, their_zero_shot):
+def test_a_long_text_is_truncated_with_one_warning(checkpoint, their_zero_shot):
     pipe = ours(ZERO_SHOT, checkpoint())
     text = "the team won " * 40
     with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens") as warned:
@@ -92,8 +92,8 @@ def test_a_text_longer_than_the_model_loses_its_end_and_the_pipeline_warns_once(
     assert pipe(text, LABELS) == pipe(text, LABELS)  # a second warning would be an error here
 
 
-def test_the_label_is_never_cut(checkpoint, their_zero_shot):
-    words = POSITIONS - 4  # with three special tokens and one token of the text, exactly full
+def test_the_label_is_never_truncated(checkpoint, their_zero_shot):
+    words = POSITIONS - 4  # with three special tokens and one token of text, the limit
     labels = ["team " * (words - 1) + "won", "game " * (words - 1) + "won", "sports"]
     with pytest.warns(UserWarning, match="are truncated"):
         answer = ours(ZERO_SHOT, checkpoint())("a man sleeps", labels, "{}")
@@ -103,20 +103,20 @@ def test_the_label_is_never_cut(checkpoint, their_zero_shot):
 @pytest.mark.full
 @with_examples
 @given(text=ANY_TEXT.filter(bool))
-def test_any_unicode_text_gets_the_zero_shot_answer_of_transformers(zero_shot, their_zero_shot, text):
+def test_answers_for_any_unicode_text_match_transformers(zero_shot, their_zero_shot, text):
     answer, expected = zero_shot(text, LABELS[:2]), their_zero_shot(text, LABELS[:2])
     assert answer["sequence"] == text
     assert by_label(answer) == pytest.approx(by_label(expected), abs=1e-5)
 
 
 @pytest.mark.full
-@pytest.mark.usefixtures("two_threads")  # each may round its rows in its own way
+@pytest.mark.usefixtures("two_threads")  # threads may round rows differently
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_labels_that_the_model_cannot_tell_apart_keep_their_order(zero_shot, multi_label):
+def test_labels_with_equal_scores_keep_their_order(zero_shot, multi_label):
     for words in range(1, 21):
         text = " ".join(itertools.islice(itertools.cycle(WORDS.split()), words))
         answer = zero_shot(text, UNKNOWN, multi_label=multi_label)
-        assert len(set(answer["scores"])) == 1  # one pair of token ids, one score: exactly
+        assert len(set(answer["scores"])) == 1  # equal token ids have exactly equal scores
         assert answer["labels"] == UNKNOWN
 
 
@@ -138,7 +138,7 @@ def test_permuted_labels_agree_with_transformers_where_it_finds_them(checkpoint,
     [("entailment", "not_entailment"), ("not_entailment", "entailment"), ("non-entailment", "Entailment")],
 )
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_a_model_of_two_labels_serves_zero_shot_too(checkpoint, labels, multi_label):
+def test_a_model_with_two_labels_works(checkpoint, labels, multi_label):
     pipe, oracle = ours(ZERO_SHOT, checkpoint(labels)), theirs(ZERO_SHOT, checkpoint(labels))
     assert_same(pipe(TEXTS, LABELS, multi_label=multi_label), oracle(TEXTS, LABELS, multi_label=multi_label))
 
@@ -159,7 +159,7 @@ def test_a_model_without_the_two_labels_is_refused_at_once(checkpoint, labels, m
 
 
 @pytest.mark.parametrize("multi_label", [False, True])
-def test_logits_in_the_hundreds_give_finite_scores(checkpoint, multi_label):
+def test_large_logits_have_finite_scores(checkpoint, multi_label):
     answers = ours(ZERO_SHOT, checkpoint(scale=300.0))(TEXTS, LABELS, multi_label=multi_label)
     scores = [score for answer in answers for score in answer["scores"]]
     assert all(0 <= score <= 1 for score in scores)
@@ -172,7 +172,7 @@ def test_the_test_of_large_logits_has_large_logits(checkpoint):
 
 
 @pytest.mark.parametrize("name", ["multi_class", "banana", "candidate_label"])
-def test_an_argument_that_zero_shot_does_not_know_is_an_error(checkpoint, zero_shot, name):
+def test_an_unknown_argument_is_an_error(checkpoint, zero_shot, name):
     with pytest.raises(TypeError, match=name):
         zero_shot(TEXTS[0], LABELS, **{name: True})
     with pytest.raises(TypeError, match=name):
@@ -183,7 +183,7 @@ SETS = [["sports", "politics"], ["business"], LABELS, ["a man", "the team"], LAB
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_each_text_may_have_labels_of_its_own(zero_shot, stream):
+def test_each_text_may_have_its_own_labels(zero_shot, stream):
     expected = [zero_shot(text, labels) for text, labels in zip(TEXTS, SETS, strict=True)]
     answers = list(zero_shot(iter(TEXTS), iter(SETS))) if stream else zero_shot(TEXTS, SETS)
     assert_same(answers, expected)
@@ -199,35 +199,35 @@ def test_each_text_needs_a_set_of_labels(zero_shot, texts, labels):
         list(zero_shot(texts(TEXTS), labels(SETS[:4])))
 
 
-def test_more_sets_of_labels_than_texts_are_an_error_where_both_can_be_counted(zero_shot):
+def test_more_lists_of_labels_than_texts_are_an_error(zero_shot):
     with pytest.raises(InputError, match=r"lists of labels"):
         zero_shot(TEXTS, [*SETS, LABELS])
     assert len(zero_shot(TEXTS, itertools.repeat(LABELS))) == len(TEXTS)
 
 
 @pytest.mark.parametrize("labels", [["ab", "cd"], [5, 6]])
-def test_a_label_in_place_of_a_set_is_not_taken_apart_into_characters(zero_shot, labels):
+def test_a_label_instead_of_a_list_is_not_split_into_characters(zero_shot, labels):
     with pytest.raises(InputError, match="labels"):
         zero_shot(TEXTS[:2], iter(labels))
 
 
 @pytest.mark.parametrize("kind", [tuple, dict.fromkeys, lambda labels: dict.fromkeys(labels).keys()])
-def test_any_collection_of_labels_is_as_good_as_a_list(zero_shot, kind):
+def test_labels_may_be_any_iterable(zero_shot, kind):
     assert_same(zero_shot(TEXTS, kind(LABELS)), zero_shot(TEXTS, LABELS))
 
 
-def test_a_set_of_labels_must_hold_some(zero_shot):
+def test_a_list_of_labels_must_not_be_empty(zero_shot):
     with pytest.raises(InputError, match="empty"):
         zero_shot(TEXTS[:2], [LABELS, []])
 
 
 @pytest.mark.parametrize("labels", [[], "", " , ", (), None, 5, ["a", ""], ["a", " "], ["a", 5], [["a"], "b"]])
-def test_labels_that_are_none_are_an_error(zero_shot, labels):
+def test_invalid_labels_are_an_error(zero_shot, labels):
     with pytest.raises(InputError, match="candidate_labels"):
         zero_shot(TEXTS[0], labels)
 
 
-def test_labels_must_be_given(zero_shot):
+def test_candidate_labels_is_required(zero_shot):
     with pytest.raises(TypeError, match="candidate_labels"):
         zero_shot(TEXTS[0])
 
@@ -252,7 +252,7 @@ def test_labels_must_be_given(zero_shot):
         b"{}",
     ],
 )
-def test_a_template_needs_one_place_for_the_label(zero_shot, template):
+def test_a_template_requires_one_placeholder(zero_shot, template):
     with pytest.raises(InputError, match="hypothesis_template"):
         zero_shot(TEXTS[0], LABELS, hypothesis_template=template)
 
@@ -266,7 +266,7 @@ def test_an_empty_text_has_no_zero_shot_answer(zero_shot, texts):
 @pytest.mark.parametrize(
     "texts", [5, None, [5], [None], ["a", b"b"], [["a"]], [{"text": "a"}], b"ab", {"text": "a"}]
 )
-def test_zero_shot_takes_nothing_but_text(zero_shot, texts):
+def test_inputs_that_are_not_text_are_an_error(zero_shot, texts):
     with pytest.raises(InputError, match="sequences"):
         list(zero_shot(texts, LABELS))
 

@@ -1,13 +1,24 @@
-"""A tiny encoder, texts, and a run that was not stopped."""
+"""A tiny encoder, texts, and an uninterrupted run."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 import minidistil
 from minidistil.training import fine_tune
 from support.runs import QUICK, SMALL, VOCAB, examples, write
+
+
+@pytest.fixture(autouse=True)
+def progress_bars():
+    """Enable progress bars, which other tests disable through transformers."""
+    disabled = are_progress_bars_disabled()
+    enable_progress_bars()
+    yield
+    if disabled:
+        disable_progress_bars()
 
 
 @pytest.fixture(scope="module")
@@ -22,12 +33,12 @@ def encoder(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def texts(tmp_path_factory):
-    """24 texts whose label is whether they hold the word good."""
+    """24 texts, labeled by whether they contain the word good."""
     return write(tmp_path_factory.mktemp("data") / "texts.jsonl", examples(24))
 
 
 @pytest.fixture(scope="module")
 def finished(encoder, texts, tmp_path_factory):
-    """A run that nobody stopped."""
+    """An uninterrupted run."""
     output = tmp_path_factory.mktemp("run") / "whole"
     return output, fine_tune(encoder, texts, output, recipe=QUICK, eval_data=texts, device="cpu")

@@ -1,4 +1,4 @@
-"""The model card has what the run knows, and nothing else."""
+"""The model card has every value of run.json, and no others."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ ROWS = """
 
 
 def changed(run, **values):
-    """A copy with other values; model__labels is that of the model."""
+    """Return a copy with other values; model__labels sets run["model"]["labels"]."""
     run = copy.deepcopy(run)
     for name, value in values.items():
         *above, last = name.split("__")
@@ -159,7 +159,7 @@ def test_the_command_is_in_a_block_of_code():
     assert f"```sh\n{RUN['command']}\n```\n" in card(RUN)
 
 
-def test_the_front_matter_is_the_hubs():
+def test_the_front_matter_has_the_hubs_fields():
     assert front(card(RUN)) == {
         "language": "en",
         "license": "apache-2.0",
@@ -171,7 +171,7 @@ def test_the_front_matter_is_the_hubs():
     }
 
 
-def test_of_what_a_run_does_not_know_nothing_is_invented():
+def test_missing_values_are_marked_as_missing():
     text = card(LEAST)
     assert front(text) == {
         "library_name": "transformers",
@@ -190,17 +190,17 @@ def test_of_what_a_run_does_not_know_nothing_is_invented():
     assert found == {"1", "2021", "2019", "330", "10", "1145", "3442188", "3445922", "1910", "09700"}
 
 
-def test_what_is_known_to_be_none_is_not_unknown():
+def test_an_empty_list_is_none_rather_than_not_stated():
     assert "| evaluation data | none |" in card(changed(RUN, data__eval=[]))
 
 
-def test_null_is_as_good_as_missing():
+def test_null_is_the_same_as_missing():
     names = ("new_head", "license", "language", "machine", "versions", "progress", "evaluation", "emissions")
     assert card({**LEAST, **dict.fromkeys(names)}) == card(LEAST)
 
 
 @pytest.mark.parametrize("base", ["./a", "/a/b", "~/a", "a", "a/b/c", "a\\b/c", "here/there", ""])
-def test_a_base_that_is_no_hub_id_is_not_given_as_one(base, tmp_path, monkeypatch):
+def test_a_base_that_is_not_a_hub_id_is_not_in_the_front_matter(base, tmp_path, monkeypatch):
     (tmp_path / "here" / "there").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     assert "base_model" not in front(card(changed(RUN, base=base)))
@@ -215,7 +215,7 @@ def test_a_base_that_is_no_hub_id_is_not_given_as_one(base, tmp_path, monkeypatc
         ("regression", "predicts a number for each of the labels above"),
     ],
 )
-def test_what_the_model_is_for_is_what_it_was_trained_for(problem, says):
+def test_the_intended_use_depends_on_the_problem_type(problem, says):
     text = card(changed(RUN, model__labels=["a", "b"], model__problem_type=problem))
     assert says in text
     assert front(text)["pipeline_tag"] == "text-classification"
@@ -228,13 +228,13 @@ def test_the_code_to_get_started_is_python():
         compile(block[1], "card", "exec")
 
 
-def test_a_confusion_matrix_too_large_to_read_is_left_out():
+def test_a_large_confusion_matrix_is_omitted():
     names = [f"label {i}" for i in range(11)]
     metrics = {"examples": 1, "labels": names, "confusion": [[0] * 11] * 11}
     assert "true (rows)" not in card(changed(RUN, evaluation=[{"data": "d", "metrics": metrics}]))
 
 
-def test_a_metric_that_cannot_be_told_is_not_measured():
+def test_an_undefined_metric_is_not_measured():
     metrics = {"pearson": {"value": None, "low": None, "high": None}, "template": "About {}."}
     text = card(changed(LEAST, evaluation=[{"data": None, "metrics": metrics}, {"data": "empty"}]))
     assert "### not stated\n" in text
@@ -252,17 +252,17 @@ def test_hours_have_two_decimals(seconds, shown):
 
 
 @pytest.mark.parametrize(("kwh", "shown"), [(7.756e-06, "7.76e-06"), (0, "0"), (1234.5, "1,234.50")])
-def test_energy_keeps_its_digits_however_small(kwh, shown):
+def test_small_energies_keep_three_digits(kwh, shown):
     assert f"| energy | {shown} kWh |" in card({**LEAST, "emissions": {"energy_kwh": kwh}})
 
 
 def bars(line):
-    """How many bars part a line's cells."""
+    """Return the number of unescaped bars in a line."""
     return len(re.findall(r"\|", re.sub(r"\\.", "", line)))
 
 
 def shape(text, command):
-    """The card without its front matter and its command: the bars of each line."""
+    """Return the number of bars in each line, without the front matter and the command."""
     body = text.partition("\n---\n")[2]
     fence = re.search(r"### Training Procedure\n\n(`+)sh\n", body)[1]
     block = f"{fence}sh\n{command}\n{fence}\n"
@@ -306,7 +306,7 @@ def test_no_string_breaks_the_card(command, base, label, told, data):
         ("a\0b", "a\ufffdb"),
     ],
 )
-def test_a_text_is_shown_as_it_is(text, shown):
+def test_special_characters_are_escaped(text, shown):
     assert card_module._escape(text) == shown
 
 
@@ -316,14 +316,14 @@ def test_a_card_is_written_into_the_folder_of_the_run(tmp_path):
     assert (tmp_path / "out" / "README.md").read_text(encoding="utf-8") == card(RUN)
 
 
-def test_a_name_that_is_not_unicode_does_not_lose_the_card(tmp_path):
+def test_a_path_that_is_not_unicode_can_be_written(tmp_path):
     write_card(tmp_path, changed(RUN, base="caf\udce9", language="\udce9"))
     text = (tmp_path / "README.md").read_text(encoding="utf-8")
     assert "| fine-tuned from | caf? |" in text
     assert front(text)["language"] == "?"
 
 
-def test_a_card_that_cannot_be_written_says_where(tmp_path):
+def test_the_error_for_an_unwritable_card_has_its_path(tmp_path):
     (tmp_path / "README.md").mkdir()
     with pytest.raises(CheckpointError, match=r"cannot write to .*README\.md is a folder"):
         write_card(tmp_path, RUN)

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.full
-def test_the_command_trains_and_measures(encoder, texts, tmp_path, capsys):
+def test_the_commands_train_and_evaluate(encoder, texts, tmp_path, capsys):
     output = str(tmp_path / "out")
     command = ["train", str(encoder), str(texts), "--output", output, "--eval-data", str(texts), "--epochs", "2"]
     command += ["--batch-size", "4", "--learning-rate", "1e-3", "--max-length", "16", "--device", "cpu"]
@@ -34,12 +34,12 @@ def test_the_command_trains_and_measures(encoder, texts, tmp_path, capsys):
     assert found["confusion"] == run["evaluation"][0]["metrics"]["confusion"]
 
 
-def test_the_card_says_what_started_many_processes(monkeypatch):
+def test_the_command_in_the_card_includes_torchrun(monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "4")
     assert cli._program() == ["torchrun", "--nproc-per-node", "4", "-m", "minidistil"]
 
 
-def test_the_command_says_how_to_resume(encoder, texts, tmp_path, capsys, monkeypatch):
+def test_an_interrupted_command_prints_how_to_resume(encoder, texts, tmp_path, capsys, monkeypatch):
     def stop(*_):
         raise Interrupted("stopped after step 3: continue with --resume")
 
@@ -51,7 +51,7 @@ def test_the_command_says_how_to_resume(encoder, texts, tmp_path, capsys, monkey
     assert capsys.readouterr().err.splitlines()[-1] == expected
 
 
-def test_zero_shot_is_measured_with_the_labels_of_the_data(tmp_path, capsys):
+def test_zero_shot_is_evaluated_with_the_labels_of_the_data(tmp_path, capsys):
     names = {0: "entailment", 1: "neutral", 2: "contradiction"}
     config = minidistil.DistilBertConfig(**SMALL, id2label=names)
     folder = tmp_path / "nli"

@@ -1,4 +1,4 @@
-"""Labels as files have them become what a model needs."""
+"""Labels in files are converted to targets."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def labeled(*labels):
 
 
 def numbers(labels, *given):
-    """What these labels become."""
+    """Return the targets of labels."""
     examples, unlabeled = labels.read(labeled(*given))
     assert unlabeled == 0
     return [example.label for example in examples]
@@ -49,13 +49,13 @@ def test_a_label_is_found_by_its_name_in_any_case_or_by_its_id(label):
     assert numbers(NLI, label) == [(0, 1, 0)]
 
 
-def test_case_counts_where_two_names_differ_by_it_alone():
+def test_case_matters_if_two_names_differ_only_in_case():
     labels = Labels(("a", "A", "straße"), SINGLE)
     assert numbers(labels, "a", "A", "STRASSE") == [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
     unreadable(Labels(("no", "No", "x"), SINGLE), "NO", "expected one of no, No, x")
 
 
-def test_of_two_labels_with_one_name_the_id_tells():
+def test_duplicate_label_names_are_distinguished_by_id():
     labels = Labels(("same", "same"), SINGLE)
     assert numbers(labels, 0, "1") == [(1, 0), (0, 1)]
     unreadable(labels, "same")
@@ -86,12 +86,12 @@ STRANGE = [
 
 
 @pytest.mark.parametrize("label", STRANGE, ids=lambda label: repr(label)[:20])
-def test_a_label_that_the_model_lacks_is_an_error_with_its_place_and_the_known(label):
+def test_an_unknown_label_is_an_error_with_its_line_and_the_known_labels(label):
     unreadable(NLI, label, repr(label), "expected one of entailment, neutral, contradiction, or its id")
 
 
 @pytest.mark.parametrize("labels", [NLI, TAGS], ids=[SINGLE, MULTI])
-def test_examples_without_a_label_are_left_out_and_counted(labels):
+def test_unlabeled_examples_are_skipped_and_counted(labels):
     examples, unlabeled = labels.read(labeled(-1, 0, "-1", "-", None, 2, -1.0))
     assert unlabeled == 5
     assert [(example.label, example.place[-1]) for example in examples] == [((1, 0, 0), "2"), ((0, 0, 1), "6")]
@@ -122,11 +122,11 @@ def test_soft_labels_are_probabilities():
         ({"maybe": 1}, "'maybe': expected one of entailment"),
     ],
 )
-def test_soft_labels_that_are_no_probabilities_are_refused(label, part):
+def test_invalid_soft_labels_are_refused(label, part):
     unreadable(NLI, label, part)
 
 
-# Several labels
+# Multiple labels
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_soft_labels_that_are_no_probabilities_are_refused(label, part):
         ({}, (0, 0, 0)),
     ],
 )
-def test_several_labels_are_a_list_a_cell_or_shares(label, expected):
+def test_multiple_labels_are_a_list_a_cell_or_probabilities(label, expected):
     assert numbers(TAGS, label) == [expected]
 
 
@@ -161,7 +161,7 @@ def test_one_unknown_label_of_several_is_refused(label):
 
 
 @pytest.mark.parametrize("share", [True, -0.5, 1.5, "0.5"])
-def test_a_share_of_several_labels_is_a_probability_too(share):
+def test_values_of_multiple_labels_are_probabilities(share):
     unreadable(TAGS, {"sports": share}, "the label sports has", "expected a probability")
 
 
@@ -182,7 +182,7 @@ def test_a_list_is_either_ids_or_a_number_for_each_label(label, part):
 # Numbers
 
 
-def test_regression_takes_numbers_and_what_is_written_as_one():
+def test_regression_accepts_numbers_and_numeric_strings():
     assert numbers(NUMBER, 4.5, "3.25", 2, " 1e-3 ", [7], -1, "-1") == [
         (4.5,),
         (3.25,),
@@ -195,7 +195,7 @@ def test_regression_takes_numbers_and_what_is_written_as_one():
     assert numbers(Labels(("x", "y"), REGRESSION), [1, "-2.5"], [-1, 0.5]) == [(1, -2.5), (-1, 0.5)]
 
 
-def test_regression_leaves_out_what_has_no_number():
+def test_regression_skips_rows_without_a_number():
     examples, unlabeled = NUMBER.read(labeled(None, -1, "-", "-1"))
     assert ([example.label for example in examples], unlabeled) == ([(-1,), (-1,)], 2)
 
@@ -205,11 +205,11 @@ def test_regression_leaves_out_what_has_no_number():
     ["nan", math.nan, "inf", -math.inf, "1e999", 10**400, "five", "", [], [1, 2], [None], {"LABEL_0": 1}, [[1]]],
     ids=lambda label: repr(label)[:20],
 )
-def test_what_is_no_number_is_refused(label):
+def test_non_numeric_labels_are_refused(label):
     unreadable(NUMBER, label, repr(label), "expected a number for each of 1 outputs")
 
 
-def test_several_outputs_need_as_many_numbers():
+def test_multiple_outputs_require_as_many_numbers():
     for label in (1.0, "1", [1], [1, 2, 3], [1, math.nan], [1, "b"]):
         unreadable(Labels(("x", "y"), REGRESSION), label, "each of 2 outputs")
 
@@ -260,7 +260,7 @@ FOUND = {
 
 
 @pytest.mark.parametrize(("labels", "problem_type", "expected"), FOUND.values(), ids=FOUND.keys())
-def test_a_new_head_gets_the_labels_that_the_data_has(labels, problem_type, expected):
+def test_a_new_head_has_the_labels_of_the_data(labels, problem_type, expected):
     found = Labels.from_rows(labeled(*labels), problem_type)
     assert found == expected
     examples, unlabeled = found.read(labeled(*labels))
@@ -286,7 +286,7 @@ def test_a_new_head_needs_two_labels(labels, number):
         Labels.from_rows(labeled(*labels))
 
 
-def test_labels_found_read_their_own_data():
+def test_inferred_labels_parse_the_data_that_they_come_from():
     rows = labeled("b", "a", "-", "c")
     found = Labels.from_rows(rows)
     assert [example.label for example in found.read(rows)[0]] == [(0, 1, 0), (1, 0, 0), (0, 0, 1)]
@@ -294,17 +294,17 @@ def test_labels_found_read_their_own_data():
     assert numbers(Labels.from_rows(rows, SINGLE), 1.0, 2.0) == [(0, 1, 0), (0, 0, 1)]
 
 
-def test_a_list_within_a_list_names_no_label_but_breaks_nothing():
+def test_a_nested_list_is_an_unknown_label():
     found = Labels.from_rows(labeled([["a"]], ["b", "c"]))
     assert found.problem_type == MULTI
     assert {"b", "c"} < set(found.names)
 
 
-def test_an_empty_label_is_no_name_for_a_new_head():
+def test_an_empty_label_is_refused_for_a_new_head():
     with pytest.raises(InputError, match=r"made.jsonl, line 2: the label is empty"):
         Labels.from_rows(labeled("a", " "))
 
 
-def test_numbers_for_each_output_make_a_head_of_as_many():
+def test_vectors_of_numbers_set_the_number_of_outputs():
     assert Labels.from_rows(labeled([1.0, 0.0, 1.0])) == Labels(("LABEL_0", "LABEL_1", "LABEL_2"), MULTI)
     assert Labels.from_rows(labeled([1, 2.5]), REGRESSION) == Labels(("LABEL_0", "LABEL_1"), REGRESSION)

@@ -1,4 +1,4 @@
-"""Several processes train as one, and stop together."""
+"""Multiple processes train like one, and stop together."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.runs import QUICK, examples, log_of, trainer_of, weights_of, write
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_processes_go_on_together_or_not_at_all(encoder, texts, tmp_path, monkeypatch):
+def test_an_error_in_the_first_process_stops_all(encoder, texts, tmp_path, monkeypatch):
     two = Processes(1, 2)
     monkeypatch.setattr(Processes, "total", lambda self, values: values + 1)
     with pytest.raises(InputError, match="the first process failed to start"):
@@ -39,7 +39,7 @@ fine_tune(base, data, output, recipe=recipe, eval_data=data, device="cpu")
 
 
 @pytest.mark.full
-def test_two_processes_give_the_weights_of_one(encoder, tmp_path):
+def test_two_processes_train_the_same_weights_as_one(encoder, tmp_path):
     data = write(tmp_path / "texts.jsonl", examples(21))  # the last batch has one example, for one of the two
     script = tmp_path / "script.py"
     script.write_text(PARALLEL, encoding="utf-8")
@@ -51,7 +51,7 @@ def test_two_processes_give_the_weights_of_one(encoder, tmp_path):
     one, two = weights_of(tmp_path / "one"), weights_of(tmp_path / "two")
     for name, tensor in one.items():
         difference = (tensor - two[name]).abs()
-        assert difference.max() < 2e-4, name  # a fraction of one step, where a gradient is rounding alone
+        assert difference.max() < 2e-4, name  # a fraction of one step, for gradients that are only rounding error
         assert difference.median() < 1e-7, name
     logs = [[line["loss"] for line in log_of(tmp_path / name) if "loss" in line] for name in ("one", "two")]
     assert logs[0] == pytest.approx(logs[1], rel=1e-4)

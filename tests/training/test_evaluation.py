@@ -1,4 +1,4 @@
-"""Models are measured by what they answer."""
+"""Metrics of models, and of their logits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def made(labels, texts=TEXTS, pairs=PAIRS):
 
 
 def known(labels):
-    """Examples with these labels, whose texts do not matter."""
+    """Return examples with these labels and arbitrary texts."""
     return made(labels, ["a"] * len(labels), None)
 
 
@@ -53,7 +53,7 @@ def known(labels):
 
 
 def plain(result):
-    """A result without its intervals; it must survive JSON."""
+    """Return a result without its intervals, after a round trip through JSON."""
     assert json.loads(json.dumps(result, allow_nan=False)) == result
     return {name: value["value"] if isinstance(value, dict) else value for name, value in result.items()}
 
@@ -90,7 +90,7 @@ def test_several_labels_are_measured_each_alone():
     assert found == pytest.approx(expected)
 
 
-def test_a_value_is_measured_by_its_correlation():
+def test_regression_is_measured_by_correlation():
     logits, labels = torch.tensor([[1.0], [2], [3], [5], [4]]), [(1.0,), (2.0,), (2.0,), (4.0,), (3.5,)]
     result = evaluation.measure(logits, known(labels), REGRESSION, ["stars"])
     theirs = scipy.stats.pearsonr([1, 2, 3, 5, 4], [1, 2, 2, 4, 3.5])
@@ -100,14 +100,14 @@ def test_a_value_is_measured_by_its_correlation():
     assert plain(result) == {"examples": 5, "loss": 0.45, "spearman": pytest.approx(spearman)}
 
 
-def test_several_values_are_measured_together_without_an_interval():
+def test_multiple_values_are_measured_together_without_an_interval():
     logits, labels = torch.tensor([[1.0, 2], [3, 5]]), [(1.0, 2.0), (2.0, 4.0)]
     result = evaluation.measure(logits, known(labels), REGRESSION, ["stars", "age"])
     expected = scipy.stats.pearsonr([1, 2, 3, 5], [1, 2, 2, 4]).statistic
     assert result["pearson"] == {"value": pytest.approx(expected), "low": None, "high": None}
 
 
-def test_what_cannot_be_told_is_none():
+def test_undefined_metrics_are_none():
     result = evaluation.measure(torch.ones(5, 1), known([(float(i),) for i in range(5)]), REGRESSION, ["stars"])
     assert plain(result) == {"examples": 5, "loss": 3.0, "pearson": None, "spearman": None}
     assert evaluation.score(result, "pearson") == -math.inf
@@ -123,7 +123,7 @@ def test_what_cannot_be_told_is_none():
         (torch.ones(1, 3), [(1.0,)], SINGLE, "made.jsonl, line 1 has a label of 1 values: expected 3"),
     ],
 )
-def test_what_does_not_fit_is_refused(logits, labels, problem_type, message):
+def test_mismatched_logits_and_labels_are_refused(logits, labels, problem_type, message):
     with pytest.raises(InputError, match=message):
         evaluation.measure(logits, known(labels), problem_type, NAMES)
 
@@ -148,14 +148,14 @@ def their_logits(tokenizer, max_length=None):
     return torch.stack(rows)
 
 
-def test_the_logits_are_those_of_transformers(tokenizer):
+def test_logits_match_transformers(tokenizer):
     logits = evaluation.predict(twins()[0], tokenizer, made([one_hot(0)] * 6))
     assert (logits.shape, logits.dtype) == ((6, 3), torch.float32)
     torch.testing.assert_close(logits, their_logits(tokenizer), atol=1e-5, rtol=0)
     assert evaluation.predict(twins()[0], tokenizer, []).shape == (0, 3)
 
 
-def test_a_classifier_is_measured_by_what_transformers_would_answer(tokenizer):
+def test_metrics_match_the_predictions_of_transformers(tokenizer):
     answers = their_logits(tokenizer).argmax(1).tolist()
     wrong = (answers[0] + 1) % 3
     result = evaluation.evaluate(twins()[0], tokenizer, made([one_hot(label) for label in [wrong, *answers[1:]]]))
@@ -165,7 +165,7 @@ def test_a_classifier_is_measured_by_what_transformers_would_answer(tokenizer):
     assert len(set(answers)) > 1
 
 
-def test_texts_are_cut_to_a_length(tokenizer):
+def test_texts_are_truncated_to_max_length(tokenizer):
     with pytest.warns(UserWarning, match="texts longer than 6 tokens are truncated"):
         logits = evaluation.predict(twins()[0], tokenizer, made([one_hot(0)] * 6), max_length=6)
     torch.testing.assert_close(logits, their_logits(tokenizer, 6), atol=1e-5, rtol=0)
@@ -176,7 +176,7 @@ def test_texts_are_cut_to_a_length(tokenizer):
 @pytest.mark.parametrize("broken", [False, True])
 def test_a_model_in_training_is_measured_without_dropout_and_trains_on(tokenizer, broken):
     model = copy.deepcopy(twins()[0]).train()
-    model.distilbert.embeddings.eval()  # as one that is frozen
+    model.distilbert.embeddings.eval()  # as in frozen embeddings
     before = [module.training for module in model.modules()]
     if broken:
         with pytest.raises(InputError, match="surrogate"):
@@ -204,7 +204,7 @@ def test_zero_shot_is_measured_as_the_pipeline_answers(tokenizer, template):
     plain(result)
 
 
-def test_zero_shot_refuses_pairs_empty_texts_and_nothing(tokenizer):
+def test_zero_shot_refuses_pairs_empty_texts_and_no_examples(tokenizer):
     pipe = pipeline("zero-shot-classification", model=twins()[0], tokenizer=tokenizer)
     with pytest.raises(InputError, match="line 2 is a pair: zero-shot classification takes single texts"):
         evaluation.evaluate_zero_shot(pipe, made([one_hot(0)] * 6), NAMES)
@@ -227,7 +227,7 @@ RESULT = {
 }
 
 
-def test_a_table_is_for_people():
+def test_the_table_has_a_line_per_metric_and_the_confusion_matrix():
     assert evaluation.table(RESULT) == "\n".join(
         [
             "examples     15",
@@ -242,7 +242,7 @@ def test_a_table_is_for_people():
     )
 
 
-def test_a_table_leaves_out_a_large_confusion_matrix():
+def test_the_table_omits_a_large_confusion_matrix():
     for labels, shown in ((10, True), (11, False)):
         large = {"loss": 1.0, "confusion": [[0] * labels] * labels, "labels": ["x"] * labels}
         assert ("predicted" in evaluation.table(large)) == shown

@@ -1,4 +1,4 @@
-"""A run writes a checkpoint with its card; what it starts from, learns and refuses."""
+"""A run writes a checkpoint with its card; base models, problem types and errors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.mark.full
-def test_eight_examples_can_be_learned_by_heart(encoder, tmp_path):
+def test_training_overfits_eight_examples(encoder, tmp_path):
     path = write(tmp_path / "eight.jsonl", examples(8))
     recipe = Recipe(epochs=60, batch_size=8, learning_rate=3e-3, dropout=0.0)
     run = fine_tune(encoder, path, tmp_path / "out", recipe=recipe, eval_data=path, device="cpu")
@@ -51,7 +51,7 @@ def test_transformers_loads_the_output_and_gives_its_logits(finished):
 
 
 @pytest.mark.full
-def test_the_base_is_not_touched(encoder, texts, tmp_path):
+def test_the_base_checkpoint_is_not_modified(encoder, texts, tmp_path):
     base = shutil.copytree(encoder, tmp_path / "base")
     fine_tune(base, texts, tmp_path / "out", recipe=QUICK, device="cpu")
     assert_equal(base, encoder)
@@ -96,7 +96,7 @@ def test_several_labels_and_values_are_learned_too(encoder, tmp_path):
 
 
 @pytest.mark.full
-def test_a_table_of_sinusoids_is_not_trained(texts, tmp_path):
+def test_sinusoidal_position_embeddings_are_not_trained(texts, tmp_path):
     config = minidistil.DistilBertConfig(**SMALL, sinusoidal_pos_embds=True)
     base = tmp_path / "base"
     minidistil.DistilBertModel(config).save_pretrained(base)
@@ -107,10 +107,10 @@ def test_a_table_of_sinusoids_is_not_trained(texts, tmp_path):
     assert torch.equal(before, after)
 
 
-# Refused
+# Errors
 
 
-def test_another_runs_folder_is_refused(finished, encoder, texts, tmp_path):
+def test_the_folder_of_another_run_is_refused(finished, encoder, texts, tmp_path):
     output, _ = finished
     before = weights_of(output)
     with pytest.raises(
@@ -129,7 +129,7 @@ def test_another_runs_folder_is_refused(finished, encoder, texts, tmp_path):
     assert all(torch.equal(before[name], tensor) for name, tensor in weights_of(output).items())
 
 
-def test_what_is_no_run_is_never_overwritten(encoder, texts, tmp_path):
+def test_other_files_are_never_overwritten(encoder, texts, tmp_path):
     (tmp_path / "README.md").write_text("Dear Ada", encoding="utf-8")
     with pytest.raises(InputError, match="is not empty: choose another folder"):
         fine_tune(encoder, texts, tmp_path, recipe=QUICK, device="cpu", overwrite=True)
@@ -145,7 +145,7 @@ def test_steps_are_counted_from_one(encoder, texts, tmp_path, name):
         fine_tune(encoder, texts, tmp_path / "out", device="cpu", **{name: 0})
 
 
-def test_an_evaluation_needs_labels_and_a_metric_an_evaluation(encoder, texts, tmp_path):
+def test_eval_data_requires_labels_and_metric_requires_eval_data(encoder, texts, tmp_path):
     path = write(tmp_path / "test.jsonl", [{"text": "good", "label": -1}])
     with pytest.raises(InputError, match=r"test.jsonl: none of the 1 rows has a label"):
         fine_tune(encoder, texts, tmp_path / "out", eval_data=path, device="cpu")

@@ -1,4 +1,4 @@
-"""One step is that of torch: with accumulation, filler and autocast, and where the loss is not finite."""
+"""One step matches torch, also with accumulation, filler, autocast and gradients that are not finite."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ PROBLEMS = {
 
 
 @pytest.mark.parametrize("problem", PROBLEMS)
-def test_a_step_is_that_of_transformers_loss_and_torchs_adamw(problem, tmp_path):
+def test_a_step_matches_transformers_loss_and_torch_adamw(problem, tmp_path):
     count, target = PROBLEMS[problem]
     names = {i: f"class {i}" for i in range(count)}
     nothing = dict.fromkeys(("dropout", "attention_dropout", "seq_classif_dropout"), 0.0)
-    # float64: where a gradient is rounding alone, as that of the keys' biases, float32's AdamW would blow it up
+    # float64: AdamW in float32 would amplify gradients that are only rounding error, as of the key biases
     peer = theirs({**nothing, "id2label": names, "problem_type": problem}).double().train()
     model = ours(peer)
     ids = [[2, 7, 9, 3], [2, 8, 3], [2, 5, 5, 6, 11, 3], [2, 3]]
@@ -61,7 +61,7 @@ def test_a_step_is_that_of_transformers_loss_and_torchs_adamw(problem, tmp_path)
 
 
 def a_trainer(model, rows, ids, recipe, folder):
-    """A Trainer of given token ids."""
+    """Return a Trainer for these token ids."""
     (folder / "vocab.txt").write_text("\n".join(VOCAB) + "\n", encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"model_max_length": 64}', encoding="utf-8")
     trainer = Trainer(model, Tokenizer.from_pretrained(folder), recipe, rows, folder)
@@ -69,7 +69,7 @@ def a_trainer(model, rows, ids, recipe, folder):
     return trainer
 
 
-def test_accumulated_batches_are_one_large_one(encoder, texts, tmp_path):
+def test_accumulated_batches_match_one_large_batch(encoder, texts, tmp_path):
     options = {"epochs": 1, "learning_rate": 1e-3, "dropout": 0.0}
     trainers = [
         trainer_of(encoder, texts, tmp_path / "a", Recipe(batch_size=8, **options)),
@@ -83,17 +83,17 @@ def test_accumulated_batches_are_one_large_one(encoder, texts, tmp_path):
 
 
 @pytest.mark.full
-def test_a_batch_that_is_filled_up_has_the_same_loss_and_gradient(finished, texts, tmp_path):
+def test_filler_does_not_change_loss_and_gradient(finished, texts, tmp_path):
     found = []
     for fill in (False, True):
         trainer = trainer_of(finished[0], texts, tmp_path, Recipe(dropout=0.0))
         trainer.fill = fill
         found.append(trainer.take_step([list(range(16))], 10))
-    for key in ("loss", "grad_norm", "tokens"):  # what fills up is not counted
+    for key in ("loss", "grad_norm", "tokens"):  # filler is not counted
         assert found[0][key] == pytest.approx(found[1][key], rel=1e-5)
 
 
-def test_attention_is_computed_in_float32_whatever_autocast_says():
+def test_attention_is_computed_in_float32_under_autocast():
     layout = minidistil.Layout.from_lengths([3, 2])
     q, k, v = (torch.randn(5, 2, 8, dtype=torch.bfloat16, requires_grad=True) for _ in range(3))
     with torch.autocast("cpu", torch.bfloat16):
@@ -105,7 +105,7 @@ def test_attention_is_computed_in_float32_whatever_autocast_says():
 
 @pytest.mark.full
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
-def test_autocast_gives_about_the_same_loss_and_gradient_to_float32_weights(finished, texts, tmp_path, dtype):
+def test_autocast_approximates_the_float32_loss_and_gradient(finished, texts, tmp_path, dtype):
     found = []
     for name in ("float32", dtype):
         trainer = trainer_of(finished[0], texts, tmp_path, Recipe(dtype=name, dropout=0.0))
@@ -116,7 +116,7 @@ def test_autocast_gives_about_the_same_loss_and_gradient_to_float32_weights(fini
 
 
 @pytest.mark.full
-def test_gradients_that_overflow_float16_are_skipped_but_not_for_ever(encoder, texts, tmp_path, monkeypatch):
+def test_float16_overflows_are_skipped_up_to_a_limit(encoder, texts, tmp_path, monkeypatch):
     trainer = trainer_of(encoder, texts, tmp_path, Recipe(dtype="float16"))
     infinite = torch.tensor(float("inf"))
     monkeypatch.setattr(torch.nn.utils, "clip_grad_norm_", lambda *_: infinite)

@@ -1,4 +1,4 @@
-"""The machine is described; the energy is what codecarbon measures."""
+"""The description of the machine, and energy as measured by codecarbon."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_gpu_is_named(monkeypatch):
 
 
 @pytest.mark.parametrize("cpuinfo", [None, "", "Processor : 0\n"])
-def test_a_processor_without_a_model_name_is_its_kind(cpuinfo, monkeypatch):
+def test_a_processor_without_a_model_name_is_described_by_its_architecture(cpuinfo, monkeypatch):
     monkeypatch.setattr(module.Path, "exists", lambda path: cpuinfo is not None)
     monkeypatch.setattr(module.Path, "read_text", lambda path, encoding: cpuinfo)
     monkeypatch.setattr(module.platform, "processor", lambda: "")
@@ -39,7 +39,7 @@ def test_a_processor_without_a_model_name_is_its_kind(cpuinfo, monkeypatch):
 
 
 class FakeTracker:
-    """An OfflineEmissionsTracker that knows its numbers."""
+    """An OfflineEmissionsTracker with fixed values."""
 
     made: list[FakeTracker] = []  # noqa: RUF012
     fails = False
@@ -61,7 +61,7 @@ class FakeTracker:
 
 @pytest.fixture
 def fake(monkeypatch):
-    """A package codecarbon that knows one country."""
+    """A fake codecarbon package with one country."""
     source = types.SimpleNamespace(get_global_energy_mix_data=lambda: {"FRA": {}})
     package = types.ModuleType("codecarbon")
     package.OfflineEmissionsTracker = FakeTracker
@@ -73,7 +73,7 @@ def fake(monkeypatch):
 
 
 @pytest.mark.usefixtures("fake")
-def test_the_meter_gives_the_trackers_last_numbers(tmp_path):
+def test_the_meter_returns_the_trackers_final_values(tmp_path):
     meter = EnergyMeter("FRA", tmp_path / "new")
     meter.start()
     assert meter.stop() == {"energy_kwh": 0.12, "carbon_kg": 0.03, "country": "FRA", "tool": "codecarbon 9.9"}
@@ -104,7 +104,7 @@ def test_without_a_country_nothing_is_measured_and_nothing_imported(tmp_path, mo
 
 
 @pytest.mark.parametrize("country", ["fra", "FR", "France", "", 33, "FRA\n"])
-def test_a_country_that_is_no_code_is_refused(country, tmp_path):
+def test_an_invalid_country_code_is_refused(country, tmp_path):
     with pytest.raises(InputError, match="expected the three letters of ISO 3166, such as FRA"):
         EnergyMeter(country, tmp_path)
 
@@ -146,8 +146,8 @@ except ValueError as error:
 
 @pytest.mark.full
 @pytest.mark.skipif(importlib.util.find_spec("codecarbon") is None, reason="codecarbon is not installed")
-def test_codecarbon_measures_without_the_network_whatever_its_settings_say(tmp_path):
-    """Its settings would send what it measures to an API and a server, and take the carbon from elsewhere."""
+def test_codecarbon_does_not_use_the_network_whatever_its_configuration(tmp_path):
+    """Its configuration would send measurements to an API and a server, and replace the carbon intensity."""
     settings = {"SAVE_TO_API": "true", "OUTPUT_METHODS": "csv,api,prometheus", "CO2_SIGNAL_API_TOKEN": "x"}
     settings |= {"EMISSIONS_ENDPOINT": "http://localhost:9", "FORCE_CARBON_INTENSITY_G_CO2E_KWH": "1000000"}
     settings |= {"ALLOW_MULTIPLE_RUNS": "false", "REGION": "quebec", "LOG_LEVEL": "debug"}

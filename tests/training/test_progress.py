@@ -1,4 +1,4 @@
-"""Progress is a bar on a terminal, a line now and then elsewhere, and nothing with `quiet`."""
+"""Progress is a bar on a terminal, occasional lines elsewhere, and nothing with `quiet`."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def test_a_terminal_shows_a_bar_that_is_redrawn(monkeypatch):
     assert shown.endswith("\n")
 
 
-def test_a_terminal_can_be_cleared_at_the_end(monkeypatch):
+def test_a_terminal_is_cleared_at_the_end_without_leave(monkeypatch):
     monkeypatch.setattr(sys, "stderr", Terminal())
     work(leave=False)
     assert sys.stderr.getvalue().split("\r")[-2].strip() == ""
     assert sys.stderr.getvalue().endswith("\r")
 
 
-def test_elsewhere_one_line_is_printed_at_the_end(capsys):
+def test_without_a_terminal_one_line_is_printed_at_the_end(capsys):
     work()
     message, last = capsys.readouterr().err.splitlines()
     assert message == "half"
@@ -52,14 +52,14 @@ def test_elsewhere_one_line_is_printed_at_the_end(capsys):
     assert capsys.readouterr().err == "half\n"
 
 
-def test_elsewhere_lines_are_printed_at_intervals(capsys, monkeypatch):
+def test_without_a_terminal_lines_are_printed_at_intervals(capsys, monkeypatch):
     monkeypatch.setattr(progress, "LINE_INTERVAL", 0.0)
     work(leave=False)
     lines = [line for line in capsys.readouterr().err.splitlines() if line != "half"]
     assert [line.split()[1] for line in lines] == ["1/4", "2/4", "3/4", "4/4"]
 
 
-def test_elsewhere_an_inner_bar_moves_no_cursor(capsys):
+def test_without_a_terminal_nested_bars_do_not_move_the_cursor(capsys):
     with progress_bar("outer", 1) as outer, progress_bar("inner", 1, leave=False) as inner:
         inner.update()
         outer.update()

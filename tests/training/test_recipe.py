@@ -1,4 +1,4 @@
-"""The recipe: losses, schedules and weight decay are those of transformers and torch."""
+"""Losses, schedules and weight decay match transformers and torch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def test_soft_labels_weigh_each_class():
 
 @pytest.mark.parametrize("warmup", [0.0, 0.1, 0.25])
 @pytest.mark.parametrize("schedule", ["linear", "cosine", "constant"])
-def test_the_learning_rate_is_transformers(schedule, warmup):
+def test_the_learning_rate_matches_transformers(schedule, warmup):
     recipe = Recipe(schedule=schedule, warmup_ratio=warmup)
     optimizer = torch.optim.AdamW([torch.zeros(1)], lr=recipe.learning_rate)
     name = "constant_with_warmup" if schedule == "constant" else schedule
@@ -47,7 +47,7 @@ def ids_of(group, names):
 
 @pytest.mark.parametrize("key", ["epochs", "batch_size", "learning_rate", "max_grad_norm", "max_length"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
-def test_a_recipe_refuses_what_cannot_be(key, value):
+def test_a_recipe_refuses_invalid_values(key, value):
     with pytest.raises(InputError, match=f"{key} is"):
         Recipe(**{key: value})
 

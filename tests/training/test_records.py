@@ -1,4 +1,4 @@
-"""Rows come out of each kind of file, and of data sets on the Hub, as they were written."""
+"""Rows are read from every file format, and from data sets on the Hub."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ properties = settings(
 
 
 def content(kind, rows, header=HEADER):
-    """A file's text, as hands would write it."""
+    """Return the rows as the text of a file, written by hand."""
     if kind == "tsv":
         return "".join("\t".join(cells) + "\n" for cells in [header, *rows])
     if kind == "csv":
@@ -60,7 +60,7 @@ def write(path, text):
 
 
 def refused(path, *parts, columns=None):
-    """Reading it is an error that names the file and these parts."""
+    """Assert that reading raises an error with the file name and these parts."""
     with pytest.raises(InputError) as caught:
         read_rows(path, columns)
     for part in (str(path), *parts):
@@ -72,7 +72,7 @@ def refused(path, *parts, columns=None):
 
 @pytest.mark.parametrize("ending", ["", ".gz", ".GZ"])
 @pytest.mark.parametrize("kind", [*KINDS, "ndjson", "json", "TSV"])
-def test_each_kind_of_file_gives_the_same_rows(tmp_path, kind, ending):
+def test_every_file_format_has_the_same_rows(tmp_path, kind, ending):
     path = tmp_path / f"train.v1.{kind}{ending}"
     data = content(kind.lower(), ROWS).encode()
     path.write_bytes(gzip.compress(data) if ending else data)
@@ -84,9 +84,9 @@ def test_each_kind_of_file_gives_the_same_rows(tmp_path, kind, ending):
 @pytest.mark.full
 @properties
 @given(st.lists(st.tuples(*[st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))] * 3)))
-def test_any_text_is_read_back_from_each_kind(tmp_path, rows):
+def test_any_text_is_read_back_from_every_format(tmp_path, rows):
     for kind in KINDS:
-        if kind == "tsv":  # which has no way to write them
+        if kind == "tsv":  # which cannot represent them
             rows = [tuple(cell.translate(dict.fromkeys(b"\t\r\n", " ")) for cell in row) for row in rows]
         path = write(tmp_path / f"any.{kind}", content(kind, rows))
         if rows:
@@ -96,7 +96,7 @@ def test_any_text_is_read_back_from_each_kind(tmp_path, rows):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_mark_of_byte_order_other_line_ends_and_no_last_one_change_nothing(tmp_path, kind):
+def test_byte_order_marks_and_line_ends_do_not_change_the_rows(tmp_path, kind):
     text = content(kind, ROWS)
     plain = read_rows(write(tmp_path / f"a.{kind}", text))
     for other in ("\ufeff" + text, text.replace("\n", "\r\n"), text.removesuffix("\n")):
@@ -123,7 +123,7 @@ def test_a_quote_in_tsv_is_text(tmp_path):
     assert [(row.text, row.label) for row in read_rows(path)] == [(cell, cell) for cell in cells]
 
 
-def test_a_value_in_json_lines_keeps_its_type(tmp_path):
+def test_values_in_jsonl_keep_their_type(tmp_path):
     labels = [1, -1, 0.5, 1.0, None, True, "1", ["a", 2], {"a": 0.5}, []]
     path = write(tmp_path / "a.jsonl", "".join(json.dumps({"text": "a", "label": x}) + "\n" for x in labels))
     assert [(row.label, type(row.label)) for row in read_rows(path)] == [(x, type(x)) for x in labels]
@@ -181,14 +181,14 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("kind", "text", "parts"), BROKEN.values(), ids=BROKEN.keys())
-def test_what_is_broken_is_an_error_with_its_file_and_line(tmp_path, kind, text, parts):
+def test_invalid_rows_are_an_error_with_file_and_line(tmp_path, kind, text, parts):
     refused(write(tmp_path / f"a.{kind}", text), *parts)
     if kind not in ("gz", "parquet"):
         refused(write(tmp_path / f"a.{kind}.gz", text), *parts)
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.csv.gz"])
-def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path, name):
+def test_the_error_for_a_missing_file_or_a_folder_names_it(tmp_path, name):
     refused(tmp_path / name, "cannot read", "No such file")
     (tmp_path / name).mkdir()
     refused(tmp_path / name, "cannot read")
@@ -196,7 +196,7 @@ def test_a_missing_file_or_a_folder_in_its_place_is_named(tmp_path, name):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_gzip_that_is_cut_or_damaged_or_none_is_refused(tmp_path, kind):
+def test_a_truncated_or_invalid_gzip_file_is_refused(tmp_path, kind):
     rng = random.Random(0)
     rows = [("".join(rng.choices("abcdefgh ", k=200)), "b", "c") for _ in range(2000)]
     path = write(tmp_path / f"a.{kind}.gz", content(kind, rows))
@@ -223,7 +223,7 @@ def test_the_usual_columns_are_found_in_any_order(tmp_path, text, pair, label):
     assert read_rows(path) == [Row("of the text", "of the pair" if pair else None, "yes", f"{path}, line 2")]
 
 
-def test_the_texts_come_in_an_order():
+def test_text_columns_are_tried_in_order():
     def find(names):
         return Columns().find(names.split(), "a file")
 
@@ -249,7 +249,7 @@ def test_a_file_of_mnli_is_read(tmp_path):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_columns_that_are_named_are_taken(tmp_path, kind):
+def test_named_columns_are_used(tmp_path, kind):
     header = ("premise", "hypothesis", "label", "claim", "reason", "verdict")
     path = write(tmp_path / f"a.{kind}", content(kind, [list("phlcrv")], header))
 
@@ -278,11 +278,11 @@ def test_a_file_without_the_columns_is_an_error_that_lists_those_it_has(tmp_path
     refused(path, ", ".join(names), f"no column for {missing}: ")
 
 
-def test_an_object_of_nothing_has_no_columns(tmp_path):
+def test_an_empty_object_has_no_columns(tmp_path):
     refused(write(tmp_path / "a.jsonl", "{}\n"), "has the columns (none)")
 
 
-def test_a_column_that_is_there_twice_is_refused(tmp_path):
+def test_duplicate_columns_are_refused(tmp_path):
     refused(write(tmp_path / "a.csv", "text,label,label\na,b,c\n"), "two columns label")
 
 
@@ -296,7 +296,7 @@ def test_a_named_pair_is_not_the_text(tmp_path):
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """The package `datasets`, with nothing in its cache."""
+    """The package `datasets` with an empty cache."""
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
@@ -310,7 +310,7 @@ def hub(tmp_path, monkeypatch):
 def test_a_data_set_is_read_through_datasets(tmp_path, hub, kind):
     folder = tmp_path / "local"
     folder.mkdir()
-    rows = [row for row in ROWS if row[1] or kind != "csv"]  # where `datasets` takes an empty cell for null
+    rows = [row for row in ROWS if row[1] or kind != "csv"]  # `datasets` reads an empty cell as null
     write(folder / f"train.{kind}", content(kind, rows))
     write(folder / f"test.{kind}", content(kind, rows[:1]))
     source = f"hub:{folder}:train"
@@ -323,7 +323,7 @@ def test_a_data_set_is_read_through_datasets(tmp_path, hub, kind):
     refused(f"hub:{folder}:other:train", "cannot read", "other")
 
 
-def test_ids_become_the_names_that_a_data_set_has_for_them(hub, monkeypatch):
+def test_label_ids_are_replaced_by_the_names_of_the_data_set(hub, monkeypatch):
     names = ["entailment", "neutral", "contradiction"]
     features = {"text": hub.Value("string"), "label": hub.ClassLabel(names=names), "id": hub.Value("int64")}
     table = {"text": list("abcd"), "label": [2, 0, -1, 1], "id": [0, 1, 2, 0]}
@@ -352,7 +352,7 @@ def test_a_source_on_the_hub_has_a_name_and_a_split(source):
     refused(source, "expected hub:NAME:SPLIT or hub:NAME:CONFIG:SPLIT")
 
 
-def test_a_data_set_that_does_not_exist_is_one_line(hub, tmp_path):
+def test_the_error_for_a_missing_data_set_is_one_line(hub, tmp_path):
     for source in ("hub:nobody/nothing-of-the-kind:train", f"hub:{tmp_path / 'missing'}:train"):
         with pytest.raises(InputError, match="cannot read") as caught:
             read_rows(source)
@@ -360,7 +360,7 @@ def test_a_data_set_that_does_not_exist_is_one_line(hub, tmp_path):
         assert "\n" not in str(caught.value)
 
 
-def test_without_the_package_it_says_what_to_install(monkeypatch):
+def test_a_missing_datasets_package_names_the_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(MissingDependency, match=r"datasets is not installed: run pip install .*\[datasets\]"):
         read_rows("hub:name:train")

@@ -1,4 +1,4 @@
-"""A run is logged and evaluated; stopped or killed, it continues bit for bit."""
+"""A run is logged and evaluated; if stopped or killed, it resumes bit for bit."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_evaluations_may_come_every_few_steps(encoder, texts, tmp_path):
 
 
 @pytest.mark.full
-def test_the_last_checkpoint_is_kept_where_nothing_is_measured(encoder, texts, tmp_path):
+def test_the_last_checkpoint_is_kept_without_evaluation(encoder, texts, tmp_path):
     run = fine_tune(encoder, texts, tmp_path / "out", recipe=QUICK, device="cpu")
     assert run["evaluation"] == []
     assert weights_of(tmp_path / "out")
@@ -87,7 +87,7 @@ def test_a_run_reports_progress_unless_it_is_quiet(encoder, texts, tmp_path, cap
 
 @pytest.mark.full
 @pytest.mark.parametrize("step", [1, 6, 7])
-def test_a_run_that_was_stopped_goes_on_bit_for_bit(encoder, texts, tmp_path, finished, monkeypatch, step):
+def test_a_stopped_run_resumes_bit_for_bit(encoder, texts, tmp_path, finished, monkeypatch, step):
     output = tmp_path / "out"
     take_step = Trainer.take_step
 
@@ -112,7 +112,7 @@ def test_a_run_that_was_stopped_goes_on_bit_for_bit(encoder, texts, tmp_path, fi
     assert not (output / "checkpoint.pt").exists()
 
 
-def test_a_second_interrupt_is_not_waited_for():
+def test_a_second_interrupt_stops_at_once():
     stop = StopRequest()
     with stop.handle_signals():
         os.kill(os.getpid(), signal.SIGTERM)
@@ -132,7 +132,7 @@ def test_a_run_in_another_thread_needs_no_signals(encoder, texts, tmp_path, fini
 
 
 def stop_at_once(monkeypatch, *args, **options):
-    """Begin a run, and stop it before its first step."""
+    """Start a run, and stop it before its first step."""
 
     def stop(*_):
         raise KeyboardInterrupt
@@ -155,7 +155,7 @@ fine_tune(base, data, output, recipe=recipe, eval_data=data, save_steps=3, resum
 
 
 @pytest.mark.full
-def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(encoder, texts, tmp_path):
+def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(encoder, texts, tmp_path):
     chance = random.Random(7)
     recipe = Recipe(epochs=10, batch_size=4, learning_rate=1e-3, max_length=16)
     fine_tune(encoder, texts, tmp_path / "whole", recipe=recipe, eval_data=texts, device="cpu")
@@ -181,14 +181,14 @@ def test_a_run_that_is_killed_ten_times_ends_as_if_it_had_not_been(encoder, text
 
 
 @pytest.mark.full
-def test_a_full_disk_leaves_the_last_state(encoder, texts, tmp_path, monkeypatch, finished):
+def test_a_full_disk_keeps_the_last_state(encoder, texts, tmp_path, monkeypatch, finished):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "save_steps": 3, "device": "cpu"}
     save = Run._save_state
     most = resource.getrlimit(resource.RLIMIT_FSIZE)
 
     def full(self):
-        """From the second time on, no file may be longer than 20 kB: what torch sees is as on a full disk."""
+        """From the second save on, limit files to 20 kB, which torch sees as a full disk."""
         resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, most[1]) if self.trainer.step > 3 else most)
         try:
             save(self)
@@ -204,7 +204,7 @@ def test_a_full_disk_leaves_the_last_state(encoder, texts, tmp_path, monkeypatch
     assert_equal(output, finished[0])
 
 
-def test_a_state_that_cannot_be_read_is_named(encoder, texts, tmp_path, monkeypatch):
+def test_the_error_for_an_unreadable_state_names_it(encoder, texts, tmp_path, monkeypatch):
     output = tmp_path / "out"
     stop_at_once(monkeypatch, encoder, texts, output, recipe=QUICK)
     (output / "checkpoint.pt").write_bytes(b"PK not a state")
@@ -213,10 +213,10 @@ def test_a_state_that_cannot_be_read_is_named(encoder, texts, tmp_path, monkeypa
 
 
 @pytest.mark.full
-def test_a_run_can_be_begun_anew(encoder, texts, tmp_path, finished, monkeypatch):
+def test_overwrite_starts_a_run_again(encoder, texts, tmp_path, finished, monkeypatch):
     output = shutil.copytree(finished[0], tmp_path / "out")
     stop_at_once(monkeypatch, encoder, texts, output, recipe=Recipe(epochs=1), overwrite=True)
-    assert [path.name for path in output.iterdir()] == ["run.json"]  # the other run's model is not this one's
+    assert [path.name for path in output.iterdir()] == ["run.json"]  # the model of the other run is removed
     fine_tune(encoder, texts, output, recipe=Recipe(epochs=1), device="cpu", overwrite=True)
     assert len(log_of(output)) == 2
 
@@ -229,7 +229,7 @@ def test_another_recipe_cannot_resume(encoder, texts, tmp_path, monkeypatch):
 
 
 @pytest.mark.full
-def test_what_was_killed_at_its_very_end_can_still_be_finished(encoder, texts, tmp_path, finished, monkeypatch):
+def test_a_run_that_is_killed_while_finishing_can_be_resumed(encoder, texts, tmp_path, finished, monkeypatch):
     output = tmp_path / "out"
     options = {"recipe": QUICK, "eval_data": texts, "device": "cpu"}
 
