@@ -1,4 +1,4 @@
-"""Entities are those of transformers' pipeline, in the same places and words; and better where it is wrong."""
+"""Entities match transformers' pipeline in offsets and words, except where it is wrong."""
 
 import functools
 import itertools
@@ -38,7 +38,7 @@ TEXTS = [
     "Maria lives in Paris.",
     "New York, Paris; jose-maria! the jose? he said: not in york.",
     "Jos\u00e9 in S\u00e3o Paulo, the caf\u00e9 na\u00efve",
-    "in Re\u0301mi e\u0301a Bjo\u0308rn Jose\u0301",  # letters and accents of their own
+    "in Re\u0301mi e\u0301a Bjo\u0308rn Jose\u0301",  # letters with combining accents
     "Maria \u65e5\u672c\u8a9e in \u6771\u4eac",
     "\U0001f600 Maria \u2764\ufe0f the\U0001f3c8",
     "in qz% \u00df Paris\u2019s \u0130stanbul \ufb01 \u01c5",
@@ -48,7 +48,7 @@ TEXTS = [
     "in\nNew\tYork\r\n  Paris ",
     "[UNK] [SEP] [MASK] [sep] ##ia",
     "a\0b Pa\u200bris\ufeff in",
-    "\ud55c in \ud55c\uad6d",  # a syllable of three letters, all of them tokens
+    "\ud55c in \ud55c\uad6d",  # each syllable decomposes into three tokens
     "...!?--",
     "Maria jose lives in new york paris the not we he " * 5,
 ]
@@ -60,7 +60,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory):
-    """Make a tiny tagger's folder with transformers; each is made once."""
+    """Save a tiny token-classification model with transformers, once for each set of options."""
 
     @functools.cache
     def make(labels=BIO, lower=True, limit=POSITIONS, model_class=transformers.DistilBertForTokenClassification):
@@ -91,7 +91,7 @@ def checkpoint(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def twins(checkpoint):
-    """Make both pipelines of a checkpoint."""
+    """Return both pipelines of a checkpoint."""
 
     @functools.cache
     def make(labels=BIO, lower=True, limit=POSITIONS):
@@ -116,7 +116,7 @@ def their_tag(twins):
 
 
 def assert_same(answer, expected):
-    """Scores are floats, within 1e-5; all else is equal, the order of keys and the types too."""
+    """Assert scores within 1e-5; everything else is equal, including types and the order of keys."""
     assert type(answer) is type(expected)
     assert len(answer) == len(expected)
     if isinstance(expected, list):
@@ -136,7 +136,7 @@ def assert_same(answer, expected):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 @pytest.mark.parametrize("lower", [True, False], ids=["uncased", "cased"])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
-def test_entities_are_those_of_transformers(twins, labels, lower, strategy):
+def test_entities_match_transformers(twins, labels, lower, strategy):
     pipe, oracle = twins(labels, lower)
     for ignored in IGNORED:
         options = {"aggregation_strategy": strategy, "ignore_labels": ignored}
@@ -145,7 +145,7 @@ def test_entities_are_those_of_transformers(twins, labels, lower, strategy):
 
 @pytest.mark.parametrize("lower", [True, False], ids=["uncased", "cased"])
 @pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
-def test_the_comparison_has_something_to_compare(twins, labels, lower):
+def test_the_compared_answers_are_not_trivial(twins, labels, lower):
     pipe, _ = twins(labels, lower)
     tokens, *groups = (pipe(TEXTS, aggregation_strategy=name, ignore_labels=[]) for name in STRATEGIES)
     assert {entity["entity"] for row in tokens for entity in row} == set(labels)
@@ -154,7 +154,7 @@ def test_the_comparison_has_something_to_compare(twins, labels, lower):
     assert all(one != other for one, other in itertools.combinations(places, 2))  # and no two strategies agree
 
 
-def test_defaults_leave_out_what_is_no_entity(tag, their_tag):
+def test_the_label_o_is_ignored_by_default(tag, their_tag):
     assert_same(tag(TEXTS), their_tag(TEXTS))
     assert not [entity for row in tag(TEXTS) for entity in row if entity["entity"] == "O"]
     assert [entity for row in tag(TEXTS, ignore_labels=[]) for entity in row if entity["entity"] == "O"]
@@ -177,7 +177,7 @@ def test_a_generator_is_answered_as_by_transformers(tag, their_tag):
 
 
 @pytest.mark.full
-def test_a_strategy_may_be_in_capitals_or_of_the_enumeration_of_transformers(tag, their_tag):
+def test_a_strategy_may_be_in_capitals_or_a_transformers_enum(tag, their_tag):
     for strategy in ("AVERAGE", "Average", AggregationStrategy.AVERAGE):
         expected = their_tag(TEXTS, aggregation_strategy=strategy)
         assert_same(tag(TEXTS, aggregation_strategy=strategy), expected)
@@ -185,7 +185,7 @@ def test_a_strategy_may_be_in_capitals_or_of_the_enumeration_of_transformers(tag
 
 @pytest.mark.full
 @pytest.mark.parametrize("task", ["ner", NER])
-def test_a_pipelines_own_arguments_serve_every_call(checkpoint, their_tag, task):
+def test_the_pipelines_defaults_apply_to_every_call(checkpoint, their_tag, task):
     options = {"aggregation_strategy": "first", "ignore_labels": ["LOC"]}
     pipe = ours(checkpoint(), task, **options)
     assert_same(pipe(TEXTS), their_tag(TEXTS, **options))
@@ -220,7 +220,7 @@ ANY_TEXT = st.lists(
 @example(text="\0", strategy="none", lower=True)
 @example(text="Paris\u0130\u0130", strategy="max", lower=False)
 @given(text=ANY_TEXT, strategy=st.sampled_from(STRATEGIES), lower=st.booleans())
-def test_any_text_has_its_entities_in_order_where_they_say_and_as_transformers_finds_them(
+def test_entities_of_any_text_are_ordered_with_correct_offsets_and_match_transformers(
     twins, text, strategy, lower
 ):
     pipe, oracle = twins(lower=lower)
@@ -235,11 +235,11 @@ def test_any_text_has_its_entities_in_order_where_they_say_and_as_transformers_f
             assert entity["word"].removeprefix("##") in (written, found)
 
 
-# By hand
+# Hand-made scores
 
 
 def say(monkeypatch, pipe, labels, scores=None):
-    """Let the model give each token the label that a dict says, with the score that another says."""
+    """Make the model return the label and the score that two dicts set for each token."""
 
     def run(output, sequences, batch_size):
         for sequence in sequences:
@@ -259,7 +259,7 @@ def found(pipe, text, strategy, **options):
     return [(entity["entity_group"], entity["word"], round(entity["score"], 6)) for entity in answer]
 
 
-def test_neighbours_of_one_label_are_one_entity_until_a_new_one_begins(tag, monkeypatch):
+def test_adjacent_tokens_of_one_label_are_grouped_until_a_new_b_tag(tag, monkeypatch):
     labels = {"maria": "B-PER", "jose": "I-PER", "paris": "B-LOC", "new": "I-LOC", "york": "I-PER"}
     say(monkeypatch, tag, labels, {"jose": 0.8})
     assert found(tag, "Maria Jose in Paris, New Maria maria jose york", "simple") == [
@@ -271,7 +271,7 @@ def test_neighbours_of_one_label_are_one_entity_until_a_new_one_begins(tag, monk
     ]
 
 
-def test_a_token_says_which_it_is_of_its_text_and_where(tag, monkeypatch):
+def test_tokens_have_an_index_and_offsets(tag, monkeypatch):
     say(monkeypatch, tag, {"maria": "B-PER", "##r": "I-LOC"})
     answer = tag(" \u00c9 MARI\u0301A\u0301 new\tpark")
     score = pytest.approx(0.6)
@@ -290,12 +290,12 @@ def test_a_token_says_which_it_is_of_its_text_and_where(tag, monkeypatch):
         ("max", [("PER", "xaris", 0.9)]),
     ],
 )
-def test_a_word_has_the_label_that_its_strategy_chooses(tag, monkeypatch, strategy, expected):
+def test_the_strategy_selects_the_label_of_a_word(tag, monkeypatch, strategy, expected):
     say(monkeypatch, tag, {"##a": "B-LOC", "##r": "B-LOC", "##is": "I-PER"}, {"##is": 0.9})
     assert found(tag, "xaris", strategy) == expected
 
 
-def test_an_unknown_word_is_given_as_it_is_written_and_is_a_word_of_its_own(tag, monkeypatch):
+def test_an_unknown_word_is_returned_as_written_and_is_one_word(tag, monkeypatch):
     say(monkeypatch, tag, {"[UNK]": "I-LOC", "new": "I-LOC"})
     assert [word for _, word, _ in found(tag, "New %\u00df Stra\u00dfe", "first")] == ["new % \u00df Stra\u00dfe"]
     assert [entity["word"] for entity in tag("New %\u00df Stra\u00dfe")] == ["new", "%", "\u00df", "Stra\u00dfe"]
@@ -315,7 +315,7 @@ WORD_LISTS = [
 
 @pytest.mark.parametrize("delimiter", [" ", "", "_", " \u2014 "])
 @pytest.mark.parametrize("strategy", STRATEGIES)
-def test_words_have_the_entities_of_transformers(twins, strategy, delimiter):
+def test_entities_of_split_words_match_transformers(twins, strategy, delimiter):
     options = {"is_split_into_words": True, "delimiter": delimiter, "ignore_labels": []}
     for lower in (True, False):
         pipe, oracle = twins(lower=lower)
@@ -323,7 +323,7 @@ def test_words_have_the_entities_of_transformers(twins, strategy, delimiter):
         assert_same(answers, oracle(WORD_LISTS, aggregation_strategy=strategy, batch_size=8, **options))
 
 
-def test_places_are_those_in_the_joined_text(tag, monkeypatch):
+def test_offsets_refer_to_the_joined_text(tag, monkeypatch):
     say(monkeypatch, tag, {"paris": "B-LOC", "##is": "I-LOC"})
     words = ["Maria", "", "PARIS", "in", "xis"]
     (answer,) = tag(words, is_split_into_words=True, delimiter="--")
@@ -362,7 +362,7 @@ def test_a_long_text_is_read_in_parts_as_by_transformers(twins, strategy, limit)
 
 
 @pytest.mark.parametrize("stride", [1, 5])
-def test_a_part_may_be_one_token_further_than_the_last(twins, stride):
+def test_a_part_may_start_one_token_after_the_previous_one(twins, stride):
     pipe, oracle = twins(limit=8)
     options = {"stride": stride, "aggregation_strategy": "first", "ignore_labels": []}
     assert_same(pipe(TEXTS[:6], **options), oracle(TEXTS[:6], batch_size=16, **options))
@@ -377,7 +377,7 @@ def test_words_of_a_long_text_are_read_in_parts_too(twins):
 
 
 @pytest.mark.parametrize("stride", [0, 5])
-def test_all_of_a_long_text_is_read_and_nothing_twice(twins, stride):
+def test_every_token_of_a_long_text_is_labeled_once(twins, stride):
     pipe, _ = twins(limit=20)
     answer = pipe(LONG[0], stride=stride, aggregation_strategy="simple", ignore_labels=[])
     assert answer[0]["start"] == 0
@@ -393,10 +393,16 @@ def test_all_of_a_long_text_is_read_and_nothing_twice(twins, stride):
         (([0, 1, 1, 2], [1, 2, 2, 0]), (0.9, 0.5), [("new york jose", 0.5)]),
         (([0, 1, 2, 2], [1, 2, 2, 3]), (0.9, 0.5), [("new york jose", 0.9), ("lives", 0.5)]),
         (([0, 1, 2, 2], [1, 2, 2, 3]), (0.5, 0.9), [("new york jose", 0.9), ("lives", 0.9)]),
-        (([1, 0, 0, 0], [0, 0, 0, 0]), (0.9, 0.9), [("the", 0.9)]),  # who sees nothing does not object
+        (
+            ([1, 0, 0, 0], [0, 0, 0, 0]),
+            (0.9, 0.9),
+            [("the", 0.9)],
+        ),  # a part without entities does not remove those of another
     ],
 )
-def test_of_entities_that_overlap_the_longest_stays_or_else_the_surest(twins, monkeypatch, rows, scores, expected):
+def test_of_overlapping_entities_the_longest_or_highest_scoring_is_kept(
+    twins, monkeypatch, rows, scores, expected
+):
     pipe, _ = twins(limit=6)
     logits = []
     for row, score in zip(rows, scores, strict=True):
@@ -408,7 +414,7 @@ def test_of_entities_that_overlap_the_longest_stays_or_else_the_surest(twins, mo
     assert [(entity["word"], round(entity["score"], 6)) for entity in answer] == expected
 
 
-def test_a_text_that_is_too_long_is_cut_and_the_pipeline_warns_once(checkpoint, their_tag):
+def test_a_long_text_is_truncated_with_one_warning(checkpoint, their_tag):
     pipe = ours(checkpoint())
     with pytest.warns(UserWarning, match=f"longer than {POSITIONS} tokens") as warned:
         answers = pipe(LONG)
@@ -417,7 +423,7 @@ def test_a_text_that_is_too_long_is_cut_and_the_pipeline_warns_once(checkpoint, 
     assert pipe(LONG[0]) == answers[0]  # a second warning would be an error here
 
 
-def test_a_tokenizer_that_knows_no_limit_is_held_to_the_models(checkpoint, tag, tmp_path):
+def test_the_models_limit_applies_if_the_tokenizer_has_none(checkpoint, tag, tmp_path):
     for name in ("tokenizer.json", "tokenizer_config.json"):
         (tmp_path / name).write_bytes((checkpoint() / name).read_bytes())
     config = json.loads((tmp_path / "tokenizer_config.json").read_text())
@@ -488,18 +494,18 @@ def test_a_stream_of_words_is_answered(tag, their_tag):
     assert list(their_tag((row for row in words), is_split_into_words=True)) == []
 
 
-def test_a_call_with_words_changes_no_later_one(checkpoint, their_tag):
+def test_a_call_with_words_does_not_affect_later_calls(checkpoint, their_tag):
     pipe = ours(checkpoint(), stride=4, aggregation_strategy="simple")
     assert_same(pipe([["Maria"]], is_split_into_words=True), their_tag(["Maria"], aggregation_strategy="simple"))
     assert_same(pipe(LONG[0]), their_tag(LONG[0], stride=4, aggregation_strategy="simple"))
 
 
-def test_words_may_be_the_pipelines_own_way(checkpoint, tag):
+def test_is_split_into_words_may_be_a_default_argument(checkpoint, tag):
     pipe = ours(checkpoint(), is_split_into_words=True, delimiter="")
     assert pipe(WORD_LISTS) == tag(WORD_LISTS, is_split_into_words=True, delimiter="")
 
 
-def test_a_tuple_of_texts_gives_a_list_of_answers(tag):
+def test_a_tuple_of_texts_returns_a_list_of_answers(tag):
     assert tag(tuple(TEXTS)) == tag(TEXTS)
 
 
@@ -515,7 +521,7 @@ def many():
 @pytest.mark.full
 @pytest.mark.parametrize("batch_size", [None, 1, 7])
 @pytest.mark.parametrize("limits", [{}, {"WINDOW": 3}, {"TOKENS": 70}, {"WINDOW": 7, "TOKENS": 1}], ids=str)
-def test_how_texts_are_batched_changes_no_answer(tag, many, monkeypatch, limits, batch_size):
+def test_batching_does_not_change_the_answers(tag, many, monkeypatch, limits, batch_size):
     options = {"aggregation_strategy": "average", "stride": 6}
     expected = [tag(text, **options) for text in many]
     for name, value in limits.items():
@@ -526,7 +532,7 @@ def test_how_texts_are_batched_changes_no_answer(tag, many, monkeypatch, limits,
 
 
 @pytest.mark.parametrize("batch_size", [None, 4])
-def test_the_parts_of_all_texts_go_through_the_model_together(tag, monkeypatch, batch_size):
+def test_parts_of_all_texts_share_a_batch(tag, monkeypatch, batch_size):
     batches = []
     forward = tag.model.forward
     monkeypatch.setattr(tag.model, "forward", lambda batch: batches.append(batch.layout.lengths) or forward(batch))
@@ -544,7 +550,7 @@ def test_an_endless_stream_is_answered_a_window_at_a_time(tag, monkeypatch):
     assert len(read) == 12
 
 
-def test_what_comes_before_a_broken_text_is_answered_first(tag):
+def test_texts_before_an_invalid_one_are_answered_first(tag):
     answers = tag(iter([*TEXTS[:3], 5, TEXTS[3]]))
     assert_same(list(itertools.islice(answers, 3)), tag(TEXTS[:3]))
     with pytest.raises(InputError, match=r"inputs\[3\]"):
@@ -552,7 +558,7 @@ def test_what_comes_before_a_broken_text_is_answered_first(tag):
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("bfloat16", 0.2)])
-def test_any_dtype_answers(checkpoint, tag, dtype, tolerance):
+def test_every_dtype_works(checkpoint, tag, dtype, tolerance):
     answers, expected = (pipe(TEXTS[2], ignore_labels=[]) for pipe in (ours(checkpoint(), dtype=dtype), tag))
     for one, other in zip(answers, expected, strict=True):
         assert one["score"] == pytest.approx(other["score"], abs=tolerance)
@@ -570,15 +576,15 @@ def test_an_unknown_strategy_is_an_error(tag, strategy):
 
 @pytest.mark.parametrize("stride", [POSITIONS - 2, POSITIONS, 10**9, -1, 1.5, "2", True])
 @pytest.mark.parametrize("inputs", [TEXTS[2], [], LONG], ids=["short", "none", "long"])
-def test_a_stride_is_a_number_less_than_the_tokens_of_a_part(tag, inputs, stride):
+def test_stride_must_be_less_than_the_tokens_of_a_part(tag, inputs, stride):
     with pytest.raises(InputError, match="stride is"):
         tag(inputs, stride=stride, aggregation_strategy="simple")
 
 
-def test_a_stride_needs_entities_to_choose_from(tag, checkpoint):
-    with pytest.raises(InputError, match="stride needs an aggregation_strategy"):
+def test_stride_requires_an_aggregation_strategy(tag, checkpoint):
+    with pytest.raises(InputError, match="stride requires aggregation_strategy other than 'none'"):
         tag(TEXTS[2], stride=2)
-    with pytest.raises(InputError, match="stride needs an aggregation_strategy"):
+    with pytest.raises(InputError, match="stride requires aggregation_strategy other than 'none'"):
         ours(checkpoint(), stride=2, aggregation_strategy="simple")(TEXTS[2], aggregation_strategy="none")
 
 
@@ -591,7 +597,7 @@ def test_ignored_labels_are_a_list_of_labels(tag, labels):
 @pytest.mark.parametrize(
     "inputs", [5, None, [5], [None], ["a", b"b"], [["a"]], [("a", "b")], b"ab", {"text": "a"}, ["\ud800"]]
 )
-def test_nothing_but_text_has_entities(tag, inputs):
+def test_inputs_that_are_not_text_are_an_error(tag, inputs):
     with pytest.raises(InputError, match="inputs"):
         tag(inputs)
 
@@ -611,7 +617,7 @@ def test_a_delimiter_is_text(tag, delimiter):
 
 
 @pytest.mark.parametrize("batch_size", [0, -1, 1.5, "8"])
-def test_batch_size_is_a_whole_number_above_zero(tag, batch_size):
+def test_batch_size_is_a_positive_integer(tag, batch_size):
     with pytest.raises(InputError, match="batch_size"):
         tag("a", batch_size=batch_size)
 
@@ -624,7 +630,7 @@ def test_an_unknown_argument_is_an_error(checkpoint, tag, name):
         ours(checkpoint(), **{name: True})
 
 
-def test_a_model_of_another_kind_is_refused(checkpoint):
+def test_another_model_class_is_refused(checkpoint):
     folder = checkpoint(model_class=transformers.DistilBertModel)
-    with pytest.raises(InputError, match="needs a DistilBertForTokenClassification, found DistilBertModel"):
+    with pytest.raises(InputError, match="requires a DistilBertForTokenClassification, found DistilBertModel"):
         ours(minidistil.from_pretrained(folder), tokenizer=folder)
