@@ -25,7 +25,7 @@ from .measure import machine, peak_memory, take_turns
 from .startup import Row, add_row
 from .workload import write_base_model
 
-TRAINERS = ("train", "train_with_transformers")  # each runs in a process of its own
+TRAINERS = ("train", "train_with_transformers")  # each runs in its own process
 CODE = "import sys; from minidistil.benchmarks import training; training.{}(*sys.argv[1:])"
 
 

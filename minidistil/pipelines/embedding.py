@@ -163,7 +163,7 @@ def _lowercasing(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _tensor(states: Array) -> Any:
-    """Return a torch tensor with memory of its own."""
+    """Return a copy as a torch tensor."""
     import torch
 
     return torch.from_numpy(states.copy())

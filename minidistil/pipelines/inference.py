@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ..backends import onednn
+from ..backends.prepared import NotPreparable
 from ..batching import batch_by_size, filler_lengths, with_filler
 from ..checkpoint.architectures import class_for_task
 from ..checkpoint.files import Files
@@ -82,6 +83,7 @@ class Engine:
         self.config = model.config
         self.prepack = prepack
         self._batches = 0
+        self._prepacked = onednn.prepacked()
 
     @classmethod
     def load(cls, files: Files, task: str, dtype: str | torch.dtype | None, device: torch.device) -> Engine:
@@ -109,9 +111,8 @@ class Engine:
         for group in batch_by_size(lengths, by_length, max_tokens=max_tokens, max_sequences=batch_size, even=True):
             filler = [] if cuda else filler_lengths([lengths[i] for i in group])
             batch = Batch.from_lists(with_filler([distinct[i] for i in group], filler))
-            self._prepack_before_second_batch()
             with torch.inference_mode():
-                rows, counts = OUTPUTS[output](self.model, batch, **options)
+                rows, counts = self._rows(output, batch, options)
                 counts = counts[: len(group)]
                 values = rows[: sum(counts)].float().cpu()  # the one synchronization per batch
             if not values.isfinite().all():
@@ -125,14 +126,22 @@ class Engine:
                 start += count
         return [results[sequence] for sequence in sequences]
 
-    def _prepack_before_second_batch(self) -> None:
-        """Prepack the weights before the second batch; for a single batch, packing takes longer than it saves."""
+    def _rows(self, output: str, batch: Batch, options: dict[str, Any]) -> Rows:
+        """Run the model, over prepacked weights from the second batch on: for one batch, packing costs more."""
+        model, function = self.model, OUTPUTS[output]
         self._batches += 1
-        model = self.model
-        if self._batches != 2 or not self.prepack or not onednn.packable(model.ops):
-            return
-        if onednn.works(model.device, model.dtype):
-            self.model = model.with_ops(**onednn.prepacked())
+        if (
+            self.prepack
+            and self._batches > 1
+            and not model.training
+            and onednn.packable(model.ops)
+            and onednn.works(model.device, model.dtype)
+        ):
+            try:
+                return function(model.with_ops(**self._prepacked), batch, **options)
+            except NotPreparable:
+                pass  # hooks and adapters, which the default operations run
+        return function(model, batch, **options)
 
 
 def choose_device(device: str | int | torch.device | None) -> torch.device:

@@ -45,7 +45,7 @@ class Labels:
 
     @classmethod
     def from_rows(cls, rows: Sequence[Row], problem_type: str | None = None) -> Labels:
-        """Return the labels for a new head, sorted: names, or LABEL_0, LABEL_1, ... where rows have only ids."""
+        """Return the labels for a new head, sorted: names, or LABEL_0, LABEL_1, ... if the rows have only ids."""
         labels = [row.label for row in rows if problem_type == "regression" or row.label not in UNLABELED]
         lists = [label for label in labels if isinstance(label, list)]
         if problem_type is None and labels and all(map(_is_number, labels)):

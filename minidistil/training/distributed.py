@@ -31,7 +31,7 @@ class Processes:
 
     @property
     def first(self) -> bool:
-        """Whether this is the process that evaluates and writes."""
+        """Return whether this process evaluates and writes: rank 0."""
         return self.rank == 0
 
     def device(self, device: str | torch.device | None) -> torch.device:

@@ -47,7 +47,7 @@ def f1(predicted: ArrayLike, true: ArrayLike, average: str, classes: int | None 
 
 
 def pearson(x: ArrayLike, y: ArrayLike) -> float:
-    """Return Pearson's correlation of (n,) and (n,): nan where one is constant."""
+    """Return Pearson's correlation of (n,) and (n,): nan if one is constant."""
     x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
     if (x == x[0]).all() or (y == y[0]).all():
         return math.nan

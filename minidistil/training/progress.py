@@ -10,7 +10,7 @@ LINE_FORMAT = "{desc}: {n_fmt}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{po
 
 
 class _Lines:
-    """A file for tqdm that prints each update on a line of its own instead of redrawing the line."""
+    """A file for tqdm that prints each update as a line instead of redrawing the line."""
 
     def write(self, text: str) -> None:
         if text.strip():
@@ -49,7 +49,7 @@ def progress_bar(
         # delay > 0 suppresses tqdm's first line, before any work is done; position 0 suppresses cursor movements
         options = {"mininterval": LINE_INTERVAL, "bar_format": LINE_FORMAT, "file": _Lines()}
         options |= {"delay": 1e-9, "position": 0}
-    # miniters=1: tqdm looks at the clock at every update, so that a slow item cannot make it skip lines
+    # miniters=1: tqdm looks at the clock at every update, so lines stay regular even if items are slow
     return tqdm(
         desc=description,
         total=total,
