@@ -1,1 +1,1 @@
-"""The command `minidistil`: a module per group of verbs. Importing it is cheap; verbs import what they use."""
+"""The command `minidistil`, a module per group of verbs. Each verb imports what it needs when it runs."""

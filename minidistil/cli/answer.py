@@ -1,6 +1,6 @@
-"""The flow that all answering verbs share: check the options, load the pipeline, answer one text or many.
+"""Run a verb that answers texts: check the options, load the pipeline, answer one text or a stream.
 
-A verb is a value of `Verb`, see `verbs.py`: it has only what differs from the other verbs.
+`verbs.py` defines the verbs, each a `Verb` with what differs between them.
 """
 
 from __future__ import annotations
@@ -35,29 +35,33 @@ if TYPE_CHECKING:
 NO_OPTIONS: dict[str, dict[str, Any]] = {}
 
 
-def _one_text(options: argparse.Namespace) -> tuple[Any, ...]:
+def _single_text(options: argparse.Namespace) -> tuple[Any, ...]:
     return (options.text,)
 
 
-def _many_texts(options: argparse.Namespace, source: Source) -> tuple[Iterator[Any], ...]:
+def _stream_texts(options: argparse.Namespace, source: Source) -> tuple[Iterator[Any], ...]:
     key = options.text_column or "text"
     return ((record.text(key) for record in source),)
 
 
 class Verb(NamedTuple):
-    """A command that answers one text, or many from a file, by a pipeline."""
+    """A command that answers one text, or a stream of texts, with a pipeline."""
 
     name: str
-    task: str  # of the pipeline
+    task: str  # name of the pipeline's task
     help: str
     show: Callable[[argparse.Namespace, Any], Iterator[str]]  # an answer -> the lines to print
-    one: Callable[[argparse.Namespace], tuple[Any, ...]] = _one_text  # -> positional arguments of the pipeline
-    many: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = _many_texts  # the same, as streams
+    single: Callable[[argparse.Namespace], tuple[Any, ...]] = (
+        _single_text  # -> positional arguments of the pipeline
+    )
+    stream: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = (
+        _stream_texts  # the same for --input
+    )
     check: Callable[[argparse.Namespace, Source | None], None] | None = None  # runs before the model is loaded
-    text: str = "text"  # what the positional argument is
-    input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `one`, `many` and `check`
-    call_options: dict[str, dict[str, Any]] = NO_OPTIONS  # arguments of the pipeline's call, which has defaults
-    show_arguments: dict[str, Any] = NO_OPTIONS  # of a call whose answer is shown, unless the user sets them
+    text: str = "text"  # name of the positional argument
+    input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `single`, `stream` and `check`
+    call_options: dict[str, dict[str, Any]] = NO_OPTIONS  # passed to the pipeline if the user sets them
+    show_arguments: dict[str, Any] = NO_OPTIONS  # defaults without --json and --input
 
 
 def add_verb(verbs: Any, verb: Verb) -> None:
@@ -72,16 +76,18 @@ def add_verb(verbs: Any, verb: Verb) -> None:
     add_debug_option(parser)
     group = parser.add_argument_group("model")
     default = TASKS[verb.task].default_model
-    text = MODEL if default is None else f"{MODEL} (default: {default}, which comes with the package)"
+    text = MODEL if default is None else f"{MODEL} (default: {default}, which ships with the package)"
     group.add_argument("--model", help=text, required=default is None)
     add_model_options(group)
     add_dtype_option(group)
     group = parser.add_argument_group("many texts")
-    group.add_argument("--input", metavar="FILE", help="one text per line, or .jsonl, .csv or .tsv; - for stdin")
-    group.add_argument("--jsonl", **flag("read the input as JSON lines, whatever its name"))
+    group.add_argument(
+        "--input", metavar="FILE", help="a text per line, or .jsonl, .csv or .tsv, also gzipped; - for stdin"
+    )
+    group.add_argument("--jsonl", **flag("read --input as JSON lines, regardless of its name"))
     group.add_argument("--text-column", metavar="NAME", help=f"column or field that holds the {verb.text}")
     group.add_argument("--output", metavar="FILE", help="write .jsonl or .csv (default: JSON lines on stdout)")
-    group.add_argument("--resume", **flag("continue after the answers that --output has"))
+    group.add_argument("--resume", **flag("continue after the last answer in --output"))
     add_quiet_option(group)
 
 
@@ -96,12 +102,12 @@ def run(verb: Verb, options: argparse.Namespace) -> None:
     arguments = supplied(options, *options.call_names)
     pipe = load_pipeline(verb.task, options)
     if source is not None and sink is not None:
-        answers = pipe(*verb.many(options, source), **arguments)
+        answers = pipe(*verb.stream(options, source), **arguments)
         sink.write(map(_plain, answers), source, options.quiet)
     elif options.json:
-        print_json(_plain(pipe(*verb.one(options), **arguments)))
+        print_json(_plain(pipe(*verb.single(options), **arguments)))
     else:
-        answer = pipe(*verb.one(options), **{**verb.show_arguments, **arguments})
+        answer = pipe(*verb.single(options), **{**verb.show_arguments, **arguments})
         print(*verb.show(options, answer), sep="\n")
 
 
@@ -109,7 +115,8 @@ def _check(options: argparse.Namespace) -> None:
     from pathlib import Path  # not needed for --help
 
     if (options.text is None) == (options.input is None):
-        raise InputError("expected either one text or --input FILE")
+        found = "neither" if options.text is None else "both"
+        raise InputError(f"expected either one text or --input FILE, found {found}")
     if options.input is None and (options.output is not None or options.jsonl):
         raise InputError("--output and --jsonl require --input FILE")
     if options.resume and (options.output is None or not Path(options.input or "").is_file()):
@@ -121,7 +128,7 @@ def _check(options: argparse.Namespace) -> None:
 
 
 def _check_output(path: Path, source: str) -> None:
-    """Raise InputError before the model is loaded if the answers could not be written later."""
+    """Raise InputError for an output that cannot be written, before the model is loaded."""
     if path.suffix.lower() in (".gz", ".tsv"):
         raise InputError(f"--output {path}: expected a name that ends in .jsonl or .csv")
     try:
@@ -129,14 +136,14 @@ def _check_output(path: Path, source: str) -> None:
         if source != "-" and not new and path.samefile(source):
             raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
         path.open("a").close()
-        if new:  # created again with the first answer
+        if new:  # the first answer creates it again
             path.unlink()
     except OSError as error:
         raise InputError(f"cannot write to {path}: {error.strerror}") from error
 
 
 def _open_streams(options: argparse.Namespace) -> tuple[Source, Sink]:
-    """Return the source of texts and the sink of answers, after what an earlier run has answered."""
+    """Open the texts and the answers. With --resume, skip the texts that an earlier run answered."""
     from .sinks import Sink
     from .sources import Source
 
@@ -152,5 +159,5 @@ def _open_streams(options: argparse.Namespace) -> tuple[Source, Sink]:
 
 
 def _plain(answer: Any) -> Any:
-    """Convert a vector to a list, which JSON can hold."""
+    """Convert a vector to a list, for JSON."""
     return answer.tolist() if hasattr(answer, "tolist") else answer

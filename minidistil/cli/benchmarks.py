@@ -14,22 +14,28 @@ def add_bench(verbs: Any) -> None:
     """Add the parser of `bench`."""
     verb = add_parser(verbs, "bench", "compare speed and memory with transformers", bench)
     verb.add_argument("--model", help=MODEL, required=True)
-    verb.add_argument("--base", **flag("use random weights of DistilBERT base's size"), **OPTIONAL)
-    verb.add_argument("--repeats", **integer("repetitions of each measurement"), **OPTIONAL)
+    verb.add_argument("--base", **flag("use random weights in the size of DistilBERT base"), **OPTIONAL)
+    verb.add_argument(
+        "--repeats",
+        **integer("repetitions of each measurement (default: 7; with --peers 5, with --train 3)"),
+        **OPTIONAL,
+    )
     add_debug_option(verb)
     group = verb.add_argument_group("inference")
     group.add_argument("--pairs", metavar="FILE", help="texts: .jsonl with the fields premise and hypothesis")
     group.add_argument("--peers", **flag("compare every installed inference runtime"))
-    group.add_argument("--texts", **integer("with --peers: number of texts in bulk"), **OPTIONAL)
+    group.add_argument(
+        "--texts", **integer("with --peers: number of texts for throughput (default: 1024)"), **OPTIONAL
+    )
     group.add_argument("--only", metavar="NAMES", help="with --peers: comma-separated runtimes", **OPTIONAL)
     group.add_argument("--plot", metavar="FILE", help="with --peers: draw a plot, .svg or .png", **OPTIONAL)
     group = verb.add_argument_group("training")
     group.add_argument("--train", metavar="DATA", help=DATA)
-    group.add_argument("--steps", **integer("steps of each measurement"), **OPTIONAL)
+    group.add_argument("--steps", **integer("steps of each measurement (default: 100)"), **OPTIONAL)
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Run `bench`: print a report, and one line of JSON at its end."""
+    """Run `bench`: print a report, then one line of JSON."""
     from ..benchmarks.startup import bench
     from ..benchmarks.training import bench_training
 

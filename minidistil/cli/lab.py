@@ -8,7 +8,7 @@ import sys
 from typing import Any
 
 from ..errors import InputError
-from .options import DATA, MODEL, OPTIONAL, add_debug_option, add_parser, flag, integer, supplied
+from .options import DATA, MODEL, OPTIONAL, add_debug_option, add_parser, add_quiet_option, flag, integer, supplied
 from .output import print_json
 
 
@@ -18,30 +18,44 @@ def add_lab(verbs: Any) -> None:
     lab = verbs.add_parser("lab", help=text, description=f"{text[0].upper()}{text[1:]}.")
     verbs = lab.add_subparsers(metavar="VERB", required=True)
 
-    verb = add_parser(verbs, "list", "list implementations, and whether they can run here", list_implementations)
-    verb.add_argument("op", nargs="?", help="an operation, such as attention (default: all)")
+    verb = add_parser(
+        verbs, "list", "list implementations, and whether this machine can run them", list_implementations
+    )
+    verb.add_argument("op", nargs="?", metavar="OP", help="an operation, such as attention (default: all)")
 
     verb = add_parser(verbs, "check", "compare implementations with float64; exit code 1 if one fails", check)
-    verb.add_argument("what", nargs="?", help="an operation, or a .py file that registers implementations")
-    verb.add_argument("name", nargs="?", help="one implementation of the operation (default: all)")
+    verb.add_argument(
+        "what", nargs="?", metavar="OP", help="an operation, or a .py file that registers implementations"
+    )
+    verb.add_argument("name", nargs="?", metavar="NAME", help="one implementation of the operation (default: all)")
 
     verb = add_parser(verbs, "bench", "time implementations that pass the check, alone or in a model", bench)
-    verb.add_argument("what", help="an operation, or a .py file that registers implementations of one")
-    verb.add_argument("name", nargs="?", help="one implementation (default: all)")
+    verb.add_argument(
+        "what", metavar="OP", help="an operation, or a .py file that registers implementations of one"
+    )
+    verb.add_argument("name", nargs="?", metavar="NAME", help="one implementation (default: all)")
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: float32)", **OPTIONAL)
-    verb.add_argument("--seconds", type=float, metavar="N", help="time limit of each case", **OPTIONAL)
+    verb.add_argument(
+        "--seconds",
+        type=float,
+        metavar="N",
+        help="time limit of each case in seconds (default: 2; with --model 20 in all)",
+        **OPTIONAL,
+    )
     verb.add_argument("--plot", metavar="FILE", help="draw a plot, .svg or .png", **OPTIONAL)
     verb.add_argument("--model", help=f"time the implementation in this model: {MODEL}")
     verb.add_argument("--data", metavar="DATA", help=f"with --model: {DATA}")
-    verb.add_argument("--examples", **integer("with --model: number of texts"), **OPTIONAL)
+    verb.add_argument("--examples", **integer("with --model: number of texts (default: 128)"), **OPTIONAL)
+    add_quiet_option(verb)
 
     verb = add_parser(verbs, "bulk", "compare bulk inference of a model on this device with transformers", bulk)
-    verb.add_argument("model", help=MODEL)
-    verb.add_argument("pairs", help="a .jsonl file with the fields premise and hypothesis")
-    verb.add_argument("--base", **flag("use random weights of DistilBERT base's size"), **OPTIONAL)
+    verb.add_argument("model", metavar="MODEL", help=MODEL)
+    verb.add_argument("pairs", metavar="FILE", help="a .jsonl file with the fields premise and hypothesis")
+    verb.add_argument("--base", **flag("use random weights in the size of DistilBERT base"), **OPTIONAL)
     verb.add_argument("--dtype", help="float32, bfloat16 or float16 (default: bfloat16)", **OPTIONAL)
-    verb.add_argument("--texts", **integer("number of texts"), **OPTIONAL)
-    verb.add_argument("--seconds", type=float, metavar="N", help="time limit", **OPTIONAL)
+    verb.add_argument("--texts", **integer("number of texts (default: 1024)"), **OPTIONAL)
+    verb.add_argument("--seconds", type=float, metavar="N", help="time limit in seconds (default: 30)", **OPTIONAL)
+    add_quiet_option(verb)
 
     for verb in verbs.choices.values():
         verb.add_argument("--json", **flag("print one line of JSON"))
@@ -92,26 +106,26 @@ def check(options: argparse.Namespace) -> int:
 
 
 def bench(options: argparse.Namespace) -> None:
-    """Run `lab bench`: print a report, and with --json one line of JSON at its end."""
+    """Run `lab bench`: print a report, then with --json one line of JSON."""
     from ..lab import load
     from ..lab.bench import bench
     from ..lab.in_model import bench_model
 
     op, names = options.what, None if options.name is None else [options.name]
     if op.endswith(".py"):
-        loaded = [each for each in load(op) if options.name in (None, each.name)]
+        loaded = [implementation for implementation in load(op) if options.name in (None, implementation.name)]
         ops = sorted({implementation.op for implementation in loaded})
         if len(ops) != 1:
             name = "" if options.name is None else f" named {options.name}"
-            found = ", ".join(ops) or "no operation"
-            raise InputError(f"{op} registers implementations{name} of {found}: expected one operation")
+            listed = ", ".join(ops) or "no operation"
+            raise InputError(f"{op} registers implementations{name} of {listed}: expected one operation")
         op, names = loaded[0].op, [implementation.name for implementation in loaded]
     call = supplied(options, "dtype", "seconds")
     if (options.model is None) != (options.data is None) or ("examples" in options and options.model is None):
         raise InputError("--model requires --data; --data and --examples require --model")
     if options.model is None:
         timed = None if names is None else list(dict.fromkeys(["torch", *names]))
-        report = bench(op, names=timed, **call, **supplied(options, "plot"))
+        report = bench(op, names=timed, **call, **supplied(options, "plot", "quiet"))
     elif names is None or len(names) != 1 or "plot" in options:
         raise InputError("--model requires the name of one implementation, and cannot be combined with --plot")
     else:
@@ -121,9 +135,9 @@ def bench(options: argparse.Namespace) -> None:
 
 
 def bulk(options: argparse.Namespace) -> None:
-    """Run `lab bulk`: print a report, and with --json one line of JSON at its end."""
+    """Run `lab bulk`: print a report, then with --json one line of JSON."""
     from ..lab.bulk import bulk
 
-    report = bulk(options.model, options.pairs, **supplied(options, "base", "dtype", "texts", "seconds"))
+    report = bulk(options.model, options.pairs, **supplied(options, "base", "dtype", "texts", "seconds", "quiet"))
     if options.json:
         print_json(report)

@@ -36,7 +36,8 @@ EXAMPLES = """examples:
   minidistil train MODEL train.jsonl --eval-data dev.jsonl --output mine
   minidistil eval mine dev.jsonl
 
-MODEL is a folder in the Hub's format, or a Hub id such as typeform/distilbert-base-uncased-mnli.
+MODEL is a folder in the Hub's format, a Hub id such as typeform/distilbert-base-uncased-mnli, or minidistil-mnli,
+which ships with the package.
 `minidistil VERB --help` lists the options of a verb."""
 
 
@@ -104,13 +105,13 @@ def _env(options: argparse.Namespace) -> None:
 
 
 def _program() -> list[str]:
-    """Return how the program was started, for the command in a model card: by its name, or by torchrun."""
+    """Return the start of the command line for a model card: the program, or torchrun and the program."""
     count = os.environ.get("WORLD_SIZE", "1")
     return ["minidistil"] if count == "1" else ["torchrun", "--nproc-per-node", count, "-m", "minidistil"]
 
 
 def _locate(options: argparse.Namespace, message: str) -> str:
-    """Replace a pipeline's name for an input, such as inputs[3], by the line of the file, or by "the text"."""
+    """Replace a pipeline's name of an input, such as inputs[3], with the line of the file, or with "the text"."""
     source = getattr(options, "source", None)
 
     def location(match: re.Match[str]) -> str:

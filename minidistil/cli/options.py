@@ -1,4 +1,4 @@
-"""What the parsers of several verbs share."""
+"""Options that several verbs share."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import argparse
 from collections.abc import Callable
 from typing import Any
 
-OPTIONAL: dict[str, Any] = {
-    "default": argparse.SUPPRESS
-}  # absent unless the user sets it: the callee has the default
+OPTIONAL: dict[str, Any] = {"default": argparse.SUPPRESS}  # absent unless the user sets it, see `supplied`
 MODEL = "a folder in the Hub's format, or a Hub id"
 DATA = "labeled texts: a .jsonl, .csv or .tsv file, also gzipped (.gz), or hub:NAME:SPLIT"
 
@@ -16,7 +14,7 @@ DATA = "labeled texts: a .jsonl, .csv or .tsv file, also gzipped (.gz), or hub:N
 def add_parser(
     verbs: Any, name: str, text: str, run: Callable[[argparse.Namespace], int | None]
 ) -> argparse.ArgumentParser:
-    """Add the parser of a verb. text: its help. run: what `main` calls; returns the exit code, or None for 0."""
+    """Add the parser of a verb. text: its help. run: called by `main`; returns the exit code, or None for 0."""
     parser: argparse.ArgumentParser = verbs.add_parser(
         name, help=text, description=f"{text[0].upper()}{text[1:]}."
     )
@@ -25,7 +23,7 @@ def add_parser(
 
 
 def add_debug_option(parser: Any) -> None:
-    """Add `--debug`, which every verb must have, see `main`."""
+    """Add `--debug`, which `main` expects of every verb."""
     parser.add_argument("--debug", **flag("show the traceback of an error"))
 
 
@@ -50,23 +48,24 @@ def names(text: str) -> dict[str, Any]:
 
 
 def comma_separated(text: str) -> list[str]:
-    """Return the names of a comma-separated list."""
+    """Split a comma-separated list into names."""
     return [name.strip() for name in text.split(",")]
 
 
 def add_model_options(parser: Any) -> None:
-    """Add the options that say which revision of a model is loaded, and where."""
+    """Add `--revision` and `--device`."""
     parser.add_argument("--revision", help="branch, tag or commit on the Hub", **OPTIONAL)
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)", **OPTIONAL)
 
 
 def add_dtype_option(parser: Any) -> None:
-    """Add the dtype of inference."""
-    parser.add_argument("--dtype", help="float32, bfloat16, float16, float64 or int8", **OPTIONAL)
+    """Add `--dtype`, for inference."""
+    text = "float32, bfloat16, float16, float64 or int8 (default: float32 on CPU, the checkpoint's on CUDA)"
+    parser.add_argument("--dtype", help=text, **OPTIONAL)
 
 
 def supplied(options: argparse.Namespace, *names: str) -> dict[str, Any]:
-    """Return those of the options that the user set."""
+    """Return the named options that the user set, by name: the callee has the defaults of the others."""
     return {name: value for name, value in vars(options).items() if name in names}
 
 

@@ -29,14 +29,14 @@ def print_json(value: Any) -> None:
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks and control characters, which could move the cursor or change colors, by spaces."""
+    """Replace line breaks and control characters, which could move the cursor or change colors, with spaces."""
     return "".join(
         " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text
     )
 
 
 def display_width(text: str) -> int:
-    """Return how many columns of a terminal a text takes: wide characters take 2, combining ones 0."""
+    """Return the width of a text in terminal columns: 2 for a wide character, 0 for a combining one."""
     wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
     return len(text) + wide - sum(unicodedata.category(character) in ("Mn", "Me") for character in text)
 

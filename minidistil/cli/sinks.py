@@ -1,7 +1,7 @@
-"""Write the answers of `--input`: lines of JSON, or a table.
+"""Write the answers to `--input`, as JSON lines or as a table.
 
-Answers are written in the order of the texts, each as soon as it is known and never in part, so that `--resume`
-can continue after the last complete answer.
+Answers are written in the order of the texts, each as a whole and as soon as it is known, so that `--resume` can
+continue after the last complete answer.
 """
 
 from __future__ import annotations
@@ -20,21 +20,21 @@ from ..errors import InputError
 from ..training.records import file_format
 from .sources import Source
 
-NUMBER = "row"  # first column of an output table: the number of the text, counted from 1
+NUMBER = "row"  # first column of an output table: the number of the text, from 1
 
 
 class Sink:
     """Answers as JSON lines, or as a table with one row per label, word or span, best first."""
 
     def __init__(self, path: str | None):
-        """Open nothing yet. path: a file, written as a table if it ends in .csv; None for stdout."""
+        """Set the destination, without opening it. path: a file, a table if it ends in .csv; None for stdout."""
         self.path = None if path is None else Path(path)
         self.is_table = file_format(path or "") == "csv"
-        self.end = 0  # bytes of complete answers in the file: a resumed run writes after them
+        self.end = 0  # length of the complete answers, in bytes: a resumed run writes after them
         self.columns: list[str] = []  # of the table, known from the first answer
 
     def count_answered(self) -> int:
-        """Return how many texts the file answers completely, and remember where the last answer ends."""
+        """Return the number of texts that the file answers completely, and set `end`."""
         if self.path is None or not self.path.exists():
             return 0
         with self.path.open("rb") as file:
@@ -43,7 +43,7 @@ class Sink:
     def _count_lines(self, file: IO[bytes]) -> int:
         count, last = 0, b"null"
         for line in file:
-            if line.endswith(b"\n"):  # a killed run may leave part of a line
+            if line.endswith(b"\n"):  # a killed run can leave an incomplete line
                 count, self.end, last = count + 1, self.end + len(line), line
         try:
             json.loads(last)
@@ -76,7 +76,7 @@ class Sink:
                 last, self.end = int(cells[0]), end
             end = read
         self.columns = header[1:] if last > 1 else []
-        return max(0, last - 1)  # rows of the last text may be missing: it is answered again
+        return max(0, last - 1)  # some rows of the last text may be missing: it is answered again
 
     def write(self, answers: Iterable[Any], source: Source, quiet: bool = False) -> None:
         """Write the answers to the texts of `source`. Progress goes to stderr, unless `quiet`."""

@@ -21,7 +21,7 @@ class Record(NamedTuple):
     location: str  # such as "texts.jsonl, line 3"
 
     def text(self, key: str) -> str:
-        """Return a field that must be a text. `InputError` names the location."""
+        """Return a field. Raises InputError, which names the location, unless it is a text."""
         text = self.fields.get(key)
         if text is None:
             names = ", ".join(self.fields) or "none"
@@ -36,11 +36,11 @@ class Source:
     """A stream of records: one per line, JSON object, or row of a table with a header."""
 
     def __init__(self, path: str, jsonl: bool = False):
-        """Open nothing yet. path: a file, or "-" for stdin. jsonl: read JSON lines, whatever the file's name."""
+        """Set the input, without opening it. path: a file, or "-" for stdin. jsonl: whatever the file's name."""
         self.path = None if path == "-" else Path(path)
         self.name = "stdin" if self.path is None else path
         self.format = "jsonl" if jsonl else file_format(path)
-        self.skipped = 0  # texts that an earlier run has answered
+        self.skipped = 0  # texts that an earlier run answered
 
     @property
     def is_table(self) -> bool:
@@ -53,17 +53,17 @@ class Source:
         return self.format == "jsonl" or self.is_table
 
     def __iter__(self) -> Iterator[Record]:
-        """Yield the records that no earlier run has answered."""
+        """Yield the records after the skipped ones."""
         for i, fields in enumerate(itertools.islice(self._read(), self.skipped, None)):
             yield Record(fields, self.location(i))
 
     def location(self, i: int) -> str:
-        """Return the file and line of the i-th record that this run reads."""
+        """Return the file and line of record i, counted from the first that is not skipped."""
         return f"{self.name}, {'row' if self.is_table else 'line'} {self.skipped + i + 1}"
 
     @functools.cached_property
     def total(self) -> int | None:
-        """The number of texts, skipped ones included. None for a pipe, which can be read only once."""
+        """Number of texts, including skipped ones. None for a pipe, which can be read only once."""
         if self.path is None or not self.path.is_file():
             return None
         try:

@@ -28,14 +28,14 @@ RECIPE: tuple[tuple[str, type, Any, str], ...] = (  # fields of `Recipe`: name, 
     ("epochs", float, 5.0, "passes over the training data"),
     ("batch-size", int, 16, "examples per step"),
     ("batch-tokens", int, None, "tokens per step, instead of --batch-size"),
-    ("gradient-accumulation-steps", int, 1, "batches whose gradients are added before each step"),
+    ("gradient-accumulation-steps", int, 1, "batches per step, whose gradients are added"),
     ("learning-rate", float, 2e-5, "peak learning rate, reached after the warm-up"),
     ("schedule", str, "linear", "learning-rate schedule: linear, cosine or constant"),
     ("warmup-ratio", float, 0.0, "fraction of the steps in which the learning rate rises"),
-    ("weight-decay", float, 0.0, "weight decay of matrices; norms and biases are not decayed"),
-    ("max-grad-norm", float, 1.0, "norm that gradients are clipped to"),
-    ("max-length", int, 128, "tokens that texts are truncated to"),
-    ("dropout", float, None, "dropout probability (default: that of the model's config)"),
+    ("weight-decay", float, 0.0, "weight decay of all weights except biases and LayerNorms"),
+    ("max-grad-norm", float, 1.0, "maximum norm of the gradients, to which they are clipped"),
+    ("max-length", int, 128, "maximum tokens of a text, to which it is truncated"),
+    ("dropout", float, None, "dropout probability (default: the model's config)"),
     ("dtype", str, "float32", "float32, or bfloat16 or float16 for autocast"),
     ("seed", int, 42, "seed of the new head, the order of examples and dropout"),
     ("metric", str, None, "metric that selects the best checkpoint (default: accuracy, F1 or Pearson's r)"),
@@ -51,7 +51,7 @@ def add_train(verbs: Any) -> None:
         "--output", metavar="FOLDER", help="folder for the model, its card and the log", required=True
     )
     verb.add_argument(
-        "--eval-data", metavar="DATA", help="evaluate on it, and keep the best checkpoint", **OPTIONAL
+        "--eval-data", metavar="DATA", help="labeled texts to evaluate on; the best checkpoint is kept", **OPTIONAL
     )
     verb.add_argument("--eval-steps", **integer("evaluate every N steps (default: once per epoch)"), **OPTIONAL)
     verb.add_argument("--save-steps", **integer("save the state every N steps (default: 500)"), **OPTIONAL)
@@ -80,9 +80,9 @@ def add_eval(verbs: Any) -> None:
     verb.add_argument("model", metavar="MODEL", help=MODEL)
     verb.add_argument("data", metavar="DATA", help=DATA)
     _add_column_options(verb)
-    verb.add_argument("--zero-shot", **flag("classify without training, with the labels of the data"))
+    verb.add_argument("--zero-shot", **flag("zero-shot classification, with the labels of the data as candidates"))
     verb.add_argument("--template", metavar="TEXT", help="with --zero-shot: sentence with {} for the label")
-    verb.add_argument("--max-length", **integer("tokens that texts are truncated to"), **OPTIONAL)
+    verb.add_argument("--max-length", **integer("maximum tokens of a text, to which it is truncated"), **OPTIONAL)
     add_model_options(verb)
     add_dtype_option(verb)
     verb.add_argument("--json", **flag("print one line of JSON"))
@@ -91,8 +91,8 @@ def add_eval(verbs: Any) -> None:
 
 
 def _add_column_options(parser: Any) -> None:
-    for name in ("text", "pair", "label"):
-        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column or field that holds the {name}")
+    for name, what in (("text", "text"), ("pair", "second text"), ("label", "label")):
+        parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column or field that holds the {what}")
 
 
 def train(options: argparse.Namespace) -> None:

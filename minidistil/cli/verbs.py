@@ -1,4 +1,4 @@
-"""The six answering verbs. To add one, write a `Verb` and list it in `VERBS`."""
+"""The verbs that answer texts. To add a verb, write a `Verb` and list it in `VERBS`."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def _read_labels(options: argparse.Namespace, source: Source) -> Iterator[tuple[
         if isinstance(labels, str) and source.is_table:
             labels = comma_separated(labels)
         if not text:
-            raise InputError(f"{record.location}: the text is empty: there is nothing to classify")
+            raise InputError(f"{record.location}: the text is empty: expected a text to classify")
         if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
             raise InputError(
                 f"{record.location}: labels is {labels!r}: expected a list of labels; --labels sets a default"
@@ -56,8 +56,8 @@ ZERO_SHOT = Verb(
     task="zero-shot-classification",
     help="classify a text with labels of your choice, without training",
     check=_check_labels,
-    one=_text_and_labels,
-    many=_texts_and_labels,
+    single=_text_and_labels,
+    stream=_texts_and_labels,
     show=_show_labels,
     input_options={
         "--labels": names("comma-separated labels; a field `labels` in the input takes precedence"),
@@ -68,7 +68,7 @@ ZERO_SHOT = Verb(
             "metavar": "TEXT",
             "help": "sentence with {} for the label (default: This example is {}.)",
         },
-        "--multi-label": flag("score each label independently: several may be true"),
+        "--multi-label": flag("score each label independently, if several may be true"),
     },
 )
 
@@ -108,12 +108,12 @@ CLASSIFY = Verb(
     task="text-classification",
     help="classify a text or a pair of texts with the model's own labels",
     check=_check_pair,
-    one=_text_or_pair,
-    many=_texts_or_pairs,
+    single=_text_or_pair,
+    stream=_texts_or_pairs,
     show=_show_classes,
     show_arguments={"top_k": None},
     input_options={"--pair": {"metavar": "TEXT", "help": "second text, for a model of text pairs"}},
-    call_options={"--top-k": integer("number of labels (default: all; with --json or --input, the best)")},
+    call_options={"--top-k": integer("number of labels (default: all; with --json or --input the best one)")},
 )
 
 # fill-mask
@@ -132,7 +132,7 @@ FILL_MASK = Verb(
     help="predict the masked words of a text",
     show=_show_words,
     call_options={
-        "--targets": names("comma-separated words to choose from"),
+        "--targets": names("comma-separated words to choose among"),
         "--top-k": integer("number of words per mask (default: 5)"),
     },
 )
@@ -155,7 +155,7 @@ TAG = Verb(
     call_options={
         "--aggregation-strategy": {
             "metavar": "NAME",
-            "help": "how to merge tokens into entities: none, simple, first, average or max (default: none)",
+            "help": "how to group tokens into entities: none, simple, first, average or max (default: none)",
         },
         "--stride": integer("split long texts into parts that overlap by N tokens"),
     },
@@ -166,7 +166,7 @@ TAG = Verb(
 
 def _check_context(options: argparse.Namespace, source: Source | None) -> None:
     if options.context is None and (source is None or not source.has_fields):
-        raise InputError("--context is missing: expected the text that has the answer")
+        raise InputError("--context is missing: expected the text to search for the answer")
 
 
 def _question(options: argparse.Namespace) -> tuple[dict[str, str]]:
@@ -191,18 +191,18 @@ ANSWER = Verb(
     help="find the answer to a question in a text",
     text="question",
     check=_check_context,
-    one=_question,
-    many=_questions,
+    single=_question,
+    stream=_questions,
     show=_show_answers,
     input_options={
         "--context": {
             "metavar": "TEXT",
-            "help": "text that has the answer; a field `context` in the input takes precedence",
+            "help": "text to search for the answer; a field `context` in the input takes precedence",
         },
     },
     call_options={
         "--top-k": integer("number of answers (default: 1)"),
-        "--handle-impossible-answer": flag("allow an empty answer, for texts that have none"),
+        "--handle-impossible-answer": flag("allow an empty answer, if the text does not answer the question"),
     },
 )
 
