@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from minidistil.cli.main import main
+from minidistil.lab import registry
 from support.places import ROOT
 
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
@@ -47,6 +48,9 @@ def run_command(command: Command, folder: Path, capsys, monkeypatch) -> tuple[st
     program, *arguments = shlex.split(command.line)
     assert program == "minidistil"
     monkeypatch.chdir(ROOT)
+    if arguments[0] == "lab":  # what a page registers is for its own commands
+        registry.implementations()
+        monkeypatch.setattr(registry, "_registered", dict(registry._registered))
     for name in arguments:
         if name.endswith(".py"):
             (folder / name).write_text(command.code, encoding="utf-8")
