@@ -1,4 +1,4 @@
-"""config.json as a frozen dataclass, with the Hub's own names."""
+"""config.json as a frozen dataclass, with the names of the Hub."""
 
 from __future__ import annotations
 

@@ -121,7 +121,7 @@ def _layout(lengths: list[int], rows: Tensor, position_ids: Tensor, width: int) 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Batch:
-    """Packed token ids with their layout: what a tokenizer returns and a model takes.
+    """Packed token ids with their layout: the output of a tokenizer and the input of a model.
 
     Create one with `from_lists` or `from_padded`, which check every value, on the CPU.
     """

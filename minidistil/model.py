@@ -185,7 +185,7 @@ class Model(nn.Module):
 
 
 class DistilBertModel(Model):
-    """The encoder: one vector per token. It holds the operations that a head uses too."""
+    """The encoder: one vector per token. It holds the operations of the whole model."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
         """Create the encoder with random weights, or without storage on "meta"."""

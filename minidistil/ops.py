@@ -65,7 +65,7 @@ def add_norm(x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: flo
     return F.layer_norm(x + residual, weight.shape, weight, bias, eps)
 
 
-# Two larger operations. By default they call the smaller ones; a fused kernel can replace a whole one.
+# Two larger operations. By default they call the smaller ones; a fused kernel can replace them.
 
 
 def feed_forward(x: Tensor, lin1: nn.Linear, lin2: nn.Linear, *, ops: Ops) -> Tensor:

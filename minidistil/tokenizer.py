@@ -26,7 +26,7 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
-BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # before it a word ends, in BERT's tokenization
+BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these in BERT's tokenization
 CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
 CHUNK = 1 << 16  # characters
@@ -173,7 +173,7 @@ class Tokenizer:
         return encodings
 
     def _limit(self, max_length: int | None, paired: bool, stride: int | None) -> int:
-        """Return the most tokens of a sequence, after a check that it has room for text and for the stride."""
+        """Return the maximum tokens of a sequence. Raises InputError if text and stride do not fit."""
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value is not None and (not is_int(value) or value < 0):
                 raise InputError(f"{name} is {value!r}: expected an integer of at least 0")
@@ -235,9 +235,9 @@ def _shortened(
     """Return texts, or pairs, without the ends that truncation to `limit` tokens removes anyway.
 
     The library first computes all tokens of a text, and all combinations of the parts of a pair: gigabytes for
-    100 kB. Only for BERT's tokenization, in which tokens depend on nothing beyond their word.
+    100 kB. Only for BERT's tokenization, where tokens depend only on their word.
 
-    compare: keep which text of a pair has more tokens; it gets the last one where the number is odd.
+    compare: preserve which text of a pair has more tokens; if the limit is odd, one more token of it is kept.
     """
     normalizer = backend.normalizer
     if (
@@ -266,7 +266,7 @@ def _shortened(
 
 
 class _Words:
-    """Cuts long texts between words, as BERT's tokenization does. The library must not truncate."""
+    """Cuts long texts between words, as BERT's tokenization does. Disable truncation of the library first."""
 
     def __init__(self, backend: tokenizers.Tokenizer):
         self.backend = backend
@@ -289,7 +289,7 @@ class _Words:
         return len(text)
 
     def beginning(self, text: str, tokens: int) -> tuple[str, int]:
-        """Return the beginning of a text that has more than `tokens` tokens, and how many it has; or all of it."""
+        """Return a beginning of the text with more than `tokens` tokens, or all of it, and its token count."""
         length = 2 * (tokens + self.margin)
         while True:
             part = text[: self.cut(text, length)]
@@ -299,11 +299,11 @@ class _Words:
             length = 2 * len(part)
 
     def has_more_tokens(self, text: str, other: str) -> bool:
-        """Return whether a text has more tokens than another; neither is read far beyond the shorter one's end."""
+        """Return whether a text has more tokens than another. Reads little more than the shorter of them."""
         texts, counts, starts = (text, other), [0, 0], [0, 0]
         while True:
             i = int(counts[1] < counts[0])
-            if starts[i] >= len(texts[i]):  # all of the text that has fewer tokens so far, or as many
+            if starts[i] >= len(texts[i]):  # the text with fewer tokens so far, or as many, has ended
                 return i == 1 and counts[0] > counts[1]
             end = self.cut(texts[i], starts[i] + CHUNK)
             counts[i] += self.count(texts[i][starts[i] : end])

@@ -15,7 +15,7 @@ from .model import DistilBertModel, Model
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Trace:
-    """What a model computed for one batch of T tokens."""
+    """Hidden states, queries and keys of one batch of T tokens."""
 
     layout: Layout
     hidden: list[Tensor]  # layers + 1 of (T, D): after the embeddings, then after each layer
@@ -34,7 +34,7 @@ class Trace:
 
 @torch.no_grad()
 def trace(model: Model, batch: Batch) -> Trace:
-    """Run a model's encoder on a batch with its own operations, and record what they compute."""
+    """Run a model's encoder on a batch, and record its hidden states, queries and keys."""
     if not isinstance(batch, Batch):
         raise InputError(f"batch is {type(batch).__name__}: expected a Batch, as a Tokenizer returns")
     encoder = model if isinstance(model, DistilBertModel) else model.distilbert

@@ -245,7 +245,7 @@ def test_invalid_labels_are_an_error_in_the_constructor_too(labels):
         DistilBertConfig(id2label=labels)
 
 
-def test_an_error_shows_the_value_and_what_was_expected():
+def test_an_error_shows_the_value_and_the_expected_ones():
     with pytest.raises(CheckpointError, match="n_heads is 5: it must divide dim, which is 64"):
         read(dim=64, n_heads=5)
     with pytest.raises(CheckpointError, match="activation is 'gelu_new': expected one of gelu, relu"):
@@ -258,7 +258,7 @@ def test_an_error_shows_the_value_and_what_was_expected():
 @pytest.mark.full
 @thorough
 @given(configs(), st.dictionaries(st.sampled_from(["finetuning_task", "summary", "x"]), st.integers() | st.none()))
-def test_what_is_written_is_read_back(config, extra):
+def test_a_written_config_is_read_back(config, extra):
     config = dataclasses.replace(config, extra=extra)
     assert DistilBertConfig.from_dict(config.to_dict()) == config
     assert DistilBertConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
@@ -272,7 +272,7 @@ def test_a_missing_padding_token_is_read_back():
 @pytest.mark.full
 @thorough
 @given(configs())
-def test_transformers_reads_what_is_written_to_the_same_values(config):
+def test_transformers_reads_a_written_config_with_the_same_values(config):
     import transformers
 
     stored = json.loads(json.dumps(config.to_dict()))
@@ -286,7 +286,7 @@ def test_transformers_reads_what_is_written_to_the_same_values(config):
     assert reopened.num_labels == config.num_labels
 
 
-def test_what_transformers_writes_is_read_to_the_same_values(tmp_path):
+def test_a_config_of_transformers_is_read_with_the_same_values(tmp_path):
     import transformers
 
     original = transformers.DistilBertConfig(

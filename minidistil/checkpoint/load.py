@@ -59,6 +59,7 @@ def from_pretrained(
     return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
 
+@torch.inference_mode(mode=False)  # weights that are made in inference mode could never be changed or trained
 def load(
     cls: type[M],
     name: str | Path | Files,
@@ -201,7 +202,7 @@ def _read(
 
 
 def _read_int8(path: Path, stored: Mapping[str, Stored], model: Model, device: torch.device) -> dict[str, Tensor]:
-    """Return the tensors of a quantized model on the meta device, from a file that holds exactly those."""
+    """Read the tensors of a quantized model, which is on the meta device; the file must have exactly these."""
     safetensors_name: dict[torch.dtype, Any] = {torch.int8: "I8"}
     tensors = int8.to_stored(model)
     expected = {

@@ -56,12 +56,12 @@ def check(path: Path) -> None:
         for record in archive.infolist():
             if record.compress_type != zipfile.ZIP_STORED:
                 raise CheckpointError(
-                    f"{path}: {record.filename[:100]} is compressed: expected what torch.save writes"
+                    f"{path}: {record.filename[:100]} is compressed: expected a file of torch.save"
                 )
             folder, _, name = record.filename.partition("/")
             records[name] = record.file_size
         if sum(records.values()) > size:
-            raise CheckpointError(f"{path} has records that overlap: expected what torch.save writes")
+            raise CheckpointError(f"{path} has records that overlap: expected a file of torch.save")
         with archive.open(f"{folder}/data.pkl") as pickle:
             _Machine(path, size, records).run(pickle)
 

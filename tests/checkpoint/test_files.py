@@ -18,13 +18,13 @@ from support import hub_server
 from support.hub_server import (
     Client,
     Repository,
-    ask,
     checksum,
     command,
     command_on_a_terminal,
     load,
     load_all,
     load_pinned,
+    run_pipeline,
     tokenize,
     zero_shot,
 )
@@ -227,9 +227,9 @@ def test_a_tokenizer_downloads_its_files_and_the_config(hub, client):
 @pytest.mark.parametrize("task", EXAMPLES)
 def test_a_pipeline_downloads_only_needed_files_and_a_second_only_checks_the_commit(hub, client, tmp_path, task):
     hub.repositories[NAME].push(files_of(tmp_path, task=task))
-    answer = client(ask, task, NAME, EXAMPLES[task])
+    answer = client(run_pipeline, task, NAME, EXAMPLES[task])
     assert sorted(hub.downloads()) == sorted([*FILES, *(SENTENCES if task == "sentence-embedding" else [])])
-    assert client(ask, task, NAME, EXAMPLES[task]) == answer
+    assert client(run_pipeline, task, NAME, EXAMPLES[task]) == answer
     assert hub.requests == ["HEAD config.json"]
 
 
@@ -249,9 +249,9 @@ def test_a_bert_is_converted(hub, client, tmp_path):
     hub.repositories[NAME].push({**files, **as_bert(files)})
     hub.repositories["converted/distilbert"] = Repository()
     hub.repositories["converted/distilbert"].push(files)
-    answer = client(ask, "feature-extraction", NAME, TEXT)
+    answer = client(run_pipeline, "feature-extraction", NAME, TEXT)
     assert sorted(hub.downloads()) == FILES
-    expected = client(ask, "feature-extraction", "converted/distilbert", TEXT)
+    expected = client(run_pipeline, "feature-extraction", "converted/distilbert", TEXT)
     torch.testing.assert_close(torch.tensor(answer), torch.tensor(expected))
 
 
@@ -398,12 +398,12 @@ def test_when_the_hub_fails_without_a_cache_the_error_has_the_status(hub, client
 
 
 @pytest.mark.parametrize(
-    ("request_", "status"), [("HEAD config.json", 429), ("HEAD model.safetensors", 503), ("GET vocab.txt", 429)]
+    ("failing", "status"), [("HEAD config.json", 429), ("HEAD model.safetensors", 503), ("GET vocab.txt", 429)]
 )
-def test_requests_are_retried_until_the_hub_recovers(hub, client, request_, status):
-    hub.errors[request_] = [status] * 3
+def test_requests_are_retried_until_the_hub_recovers(hub, client, failing, status):
+    hub.errors[failing] = [status] * 3
     assert client(zero_shot, NAME)["sequence"] == "the team won"
-    assert hub.errors == {request_: []}
+    assert hub.errors == {failing: []}
 
 
 def test_an_error_of_the_storage_names_the_file_and_is_not_cached(hub, client):

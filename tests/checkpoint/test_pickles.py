@@ -1,4 +1,4 @@
-"""Hostile PyTorch files are refused in little time and memory, and ordinary ones pass."""
+"""Hostile PyTorch files are refused with little time and memory, and ordinary files pass."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def text(value):
 
 
 def archive(path, opcodes, **records):
-    """Write a file of torch.save's form whose pickle consists of these opcodes."""
+    """Write a file in the format of torch.save, with these opcodes as its pickle."""
     with zipfile.ZipFile(path, "w") as file:
         file.writestr("archive/data.pkl", PROTO + opcodes + STOP)
         for name, data in records.items():
@@ -59,7 +59,7 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("opcodes", HOSTILE.values(), ids=HOSTILE)
-def test_what_a_state_dict_does_not_need_is_refused(tmp_path, opcodes):
+def test_hostile_pickles_are_refused(tmp_path, opcodes):
     with pytest.raises(CheckpointError) as caught:
         pickles.check(archive(tmp_path / "pytorch_model.bin", opcodes))
     assert len(str(caught.value)) < 1_000
@@ -133,7 +133,7 @@ def test_a_pickle_of_a_million_opcodes_is_refused(tmp_path):
         pickles.check(archive(tmp_path / "pytorch_model.bin", EMPTY_TUPLE * 1_000_000))
 
 
-def test_broken_pickles_raise_and_nothing_else(tmp_path):
+def test_broken_pickles_raise_exceptions(tmp_path):
     buffer = io.BytesIO()
     torch.save({"a": torch.zeros(3)}, buffer)
     good = zipfile.ZipFile(buffer).read("archive/data.pkl")[2:-1]

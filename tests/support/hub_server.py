@@ -261,7 +261,7 @@ def tokenize(name: str, text: str) -> list[int]:
     return minidistil.Tokenizer.from_pretrained(name).encode([text]).ids[0]
 
 
-def ask(task: str, name: str, arguments: dict[str, Any]) -> Any:
+def run_pipeline(task: str, name: str, arguments: dict[str, Any]) -> Any:
     """Load a pipeline, and call it."""
     import minidistil
 
@@ -271,7 +271,9 @@ def ask(task: str, name: str, arguments: dict[str, Any]) -> Any:
 
 def zero_shot(name: str) -> Any:
     """Load a zero-shot pipeline, and classify a text."""
-    return ask("zero-shot-classification", name, {"sequences": "the team won", "candidate_labels": ["a", "b"]})
+    return run_pipeline(
+        "zero-shot-classification", name, {"sequences": "the team won", "candidate_labels": ["a", "b"]}
+    )
 
 
 class Terminal(io.StringIO):

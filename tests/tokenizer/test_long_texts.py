@@ -1,4 +1,4 @@
-"""Long texts are truncated in time and memory that are linear in their length, to the tokens of the whole text."""
+"""Long texts are truncated in linear time and memory, with the same tokens as by the tokenizers library."""
 
 from __future__ import annotations
 
@@ -36,18 +36,18 @@ def tokenizer():
     return Tokenizer.from_pretrained("minidistil-mnli")
 
 
-def whole(tokenizer, texts, pairs, limit, strategy):
-    """Encode by the library alone."""
+def encode_whole(tokenizer, texts, pairs, limit, strategy):
+    """Encode with the tokenizers library."""
     tokenizer.backend.enable_truncation(limit, strategy=strategy)
     return tokenizer.backend.encode(texts, pairs)
 
 
 @settings(max_examples=150, deadline=None)
 @given(TEXTS, st.none() | TEXTS, st.integers(4, 12), st.sampled_from(["longest_first", "only_first"]))
-def test_the_tokens_are_those_of_the_whole_text(tokenizer, text, pair, limit, strategy):
+def test_tokens_match_those_of_the_whole_text(tokenizer, text, pair, limit, strategy):
     pairs = None if pair is None else [pair]
     try:
-        expected = whole(tokenizer, text, pair, limit, strategy)
+        expected = encode_whole(tokenizer, text, pair, limit, strategy)
     except Exception:
         with pytest.raises(ValueError, match="cannot be truncated"):
             tokenizer.encode([text], pairs, max_length=limit, truncation=strategy)
@@ -57,10 +57,10 @@ def test_the_tokens_are_those_of_the_whole_text(tokenizer, text, pair, limit, st
     assert encoded.truncated == bool(expected.overflowing)
 
 
-def test_offsets_of_a_long_text_are_those_of_the_whole_text(tokenizer):
+def test_offsets_match_those_of_the_whole_text(tokenizer):
     text = "Ada lives in London. " * 1_000
     [encoding] = tokenizer.encodings([text], max_length=16)
-    assert encoding.offsets == whole(tokenizer, text, None, 16, "longest_first").offsets
+    assert encoding.offsets == encode_whole(tokenizer, text, None, 16, "longest_first").offsets
     assert encoding.overflowing
 
 

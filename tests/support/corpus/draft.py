@@ -218,7 +218,7 @@ def safetensors(folder: Path, draft: Draft) -> None:
     save_file(draft.tensors, folder / "model.safetensors", metadata={"format": "pt"})
 
 
-def theirs(folder: Path, draft: Draft) -> None:
+def shards_by_transformers(folder: Path, draft: Draft) -> None:
     """Write shards of safetensors and their index with transformers."""
     draft.model.save_pretrained(folder, max_shard_size="20KB")
     assert (folder / "model.safetensors.index.json").exists()
@@ -299,7 +299,7 @@ def command_in_a_shard(folder: Path, draft: Draft) -> None:
 
 
 def pointer(name: str) -> Form:
-    """Write a git-lfs pointer, as a clone without git-lfs has in place of a large file."""
+    """Write a git-lfs pointer, as in a clone without git-lfs."""
     text = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 267949840\n"
     return lambda folder, draft: (folder / name).write_text(text)
 

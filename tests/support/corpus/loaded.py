@@ -66,7 +66,7 @@ from support.corpus.names import (
 #   CLASS     the transformers class whose weights are saved: ENCODER, CLASSIFIER, MASKED_LM, ... (see names.py)
 #   CHANGE    before the files are written, in order: config() changes config.json (... removes a key), only() and
 #             typeform() replace it; rename(), add(), drop(), replace(), cast() change tensors; form() the files:
-#             safetensors, zipped and legacy (.bin), shards(), theirs (shards by transformers), beside() (others)
+#             safetensors, zipped and legacy (.bin), shards(), shards_by_transformers, beside() (others)
 #   shape=    values of the transformers config that differ from the tiny default
 #   cls=      load with this class of minidistil, instead of minidistil.from_pretrained
 #   like=     the model whose logits are expected, made from the saved one: encoder, rounded(dtype), biased(...)

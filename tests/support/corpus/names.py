@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from support.corpus.draft import config, legacy, rename, safetensors, shards, theirs, zipped
+from support.corpus.draft import config, legacy, rename, safetensors, shards, shards_by_transformers, zipped
 
 ENCODER = "DistilBertModel"
 CLASSIFIER = "DistilBertForSequenceClassification"
@@ -43,7 +43,7 @@ NOT_CONVERTIBLE = {  # class -> why it cannot be converted to DistilBERT
 FILE = {safetensors: "safetensors", zipped: ".bin", legacy: "legacy .bin"}
 FORMS = {
     "model.safetensors": safetensors,
-    "shards by transformers": theirs,
+    "shards by transformers": shards_by_transformers,
     "shards of safetensors": shards("safetensors"),
     "pytorch_model.bin": zipped,
     "pytorch_model.bin of torch 1.5": legacy,

@@ -1,4 +1,4 @@
-"""Checkpoints that get a new, randomly initialized head. The key to the table is in `loaded.py`."""
+"""Checkpoints that get a new, randomly initialized head. `loaded.py` explains the columns of the table."""
 
 from __future__ import annotations
 

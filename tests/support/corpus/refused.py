@@ -75,8 +75,8 @@ REFUSED = [
     # Files
     case("no config.json", CLASSIFIER, config(None), error=r"has no config\.json"),
     *(
-        case(f"config.json that is {name}", CLASSIFIER, config(text), error=rf"config\.json.*{said}")
-        for name, text, said in (
+        case(f"config.json that is {name}", CLASSIFIER, config(text), error=rf"config\.json.*{message}")
+        for name, text, message in (
             ("empty", "\n", "not readable JSON"),
             ("cut short", '{"dim": 32,', "not readable JSON"),
             ("a list", "[1]", "expected a JSON object, found list"),
@@ -104,8 +104,8 @@ REFUSED = [
     ),
     # .bin with other objects than tensors: no code may run
     *(
-        case(f".bin with {name}", CLASSIFIER, form(pickled(content)), error=rf"pytorch_model\.bin.*{said}")
-        for name, content, said in (
+        case(f".bin with {name}", CLASSIFIER, form(pickled(content)), error=rf"pytorch_model\.bin.*{message}")
+        for name, content, message in (
             (
                 "a command",
                 lambda draft, folder: {**draft.tensors, "x": Runs(folder)},
@@ -156,9 +156,9 @@ REFUSED = [
             CLASSIFIER,
             replace("classifier.weight", change),
             form(FORMS[name]),
-            error=rf"{name}.*expected floating-point weights, found classifier\.weight \({said}\)",
+            error=rf"{name}.*expected floating-point weights, found classifier\.weight \({message}\)",
         )
-        for kind, change, said in (
+        for kind, change, message in (
             ("8-bit integers", lambda part: part.to(torch.int8), "int8|I8"),
             ("64-bit integers", lambda part: part.long(), "int64|I64"),
             ("8-bit floats", lambda part: part.to(torch.float8_e4m3fn), "float8_e4m3fn|F8_E4M3"),
@@ -192,9 +192,9 @@ REFUSED = [
     ),
     # Shards
     *(
-        case(f"{ending}: {name}", CLASSIFIER, form(shards(ending, spoil)), error=said)
+        case(f"{ending}: {name}", CLASSIFIER, form(shards(ending, spoil)), error=message)
         for ending in ("safetensors", "bin")
-        for name, spoil, said in (
+        for name, spoil, message in (
             (
                 "shard path in the parent folder",
                 place(lambda old: f"../{old}"),
@@ -333,17 +333,17 @@ REFUSED = [
         error=r"missing: \S*position\S*weight$",
     ),
     *(
-        case(f"{count} layers in the config of {cls}", cls, config(n_layers=count), error=said)
+        case(f"{count} layers in the config of {cls}", cls, config(n_layers=count), error=message)
         for cls in (ENCODER, CLASSIFIER)
-        for count, said in (
+        for count, message in (
             (1, r"unexpected: \S*transformer\.layer\.1\.(?!.*new_head)"),
             (3, r"missing: \S*transformer\.layer\.2\.(?!.*new_head)"),
             (1000, r"n_layers is 1000, but model\.safetensors has \d+ tensors"),
         )
     ),
     *(
-        case(f"different {key} in the config", CLASSIFIER, config(**{key: value}), error=said)
-        for key, value, said in (
+        case(f"different {key} in the config", CLASSIFIER, config(**{key: value}), error=message)
+        for key, value, message in (
             ("vocab_size", 61, r"word_embeddings\.weight \[60, 32\] \(expected \[61, 32\]\)"),
             ("max_position_embeddings", 8, r"position_embeddings\.weight \[16, 32\] \(expected \[8, 32\]\)"),
             ("hidden_dim", 64, r"ffn\.lin1\.weight \[48, 32\] \(expected \[64, 32\]\)"),
@@ -411,9 +411,9 @@ REFUSED = [
             f"{name}, without task=",
             CLASSIFIER,
             config(architectures=value),
-            error=rf"in config\.json {said}.*task=",
+            error=rf"in config\.json {message}.*task=",
         )
-        for name, value, said in (
+        for name, value, message in (
             ("no architectures", ..., "is missing"),
             ("empty architectures", [], "is missing"),
             ("unknown architectures", ["MyTagger"], "names MyTagger"),
@@ -421,8 +421,8 @@ REFUSED = [
         )
     ),
     *(
-        case(name, CLASSIFIER, config(**values), error=rf"config\.json: {said}")
-        for name, values, said in (
+        case(name, CLASSIFIER, config(**values), error=rf"config\.json: {message}")
+        for name, values, message in (
             ("string as architectures", {"architectures": CLASSIFIER}, "architectures is 'DistilBertFor"),
             ("RoBERTa", {"model_type": "roberta"}, "model_type is 'roberta'.*'distilbert'"),
             ("ALBERT", {"model_type": "albert"}, "model_type is 'albert'.*'distilbert'"),
@@ -491,8 +491,8 @@ REFUSED = [
     ),
     # Arguments
     *(
-        case(name, cls, raises=InputError, error=said, **load)
-        for name, cls, said, load in (
+        case(name, cls, raises=InputError, error=message, **load)
+        for name, cls, message, load in (
             (
                 "num_labels without new_head",
                 CLASSIFIER,
@@ -546,9 +546,9 @@ REFUSED = [
             f"BERT with {key} {value}",
             BERT,
             config(**{key: value}),
-            error=rf"config\.json: {key} is {value!r}.*{said}",
+            error=rf"config\.json: {key} is {value!r}.*{message}",
         )
-        for key, value, said in (
+        for key, value, message in (
             ("layer_norm_eps", 1e-5, "1e-12"),
             ("position_embedding_type", "relative_key", "absolute"),
             ("is_decoder", True, "False"),
@@ -577,8 +577,8 @@ REFUSED = [
         if f"Distil{cls}" in LOAD_AS
     ),
     *(
-        case(f"{old} loaded as {new}", old, **LOAD_AS[new], error=said)
-        for old, new, said in (
+        case(f"{old} loaded as {new}", old, **LOAD_AS[new], error=message)
+        for old, new, message in (
             ("BertForSequenceClassification", TOKEN_CLASSIFIER, r"missing: classifier\.weight.*new_head=True"),
             (
                 BERT_TOKEN_CLASSIFIER,
@@ -592,7 +592,7 @@ REFUSED = [
     ),
     *(
         case(
-            f"token classifier of a BERT classifier with architectures {names}",
+            f"token classifier of a BERT classifier, {'no architectures' if names is ... else names[0]}",
             "BertForSequenceClassification",
             config(architectures=names),
             **LOAD_AS[TOKEN_CLASSIFIER],
