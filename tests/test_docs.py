@@ -11,6 +11,8 @@ import pytest
 from support.documents import PAGES, blocks, broken_links, commands, run_command, run_python, tree
 from support.places import ROOT
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXTS = {path.relative_to(ROOT / "docs").as_posix(): path.read_text(encoding="utf-8") for path in PAGES}
 COMMANDS = [
     pytest.param(command, id=f"{name}: {command.line[:60]}") for name in TEXTS for command in commands(TEXTS[name])
