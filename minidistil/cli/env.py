@@ -56,7 +56,7 @@ def environment() -> dict[str, Any]:
 
 
 def show(report: dict[str, Any]) -> Iterator[str]:
-    """Yield the lines of a report, for people."""
+    """Yield the lines of a report for the terminal."""
     torch, cpu = report["torch"], report["cpu"]
     rows = {"minidistil": f"{report['minidistil']['version']} ({report['minidistil']['installed']})"}
     rows |= {"python": report["python"], "platform": report["platform"], **report["packages"]}

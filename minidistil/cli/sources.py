@@ -36,7 +36,7 @@ class Source:
     """A stream of records: one per line, JSON object, or row of a table with a header."""
 
     def __init__(self, path: str, jsonl: bool = False):
-        """Set the input, without opening it. path: a file, or "-" for stdin. jsonl: whatever the file's name."""
+        """Set the input, without opening it. path: a file, or "-" for stdin. jsonl: ignore its extension."""
         self.path = None if path == "-" else Path(path)
         self.name = "stdin" if self.path is None else path
         self.format = "jsonl" if jsonl else file_format(path)

@@ -1,4 +1,4 @@
-"""Tiny checkpoints, the command on them, and the pipelines that it must agree with."""
+"""Tiny checkpoints, a function that runs the command on them, and the pipelines with the expected answers."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from support.cli import (
     POSITIONS,
     WORDS,
     Result,
-    unpacked,
+    default_pipeline,
     write_json,
 )
 
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory):
-    """A tiny classifier of random weights in the Hub's format."""
+    """A tiny classifier with random weights, in the Hub's format."""
     folder = tmp_path_factory.mktemp("checkpoint")
     vocab = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", ".", "!", *WORDS.split()]
     config = minidistil.DistilBertConfig(
@@ -47,7 +47,7 @@ def folder(tmp_path_factory):
         if name.lower().endswith("norm.weight"):
             tensor.mul_(0.2).add_(1)
         elif tensor.ndim == 2 and "embeddings" not in name:
-            tensor.mul_(3 / tensor.shape[1] ** 0.5)  # far from flat
+            tensor.mul_(3 / tensor.shape[1] ** 0.5)  # so that the scores are far from uniform
     save_file(weights, folder / "model.safetensors")
     (folder / "vocab.txt").write_text("\n".join(vocab) + "\n")
     write_json(folder / "tokenizer_config.json", {"do_lower_case": True, "model_max_length": POSITIONS})
@@ -56,14 +56,14 @@ def folder(tmp_path_factory):
 
 @pytest.fixture
 def copy(folder, tmp_path):
-    """A copy of the checkpoint, to break."""
+    """A copy of the checkpoint, for a test to damage."""
     return shutil.copytree(folder, tmp_path / "copy")
 
 
 @pytest.fixture
 def command(capsys, monkeypatch, folder):
-    """Run the command in this process, on the CPU, with the tiny checkpoint where no other is named."""
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # undoes what the command sets
+    """Run the command in this process, on the CPU, with the tiny checkpoint unless --model is passed."""
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the command replaces it
 
     def run(*arguments, stdin=b""):
         monkeypatch.setattr(
@@ -82,12 +82,12 @@ def command(capsys, monkeypatch, folder):
 
 @pytest.fixture(scope="session")
 def zero_shot(folder):
-    return unpacked("zero-shot-classification", folder)
+    return default_pipeline("zero-shot-classification", folder)
 
 
 @pytest.fixture(scope="session")
 def classify(folder):
-    return unpacked("text-classification", folder)
+    return default_pipeline("text-classification", folder)
 
 
 @pytest.fixture(scope="session")

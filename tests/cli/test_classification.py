@@ -1,4 +1,4 @@
-"""The verbs zero-shot and classify answer as their pipelines do."""
+"""The verbs zero-shot and classify print the answers of their pipelines."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from support.cli import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_text_alone_is_answered_for_people_best_label_first(command, zero_shot):
+def test_a_single_text_prints_its_labels_best_first(command, zero_shot):
     result = command("zero-shot", "The team won.", "--labels", "sports,politics,business")
     expected = zero_shot("The team won.", LABELS)
     title, *rows = result.out.splitlines()
@@ -26,7 +26,7 @@ def test_a_text_alone_is_answered_for_people_best_label_first(command, zero_shot
     assert [row.split()[1] for row in rows] == [f"{score:.3f}" for score in expected["scores"]]
 
 
-def test_classify_shows_every_label_for_people(command, classify):
+def test_classify_prints_every_label(command, classify):
     title, *rows = command("classify", "a man sleeps").out.splitlines()
     assert title == "a man sleeps"
     assert [row.split()[0] for row in rows] == [row["label"] for row in classify("a man sleeps", top_k=None)]
@@ -40,13 +40,13 @@ def test_a_pair_is_shown_with_both_texts(command, classify):
 
 
 def shown(command, monkeypatch, scores):
-    """What people see for an answer of these labels and scores."""
+    """Return the lines printed for an answer with these labels and scores."""
     answer = {"sequence": "text", "labels": list(scores), "scores": list(scores.values())}
     monkeypatch.setattr(answering, "load_pipeline", lambda *_: lambda *_, **__: answer)
     return command("zero-shot", "text", "--labels", "x").out.splitlines()[1:]
 
 
-def test_bars_are_as_long_as_scores_are_large_and_stand_in_one_column(command, monkeypatch):
+def test_bars_are_proportional_to_scores_and_aligned(command, monkeypatch):
     assert shown(command, monkeypatch, {"sport": 0.75, "politics": 0.25, "x": 0.0}) == [
         "  sport     0.750  " + "█" * 18,
         "  politics  0.250  " + "█" * 6,
@@ -59,7 +59,7 @@ def test_bars_are_as_long_as_scores_are_large_and_stand_in_one_column(command, m
     ["日本", "\uff46\uff55", "e\u0301te\u0301", "한국", "🏈", "\u0916\u0947\u0932", "\u0e01\u0e35\u0e2c\u0e32"],
     ids=["Chinese", "full-width", "combining", "Korean", "emoji", "Hindi", "Thai"],
 )
-def test_wide_and_combining_characters_keep_the_bars_in_one_column(command, monkeypatch, label):
+def test_bars_are_aligned_after_wide_and_combining_characters(command, monkeypatch, label):
     first, second = shown(command, monkeypatch, {label: 0.5, "business": 0.5})
     columns = 0
     for character in first[: first.index("0.500")]:
@@ -68,7 +68,7 @@ def test_wide_and_combining_characters_keep_the_bars_in_one_column(command, monk
     assert columns == second.index("0.500")
 
 
-def test_json_is_the_answer_that_python_gives(command, zero_shot, classify):
+def test_json_is_the_answer_of_the_pipeline(command, zero_shot, classify):
     text, pair = "the team won", {"text": "the team won", "text_pair": "a game"}
     assert command("zero-shot", text, "--labels", "sports, politics", "--json").answers == [
         zero_shot(text, ["sports", "politics"])
@@ -84,7 +84,7 @@ def test_json_is_one_line_of_readable_characters(command):
     assert '["é"]' in result.out
 
 
-def test_template_and_multi_label_are_the_pipelines_own(command, zero_shot):
+def test_template_and_multi_label_reach_the_pipeline(command, zero_shot):
     call = ("zero-shot", "the team won", "--labels", "sports,politics", "--json")
     plain, template = zero_shot("the team won", LABELS[:2]), "this is not {}!"
     options = {"hypothesis_template": template, "multi_label": True}
@@ -93,7 +93,7 @@ def test_template_and_multi_label_are_the_pipelines_own(command, zero_shot):
     assert expected["scores"] != plain["scores"]
 
 
-def test_dtype_is_what_the_model_computes_in(command, folder):
+def test_dtype_reaches_the_pipeline(command, folder):
     pipe = minidistil.pipeline("text-classification", folder, dtype="bfloat16", device="cpu")
     assert command("classify", "the team won", "--dtype", "bfloat16", "--json").answers == pipe("the team won")
 
@@ -107,7 +107,7 @@ def test_a_text_that_begins_with_a_dash_follows_two_dashes(command, folder, clas
     assert result.answers == classify("-b")
 
 
-def test_classify_gives_as_many_labels_as_are_asked_for(command, classify):
+def test_classify_prints_top_k_labels(command, classify):
     expected = classify("a man", top_k=2)
     assert_close(json.loads(command("classify", "a man", "--top-k", 2, "--json").out), expected)
     assert len(command("classify", "a man", "--top-k", 2).out.splitlines()) == 3

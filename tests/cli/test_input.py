@@ -1,4 +1,4 @@
-"""Input from files: lines, JSON lines, tables, gzip; a bad line is named."""
+"""Input from files: lines, JSON lines, tables, gzip; errors name the line."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from support.cli import (
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_a_file_of_lines_gives_a_line_of_json_for_each(command, zero_shot, classify, tmp_path):
+def test_each_line_of_a_file_yields_a_line_of_json(command, zero_shot, classify, tmp_path):
     path = tmp_path / "texts.txt"
     path.write_text("\n".join(LINES) + "\n")
     result = command("zero-shot", "--input", path, "--labels", "sports,politics,business")
@@ -44,11 +44,11 @@ def test_progress_counts_the_texts_of_a_file(command, tmp_path):
     assert command("classify", "--input", tmp_path / "texts.txt").err.startswith("texts: 2/2 [")
 
 
-def test_stdin_is_a_dash_and_its_last_line_may_have_no_end(command, classify):
+def test_a_dash_reads_stdin_whose_last_line_may_lack_a_line_feed(command, classify):
     assert_close(command("classify", "--input", "-", stdin="\n".join(LINES).encode()).answers, classify(LINES))
 
 
-def test_lines_of_jsonl_bring_labels_of_their_own(command, zero_shot, tmp_path):
+def test_labels_in_jsonl_take_precedence(command, zero_shot, tmp_path):
     path = tmp_path / "texts.jsonl"
     rows = [
         {"text": "the team", "labels": ["sports"]},
@@ -61,7 +61,7 @@ def test_lines_of_jsonl_bring_labels_of_their_own(command, zero_shot, tmp_path):
     assert_close(result.answers, expected)
 
 
-def test_lines_of_jsonl_bring_pairs(command, classify, tmp_path):
+def test_jsonl_may_contain_pairs(command, classify, tmp_path):
     rows = [{"text": "the team", "text_pair": "a game"}, {"text": "a man"}, {"text": "b", "text_pair": None}]
     content = "\n".join(json.dumps(row) for row in rows)
     (tmp_path / "pairs.jsonl").write_text(content)
@@ -69,7 +69,7 @@ def test_lines_of_jsonl_bring_pairs(command, classify, tmp_path):
     assert_close(command("classify", "--input", "-", "--jsonl", stdin=content.encode()).answers, classify(rows))
 
 
-def test_windows_files_and_marks_of_byte_order_are_read_as_meant(command, classify, tmp_path):
+def test_windows_line_ends_and_byte_order_marks_are_ignored(command, classify, tmp_path):
     lines = "\ufeff" + "".join(f"{line}\r\n" for line in LINES)
     rows = "\ufeff" + "".join(json.dumps({"text": line}) + "\r\n" for line in LINES)
     (tmp_path / "texts.txt").write_bytes(lines.encode())
@@ -80,14 +80,14 @@ def test_windows_files_and_marks_of_byte_order_are_read_as_meant(command, classi
     assert [answer["sequence"] for answer in result.answers] == LINES
 
 
-def test_only_line_feeds_end_a_line_and_spaces_are_text(command):
+def test_only_line_feeds_separate_lines_and_spaces_are_kept(command):
     text = " \ta\0b\x0bc\x0cd\x1ce\x85f\u2028g\rh \t"
     result = command("zero-shot", "--labels", "sports", "--input", "-", stdin=f"{text}\nthe team\n".encode())
     assert [json.loads(line)["sequence"] for line in result.out.split("\n")[:-1]] == [text, "the team"]
 
 
 @pytest.mark.full
-def test_a_long_input_is_answered_in_its_order(command, zero_shot, monkeypatch):
+def test_answers_to_a_long_input_are_in_order(command, zero_shot, monkeypatch):
     monkeypatch.setattr(base, "WINDOW", 7)
     lines = [" ".join(WORDS.split()[: 1 + i % 19]) for i in range(50)]
     result = command("zero-shot", "--labels", "sports,not", "--input", "-", stdin="\n".join(lines).encode())
@@ -107,7 +107,7 @@ def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
     path.write_bytes(content)
     result = command("zero-shot", "--labels", "sports", "--input", path)
     assert f"{path}, {message}" in result.error
-    assert [answer["sequence"] for answer in result.answers] == ["a"]  # what came before is answered
+    assert [answer["sequence"] for answer in result.answers] == ["a"]  # the lines before it are answered
 
 
 BAD_ROWS = {
@@ -156,7 +156,7 @@ def test_an_input_that_is_a_folder_is_named(command, tmp_path):
     assert f"cannot read {tmp_path}" in command("classify", "--input", tmp_path).error
 
 
-def test_a_missing_input_is_named_even_where_the_output_exists(command, tmp_path):
+def test_a_missing_input_is_named_even_if_the_output_exists(command, tmp_path):
     (tmp_path / "answers").write_text("old\n")
     missing = tmp_path / "missing.txt"
     result = command("classify", "--input", missing, "--output", tmp_path / "answers")
@@ -164,7 +164,7 @@ def test_a_missing_input_is_named_even_where_the_output_exists(command, tmp_path
 
 
 @pytest.mark.parametrize("name", ["texts.JSONL", "texts.ndjson", "texts.json"])
-def test_jsonl_has_several_names(command, classify, tmp_path, name):
+def test_jsonl_is_recognized_by_several_extensions(command, classify, tmp_path, name):
     (tmp_path / name).write_text('{"text": "a man"}\n')
     assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
 
@@ -179,32 +179,32 @@ def test_jsonl_has_several_names(command, classify, tmp_path, name):
         ("a".encode("utf-16"), [], "stdin, line 1 is not UTF-8"),
     ],
 )
-def test_lines_of_the_wrong_kind_are_said_to_be_so(command, stdin, options, message):
+def test_input_in_the_wrong_format_is_an_error(command, stdin, options, message):
     result = command("classify", "--input", "-", *options, stdin=stdin)
     assert message in result.err.splitlines()[-1]
     assert result.code == 2
 
 
-def test_a_table_is_read_and_answered_by_a_table(command, classify, tmp_path):
+def test_a_table_is_answered_with_a_table(command, classify, tmp_path):
     source = table(tmp_path / "texts.csv", ["id", "text"], *([i, text] for i, text in enumerate(ODD)))
     assert command("classify", "--input", source, "--output", tmp_path / "a.csv").code == 0
-    found = rows_in(tmp_path / "a.csv")
-    assert [row["row"] for row in found] == ["1", "2", "3", "4"]
-    assert_close([{"label": row["label"], "score": float(row["score"])} for row in found], classify(ODD))
+    rows = rows_in(tmp_path / "a.csv")
+    assert [row["row"] for row in rows] == ["1", "2", "3", "4"]
+    assert_close([{"label": row["label"], "score": float(row["score"])} for row in rows], classify(ODD))
 
 
-def test_a_row_for_each_label_and_the_labels_of_a_cell(command, zero_shot, tmp_path):
+def test_a_cell_may_list_labels_and_each_label_has_a_row(command, zero_shot, tmp_path):
     source = table(tmp_path / "texts.csv", ["text", "labels"], ["The team won.", "sports, politics"], ["a", "x"])
     assert command("zero-shot", "--input", source, "--output", tmp_path / "a.csv").code == 0
-    found = rows_in(tmp_path / "a.csv")
-    assert [(row["row"], row["sequence"]) for row in found] == [("1", "The team won.")] * 2 + [("2", "a")]
+    rows = rows_in(tmp_path / "a.csv")
+    assert [(row["row"], row["sequence"]) for row in rows] == [("1", "The team won.")] * 2 + [("2", "a")]
     expected = zero_shot("The team won.", ["sports", "politics"])
-    assert [row["label"] for row in found[:2]] == expected["labels"]
-    assert [float(row["score"]) for row in found[:2]] == pytest.approx(expected["scores"], abs=1e-6)
+    assert [row["label"] for row in rows[:2]] == expected["labels"]
+    assert [float(row["score"]) for row in rows[:2]] == pytest.approx(expected["scores"], abs=1e-6)
 
 
 @pytest.mark.parametrize(("name", "delimiter"), [("texts.csv", ","), ("texts.tsv", "\t")])
-def test_the_column_of_the_text_is_named(command, classify, tmp_path, name, delimiter):
+def test_text_column_names_the_column_of_the_text(command, classify, tmp_path, name, delimiter):
     source = table(tmp_path / name, ["review", "text_pair"], ["a man", "b"], ["c", ""], delimiter=delimiter)
     result = command("classify", "--input", source, "--text-column", "review")
     pair = {"text": "a man", "text_pair": "b"}
@@ -214,10 +214,10 @@ def test_the_column_of_the_text_is_named(command, classify, tmp_path, name, deli
 
 
 def test_gzipped_input_is_read(command, classify, tmp_path):
-    for name, held in (
+    for name, content in (
         ("t.txt.gz", "a man\n"),
         ("t.jsonl.gz", '{"text": "a man"}\n'),
         ("t.csv.gz", "text\na man\n"),
     ):
-        (tmp_path / name).write_bytes(gzip.compress(held.encode()))
+        (tmp_path / name).write_bytes(gzip.compress(content.encode()))
         assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])

@@ -1,4 +1,4 @@
-"""Help, version, and bad arguments and checkpoints: one line on stderr, with exit code 2."""
+"""Help, version, and errors for bad arguments and checkpoints: one line on stderr, exit code 2."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_a_bad_argument_is_one_line_on_stderr_and_exit_code_2(command, arguments
 @pytest.mark.parametrize(
     "arguments", [[], ["banana"], ["classify", "a"], ["classify", "a", "--model", "m", "--banana"]]
 )
-def test_what_no_verb_knows_is_a_usage_error(arguments, capsys):
+def test_unknown_arguments_are_usage_errors(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
     assert stopped.value.code == 2
@@ -109,7 +109,7 @@ def cut(length):
 
 
 def promise_more(folder):
-    """A header that is whole, for data that is not."""
+    """Cut the data, not the header."""
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:-400])
 
@@ -154,21 +154,21 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_checkpoint_is_one_line_that_names_what_is_wrong(command, copy, spoil, message):
+def test_a_broken_checkpoint_is_a_one_line_error(command, copy, spoil, message):
     spoil(copy)
     result = command("zero-shot", "the team", "--labels", "sports", "--model", copy)
     assert message in result.error
     assert result.out == ""
 
 
-def test_a_vocabulary_larger_than_the_models_is_one_line_too(command, copy):
+def test_a_token_id_beyond_the_vocabulary_is_a_one_line_error(command, copy):
     with (copy / "vocab.txt").open("a") as vocabulary:
         vocabulary.write("banana\n")
     assert command("classify", "the team", "--model", copy).code == 0
     assert "vocab" in command("classify", "the banana", "--model", copy).error
 
 
-def test_help_takes_neither_torch_nor_numpy():
+def test_help_imports_neither_torch_nor_numpy():
     program = """
 import runpy, sys
 for arguments in (["--help"], ["zero-shot", "--help"], ["classify", "--help"]):

@@ -31,14 +31,14 @@ def test_output_goes_to_a_file(command, classify, tmp_path):
     assert_close([json.loads(line) for line in lines], classify(["a", "b"]))
 
 
-def test_output_replaces_what_the_file_held(command, tmp_path):
+def test_output_overwrites_the_file(command, tmp_path):
     output = tmp_path / "answers"
     output.write_text("old\n" * 1000)
     command("classify", "--input", "-", "--output", output, stdin=b"a\n")
     assert len(output.read_text().splitlines()) == 1
 
 
-def test_an_input_without_lines_leaves_an_output_without_lines(command, tmp_path):
+def test_an_empty_input_leaves_an_empty_output(command, tmp_path):
     output = tmp_path / "answers"
     output.write_text("an answer of another run\n")
     assert command("classify", "--input", "-", "--output", output, stdin=b"").code == 0
@@ -74,7 +74,7 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("options", "stdin"), FAILURES)
-def test_a_run_that_fails_before_its_first_answer_keeps_what_the_output_held(command, tmp_path, options, stdin):
+def test_a_run_that_fails_before_its_first_answer_keeps_the_output(command, tmp_path, options, stdin):
     output = tmp_path / "answers"
     output.write_text("kept\n")
     result = command("zero-shot", "--labels", "a", "--input", "-", "--output", output, *options, stdin=stdin)
@@ -83,7 +83,7 @@ def test_a_run_that_fails_before_its_first_answer_keeps_what_the_output_held(com
 
 
 @pytest.mark.parametrize(("options", "stdin"), FAILURES)
-def test_a_run_that_fails_before_its_first_answer_makes_no_file(command, tmp_path, options, stdin):
+def test_a_run_that_fails_before_its_first_answer_creates_no_file(command, tmp_path, options, stdin):
     output = tmp_path / "answers"
     result = command("zero-shot", "--labels", "a", "--input", "-", "--output", output, *options, stdin=stdin)
     assert result.error
@@ -91,20 +91,20 @@ def test_a_run_that_fails_before_its_first_answer_makes_no_file(command, tmp_pat
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full, a disk without space")
-def test_a_full_disk_is_one_line(command):
+def test_a_full_disk_is_a_one_line_error(command):
     result = command("classify", "--input", "-", "--output", "/dev/full", stdin=b"a\n")
     assert result.code == 2
     assert "No space left" in result.err.splitlines()[-1]
 
 
-def test_output_is_utf8_whatever_the_terminal_says(command, monkeypatch):
+def test_output_is_utf8_regardless_of_the_terminal(command, monkeypatch):
     written = io.BytesIO()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
     assert command("zero-shot", "日本", "--labels", "é").code == 0
     assert written.getvalue().decode().startswith("日本\n  é  ")
 
 
-def test_a_run_that_fails_later_leaves_the_answers_before(command, tmp_path):
+def test_a_run_that_fails_later_keeps_the_answers_so_far(command, tmp_path):
     output = tmp_path / "answers"
     assert command("classify", "--input", "-", "--output", output, stdin=b"a\nb\n\xff\n").error
     assert len([json.loads(line) for line in output.read_text().splitlines()]) == 2
@@ -112,7 +112,7 @@ def test_a_run_that_fails_later_leaves_the_answers_before(command, tmp_path):
 
 def test_an_interrupted_run_leaves_complete_lines(command, tmp_path, monkeypatch):
     class Typist(io.BytesIO):
-        """Gives up after 10 lines."""
+        """Interrupts after 10 lines."""
 
         def __iter__(self):
             yield from itertools.repeat(b"the team won\n", 10)
@@ -128,7 +128,7 @@ def test_an_interrupted_run_leaves_complete_lines(command, tmp_path, monkeypatch
 
 
 def start(*arguments, **options):
-    """The command in a process of its own, which hears Ctrl-C even where the tests' own process does not."""
+    """Start the command in a process that handles Ctrl-C, even if the process of the tests ignores it."""
     program = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
         "from minidistil.cli.main import main; sys.exit(main())"
@@ -139,11 +139,11 @@ def start(*arguments, **options):
 
 
 @pytest.mark.full
-def test_control_c_stops_a_long_run_between_lines(folder):
+def test_control_c_stops_a_long_run_after_a_complete_line(folder):
     arguments = ["classify", "--model", str(folder), "--device", "cpu", "--input", "-"]
     with start(*arguments, stdin=subprocess.PIPE) as process:
         process.stdin.write(b"the team won\n" * 3 * base.WINDOW + b"team " * 100 + b"\n")
-        process.stdin.flush()  # and stdin stays open: there may be more to come
+        process.stdin.flush()  # stdin stays open, as for a user who has not finished
         first = [process.stdout.readline() for _ in range(10)]
         process.send_signal(signal.SIGINT)
         rest, err = process.stdout.read(), process.stderr.read().decode()
@@ -156,14 +156,14 @@ def test_control_c_stops_a_long_run_between_lines(folder):
 
 
 @pytest.mark.full
-def test_a_closed_pipe_is_quiet_and_warnings_are_one_line(folder, tmp_path):
-    path = tmp_path / "texts.txt"  # its answers are more than a pipe holds
+def test_a_closed_pipe_prints_no_error_and_a_warning_is_one_line(folder, tmp_path):
+    path = tmp_path / "texts.txt"  # its answers exceed the buffer of a pipe
     path.write_text("team " * 100 + "\n" + "the team won\n" * 4 * base.WINDOW)
     with start("classify", "--model", str(folder), "--device", "cpu", "--input", str(path)) as process:
         json.loads(process.stdout.readline())
         process.stdout.close()
         err = process.stderr.read().decode()
-    assert process.returncode == 141  # as a program that SIGPIPE ends
+    assert process.returncode == 141  # 128 + SIGPIPE
     lines = [line for line in err.splitlines() if not line.startswith("texts: ")]  # progress, on a slow machine
     assert lines == [f"minidistil: texts longer than {POSITIONS} tokens are truncated"]
 
@@ -187,7 +187,7 @@ def test_control_characters_do_not_reach_the_terminal(command, verb):
         (["--input", "texts.txt", "--output", "a.tsv"], "expected a name that ends in .jsonl or .csv"),
     ],
 )
-def test_what_does_not_go_with_the_files_is_refused(command, tmp_path, monkeypatch, arguments, message):
+def test_options_that_do_not_fit_the_files_are_refused(command, tmp_path, monkeypatch, arguments, message):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "texts.txt").write_text("a\n")
     result = command("classify", *arguments)
@@ -195,7 +195,7 @@ def test_what_does_not_go_with_the_files_is_refused(command, tmp_path, monkeypat
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt"]
 
 
-def test_words_spans_and_vectors_have_rows_of_their_own():
+def test_words_spans_and_vectors_become_rows():
     words = [{"word": "a", "score": 0.5}, {"word": "b", "score": 0.4}]
     assert table_rows(words) == words
     assert table_rows([words, words]) == words * 2  # of two masks

@@ -1,4 +1,4 @@
-"""A run that was stopped resumes from its output."""
+"""--resume continues a stopped run from its output."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ def many(folder, tmp_path, *options):
 
 
 @pytest.mark.parametrize("cut", [0, 1, 57, 3000, 10**6])
-def test_a_run_that_was_stopped_goes_on_where_it_stopped(folder, tmp_path, cut):
+def test_a_stopped_run_resumes_after_its_last_answer(folder, tmp_path, cut):
     assert cli.main(many(folder, tmp_path)) == 0
     output = tmp_path / "answers.jsonl"
     whole = output.read_bytes()
-    output.write_bytes(whole[:cut])  # at any byte: amid a line too
+    output.write_bytes(whole[:cut])  # at any byte, also within a line
     assert cli.main(many(folder, tmp_path, "--resume")) == 0
-    again = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    resumed = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
     expected = [json.loads(line) for line in whole.splitlines()]
-    assert [answer["label"] for answer in again] == [answer["label"] for answer in expected]
-    assert [answer["score"] for answer in again] == pytest.approx([a["score"] for a in expected], abs=1e-5)
+    assert [answer["label"] for answer in resumed] == [answer["label"] for answer in expected]
+    assert [answer["score"] for answer in resumed] == pytest.approx([a["score"] for a in expected], abs=1e-5)
     assert output.read_bytes().startswith(whole[:cut].rpartition(b"\n")[0])
 
 
-def written(path):
-    """Whether there is something in a file, which may come and go meanwhile."""
+def has_content(path):
+    """Return whether a file exists and is not empty; another process may delete it."""
     try:
         return path.stat().st_size > 0
     except FileNotFoundError:
@@ -50,7 +50,7 @@ def written(path):
 
 
 @pytest.mark.full
-def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, tmp_path):
+def test_a_killed_run_resumes_to_the_answers_of_an_uninterrupted_run(folder, tmp_path):
     command = [sys.executable, "-m", "minidistil", *many(folder, tmp_path)]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     output = tmp_path / "answers.jsonl"
@@ -61,14 +61,14 @@ def test_a_killed_run_goes_on_and_gives_what_an_uninterrupted_one_does(folder, t
     slow += "from minidistil.cli.main import main; sys.exit(main(sys.argv[1:]))"
     slowly = [sys.executable, "-c", slow, *many(folder, tmp_path)]
     with subprocess.Popen(slowly, stderr=subprocess.DEVNULL) as process:
-        while not written(output):
+        while not has_content(output):
             assert process.poll() is None
         process.kill()
     assert 0 < len(output.read_bytes().splitlines()) < len(expected)
     assert subprocess.run([*command, "--resume"], capture_output=True, check=False).returncode == 0
-    again = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
-    assert [answer["label"] for answer in again] == [answer["label"] for answer in expected]
-    assert [answer["score"] for answer in again] == pytest.approx([a["score"] for a in expected], abs=1e-5)
+    resumed = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    assert [answer["label"] for answer in resumed] == [answer["label"] for answer in expected]
+    assert [answer["score"] for answer in resumed] == pytest.approx([a["score"] for a in expected], abs=1e-5)
 
 
 def test_errors_of_a_resumed_run_name_the_line_of_the_file(folder, tmp_path, capsys):
@@ -79,25 +79,25 @@ def test_errors_of_a_resumed_run_name_the_line_of_the_file(folder, tmp_path, cap
     assert "texts.txt, line 3: the text is empty" in capsys.readouterr().err
 
 
-def test_what_cannot_be_resumed_is_refused_and_left_as_it_is(folder, tmp_path, capsys):
+def test_an_output_that_cannot_be_resumed_is_refused_and_unchanged(folder, tmp_path, capsys):
     command = many(folder, tmp_path, "--resume")
     output = tmp_path / "answers.jsonl"
-    for held, message in (
+    for content, message in (
         ("my notes\nmore", "line 1 is not an answer: --resume requires the output of an earlier run"),
         ("1\n" * 201, "has 201 answers, but"),
     ):
-        output.write_text(held, encoding="utf-8")
+        output.write_text(content, encoding="utf-8")
         assert cli.main(command) == 2
         assert message in capsys.readouterr().err
-        assert output.read_text(encoding="utf-8") == held
-    for given in (["--input", str(tmp_path / "texts.txt")], ["a text"]):
-        assert cli.main(["classify", "--model", str(folder), *given, "--resume"]) == 2
+        assert output.read_text(encoding="utf-8") == content
+    for arguments in (["--input", str(tmp_path / "texts.txt")], ["a text"]):
+        assert cli.main(["classify", "--model", str(folder), *arguments, "--resume"]) == 2
         assert "--resume requires --input FILE and --output FILE" in capsys.readouterr().err
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("verb", [["classify"], ["classify", "--top-k", "3"], ["zero-shot", "--labels", "a,b"]])
-def test_a_table_goes_on_at_whatever_byte_it_was_cut(folder, tmp_path, verb):
+def test_a_table_resumes_after_a_cut_at_any_byte(folder, tmp_path, verb):
     source = table(tmp_path / "texts.csv", ["text"], *([text] for text in ODD * 3))
     output = tmp_path / "answers.csv"
     command = [*verb, "--model", str(folder), "--input", str(source), "--output", str(output)]
@@ -106,13 +106,13 @@ def test_a_table_goes_on_at_whatever_byte_it_was_cut(folder, tmp_path, verb):
     for cut in range(0, len(whole) + 1, 7):
         output.write_bytes(whole[:cut])
         assert cli.main([*command, "--resume"]) == 0
-        found = rows_in(output)
-        for row, other in zip(found, expected, strict=True):
+        resumed = rows_in(output)
+        for row, other in zip(resumed, expected, strict=True):
             assert float(row.pop("score")) == pytest.approx(float(other["score"]), abs=1e-5)
             assert row == {key: value for key, value in other.items() if key != "score"}
 
 
-def test_a_table_of_others_is_not_gone_on_with(folder, tmp_path, capsys):
+def test_a_table_from_another_program_is_not_resumed(folder, tmp_path, capsys):
     source = table(tmp_path / "texts.csv", ["text"], ["a"], ["b"], ["c"])
     command = ["classify", "--model", str(folder), "--input", str(source), "--resume", "--output"]
     for header, message in (

@@ -1,4 +1,4 @@
-"""The verbs fill-mask, tag, answer and embed answer as their pipelines do."""
+"""The verbs fill-mask, tag, answer and embed print the answers of their pipelines."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_fill_mask_shows_the_words_for_each_mask(verb, pipe):
     assert verb("fill-mask", "the [MASK] won").out.startswith("the [MASK] won\n  ")
 
 
-def test_fill_mask_chooses_from_targets(verb, pipe):
+def test_fill_mask_chooses_among_targets(verb, pipe):
     result = verb("fill-mask", "the [MASK] won", "--targets", "man, team", "--json")
     assert_close(json.loads(result.out), pipe("fill-mask")("the [MASK] won", targets=["man", "team"]))
 
@@ -43,7 +43,7 @@ def test_tag_shows_each_word_with_its_label(verb, pipe):
     assert [row["entity"] for row in json.loads(verb("tag", CONTEXT, "--json").out)]
 
 
-def test_tag_finds_nothing_in_a_text_without_entities(verb):
+def test_tag_prints_that_a_text_has_no_entities(verb):
     assert verb("tag", "").out == "\n  (nothing found)\n"
     assert verb("tag", "", "--json").out == "[]\n"
 
@@ -57,12 +57,12 @@ def test_answer_shows_the_answers_in_their_context(verb, pipe):
     assert_close(json.loads(verb("answer", "who won", "--context", CONTEXT, "--top-k", 3, "--json").out), expected)
 
 
-def test_an_impossible_answer_is_shown_as_none(verb):
+def test_an_impossible_answer_is_printed_as_no_answer(verb):
     result = verb("answer", "who", "--context", "a", "--handle-impossible-answer", "--top-k", 5)
     assert "  (no answer)  " in result.out
 
 
-def test_answer_reads_questions_with_one_context_or_their_own(verb, pipe):
+def test_questions_share_a_context_or_have_their_own(verb, pipe):
     expected = pipe("answer")(question=["who won", "who sleeps"], context=CONTEXT)
     result = verb("answer", "--input", "-", "--context", CONTEXT, stdin=b"who won\nwho sleeps\n")
     assert_close(result.answers, expected)
@@ -72,7 +72,7 @@ def test_answer_reads_questions_with_one_context_or_their_own(verb, pipe):
     assert_close(result.answers, expected)
 
 
-def test_embed_shows_some_of_a_vector_and_gives_all_of_it_in_json(verb, pipe):
+def test_embed_prints_the_start_of_a_vector_and_json_has_all_of_it(verb, pipe):
     vector = pipe("embed")("the team won", pooling="mean", normalize=True)
     shown = verb("embed", "the team won", "--pooling", "mean", "--normalize").out
     assert shown.startswith(f"the team won\n  16 dimensions, norm 1.000: {vector[0]:.4f} ")
@@ -84,7 +84,7 @@ def test_embed_shows_some_of_a_vector_and_gives_all_of_it_in_json(verb, pipe):
 
 
 @pytest.mark.parametrize(("name", "line"), [("fill-mask", "the [MASK] won"), ("tag", CONTEXT)])
-def test_many_texts_are_answered_as_one_by_one(verb, pipe, name, line):
+def test_a_stream_has_the_answers_of_single_texts(verb, pipe, name, line):
     result = verb(name, "--input", "-", stdin=f"{line}\n{line} a\n".encode())
     for row, text in zip(result.answers, [line, f"{line} a"], strict=True):
         assert_close(row, pipe(name)(text))
@@ -101,7 +101,7 @@ def test_many_texts_are_answered_as_one_by_one(verb, pipe, name, line):
         (["embed", "a"], "pooling is None, and the checkpoint does not set it"),
     ],
 )
-def test_what_the_other_verbs_cannot_do_is_one_line(verb, arguments, message):
+def test_a_bad_argument_of_another_verb_is_a_one_line_error(verb, arguments, message):
     assert message in verb(*arguments).error
 
 
@@ -117,7 +117,7 @@ def test_a_line_without_a_context_is_named(verb):
         ("answer", b"who\n\n", "stdin, line 2: the question is empty"),
     ],
 )
-def test_what_a_pipeline_says_of_an_input_names_its_line(verb, name, stdin, message):
+def test_a_pipelines_error_names_the_line_of_the_input(verb, name, stdin, message):
     more = ["--context", CONTEXT] if name == "answer" else []
     result = verb(name, "--input", "-", *more, stdin=stdin)
     assert message in result.err.splitlines()[-1]

@@ -28,7 +28,7 @@ class Result:
 
     @property
     def error(self):
-        """The one line on stderr of a run that failed."""
+        """The line on stderr of a run that failed."""
         assert self.code == 2
         assert self.err.startswith("minidistil: ")
         assert self.err.count("\n") == 1
@@ -36,8 +36,8 @@ class Result:
         return self.err
 
 
-def unpacked(task, folder):
-    """A pipeline whose every batch has the bits of a command's first: a model that it was given stays as it is."""
+def default_pipeline(task, folder):
+    """Return a pipeline without prepacked weights: its answers equal those of a command's first batch exactly."""
     model, tokenizer = minidistil.from_pretrained(folder), minidistil.Tokenizer.from_pretrained(folder)
     return minidistil.pipeline(task, model, tokenizer=tokenizer)
 
@@ -47,7 +47,7 @@ def write_json(path, values):
 
 
 def assert_close(answers, expected):
-    """The same but for the last digits of scores, which depend on what is in a batch together."""
+    """Compare answers; the last digits of scores depend on the other texts in the batch."""
     rows, others = ([json.dumps(without_scores(row)) for row in side] for side in (answers, expected))
     assert rows == others
     for row, other in zip(answers, expected, strict=True):
