@@ -198,7 +198,7 @@ class DistilBertModel(Model):
     def encode(self, batch: Batch, queries: Layout | None = None) -> Tensor:
         """Return the last hidden states of all tokens, or of a `Subset`: (T,) -> (Tq, D)."""
         layout, ops = batch.layout, self.ops
-        if self.transformer.training and not ops.live:
+        if (self.embeddings.training or self.transformer.training) and not ops.live:
             raise InputError("the model is in training mode, but its operations are for inference: call eval()")
         with torch.set_grad_enabled(torch.is_grad_enabled() and ops.live):  # else gradients would be incomplete
             x = self.embeddings(batch.ids, layout, ops)

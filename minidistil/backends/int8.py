@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..ops import Ops
-from .prepared import Prepared
+from .prepared import Prepared, refuse_adapters
 
 LEVELS = 127  # -128 is not used, so that the range is symmetric
 SMALLEST = 1e-30  # the scale of a row of zeros
@@ -116,11 +116,7 @@ class State(NamedTuple):
 
 def prepare(*layers: Layer) -> State:
     """Quantize linear layers unless they are already, and concatenate them. Raises InputError for other layers."""
-    for layer in layers:
-        if type(layer) not in (nn.Linear, Linear8):  # an adapter or a parametrization has a forward of its own
-            raise InputError(
-                f"only nn.Linear can be quantized, found {type(layer).__name__}: merge it into the weights"
-            )
+    refuse_adapters("quantized", *layers, kinds=(nn.Linear, Linear8))
     parts = [layer if isinstance(layer, Linear8) else Linear8.from_linear(layer) for layer in layers]
     weight = torch.cat([part.weight for part in parts])
     scale = torch.cat([part.weight_scale for part in parts]).flatten()

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..ops import Ops
-from .prepared import Prepared
+from .prepared import Prepared, refuse_adapters
 
 FEW, MANY = 256, 1280  # between these numbers of rows, oneDNN runs a narrowing matmul on AMX at half speed
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, at its maximum, and M_TRIM_THRESHOLD, from malloc.h
@@ -55,11 +55,7 @@ def lacks(device: torch.device, dtype: torch.dtype) -> str | None:
 
 def pack(*lins: nn.Linear) -> Packed:
     """Prepack one linear layer, or several that read the same input as one. Raises InputError for other layers."""
-    for lin in lins:
-        if type(lin) is not nn.Linear:  # an adapter or a parametrization has a forward of its own
-            raise InputError(
-                f"only nn.Linear can be prepacked, found {type(lin).__name__}: merge it into the weights"
-            )
+    refuse_adapters("prepacked", *lins)
     weight = torch.cat([lin.weight.detach() for lin in lins])
     bias = torch.cat([lin.bias.detach() for lin in lins])
     if (reason := lacks(weight.device, weight.dtype)) is not None:

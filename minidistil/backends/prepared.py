@@ -2,9 +2,10 @@
 
 A prepared operation keeps an alias and the version counter of every tensor that its weights were made from. Each
 call compares them, and prepares again after a tensor was replaced or modified: by an optimizer's step, by to(),
-by load_state_dict(), or by an assignment, through any view of the model. Two changes are not noticed: a write
-through `.data` or through a NumPy array that shares the memory, which PyTorch does not count; and any change of
-the weights of a compiled model, until the model is called once without torch.compile.
+by load_state_dict(), or by an assignment, through any view of the model. Changes that PyTorch does not count are
+not noticed: writes through `.data` or through a NumPy array that shares the memory, the functions of
+`torch.optim` with fused=True, and collectives of torch.distributed. Neither are changes of the weights of a
+compiled model, until it is called once without torch.compile. Call a view once before you compile it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,21 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_hooks
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ..errors import InputError
+
+
+class PreparationError(InputError):
+    """Modules that prepared weights cannot replace, such as adapters. The default operations run them."""
 
 
 class Entry(NamedTuple):
     """Prepared weights, and the tensors that they were made from."""
 
     state: Any
+    modules: list[tuple[weakref.ref[nn.Module], type]]  # each module, and its class at that time
     sources: list[tuple[Tensor | None, int]]  # an alias of each tensor, and its version at that time
 
 
@@ -34,7 +40,7 @@ class Prepared:
 
     prepare(*modules) -> state; run(x, state, **context) -> result. The state is made in the first call with these
     modules, and again after a change of their tensors. It is freed with the modules or with this object. Copies
-    and pickles exclude it. `prepare` must refuse modules that it cannot replace, such as adapters.
+    and pickles exclude it. `prepare` must raise PreparationError for modules that it cannot replace.
     """
 
     live = False
@@ -60,42 +66,77 @@ class Prepared:
         with self._lock:
             entry = self._entries.get(modules[0])
             if entry is None or not _unchanged(entry, modules):  # else another thread has prepared them
-                tensors = _tensors(modules)
-                _watched.update({tensor: True for tensor in tensors if tensor is not None})
+                parts, tensors = _parts(modules)
                 sources = [(t if t is None else t.detach(), _version(t)) for t in tensors]
                 with torch.no_grad():
-                    entry = Entry(self.prepare(*modules), sources)
+                    state = self.prepare(*modules)
+                entry = Entry(state, [(weakref.ref(part), type(part)) for part in parts], sources)
                 self._entries[modules[0]] = entry
             return entry
 
 
 def _unchanged(entry: Entry, modules: Iterable[nn.Module]) -> bool:
-    tensors = _tensors(modules)
-    if len(tensors) != len(entry.sources):
+    parts, tensors = _parts(modules)
+    if len(parts) != len(entry.modules) or len(tensors) != len(entry.sources):
         return False
-    for tensor, (alias, version) in zip(tensors, entry.sources):  # noqa: B905, called for every linear layer
-        if tensor is None or alias is None:
-            if tensor is not alias:
-                return False
-        elif tensor._version != version or not alias.is_set_to(tensor):
+    for part, (reference, kind) in zip(parts, entry.modules):  # noqa: B905, called for every linear layer
+        if reference() is not part or type(part) is not kind:
             return False
+    try:
+        for tensor, (alias, version) in zip(tensors, entry.sources):  # noqa: B905
+            if tensor is None or alias is None:
+                if tensor is not alias:
+                    return False
+            elif tensor._version != version or not alias.is_set_to(tensor):
+                return False
+    except RuntimeError:  # a tensor that was made under inference_mode has no version; `_version` raises for it
+        return False
     return True
 
 
-def _tensors(modules: Iterable[nn.Module]) -> list[Tensor | None]:
-    """Return all parameters and buffers. Raises InputError in training mode and with forward hooks."""
+def _parts(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], list[Tensor | None]]:
+    """Return all submodules, parameters and buffers. Raises InputError where prepared weights would ignore one."""
+    parts: list[nn.Module] = []
     tensors: list[Tensor | None] = []
     for module in modules:
-        if module.training:
-            raise InputError("the model is in training mode, but its operations are for inference: call eval()")
-        if module._forward_pre_hooks or module._forward_hooks:
-            raise InputError(f"a {type(module).__name__} has forward hooks, which would not run: remove them")
-        tensors += module._parameters.values()
-        if module._buffers:
-            tensors += module._buffers.values()
-        if module._modules:
-            tensors += _tensors(m for m in module._modules.values() if m is not None)
-    return tensors
+        own = module.__dict__  # faster than attributes, whose lookup ends in nn.Module.__getattr__
+        if own["training"] or own["_forward_pre_hooks"] or own["_forward_hooks"] or not _ASSIGNED.isdisjoint(own):
+            raise PreparationError(_refusal(module))
+        parts.append(module)
+        tensors += own["_parameters"].values()
+        if own["_buffers"]:
+            tensors += own["_buffers"].values()
+        if own["_modules"]:
+            more = _parts(m for m in own["_modules"].values() if m is not None)
+            parts += more[0]
+            tensors += more[1]
+    if _global_forward_pre_hooks or _global_forward_hooks:
+        raise PreparationError("there are global forward hooks, which would not run: remove them")
+    return parts, tensors
+
+
+_ASSIGNED = {"forward", "weight", "bias"}  # attributes that replace those of the class, or the parameters
+
+
+def _refusal(module: nn.Module) -> str:
+    """Return why prepared weights cannot replace a module."""
+    kind = type(module).__name__
+    if module.training:
+        return "the model is in training mode, but its operations are for inference: call eval()"
+    if assigned := sorted(_ASSIGNED & module.__dict__.keys()):
+        return f"the {assigned[0]} of a {kind} was replaced by an attribute: define a module, or use a parameter"
+    return f"a {kind} has forward hooks, which would not run: remove them"
+
+
+def refuse_adapters(what: str, *layers: nn.Module, kinds: tuple[type, ...] = (nn.Linear,)) -> None:
+    """Raise PreparationError for layers of other classes and layers without bias. what: such as "quantized"."""
+    for layer in layers:
+        if type(layer) not in kinds:  # an adapter or a parametrization has a forward of its own
+            raise PreparationError(
+                f"only nn.Linear can be {what}, found {type(layer).__name__}: merge it into the weights"
+            )
+        if layer.bias is None:
+            raise PreparationError(f"a linear layer has no bias, so it cannot be {what}: expected a bias")
 
 
 def _parameters(modules: Iterable[nn.Module]) -> Iterable[Tensor]:
@@ -106,19 +147,15 @@ def _version(tensor: Tensor | None) -> int:
     if tensor is None:
         return 0
     if tensor.is_inference():
-        raise InputError(
-            "weights made under torch.inference_mode() cannot be prepared: PyTorch does not count changes of them"
-        )
+        raise InputError("weights made under torch.inference_mode() cannot be prepared: load the model outside it")
     return tensor._version
 
 
-# PyTorch does not increment the versions of tensors in a step of a fused optimizer. This hook does.
-_watched = WeakIdKeyDictionary()  # the tensors that prepared weights were made from
-
-
 def _count_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    torch.autograd.graph.increment_version([p for p in parameters if p.grad is not None and p in _watched])
+    """Increment the versions of parameters, which PyTorch omits in a step of a fused optimizer."""
+    for group in optimizer.param_groups:
+        if group.get("fused"):
+            torch.autograd.graph.increment_version(group["params"])
 
 
 register_optimizer_step_post_hook(_count_step)

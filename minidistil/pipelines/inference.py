@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ..backends import onednn
-from ..backends.prepared import NotPreparable
+from ..backends.prepared import PreparationError
 from ..batching import batch_by_size, filler_lengths, with_filler
 from ..checkpoint.architectures import class_for_task
 from ..checkpoint.files import Files
@@ -139,7 +139,7 @@ class Engine:
         ):
             try:
                 return function(model.with_ops(**self._prepacked), batch, **options)
-            except NotPreparable:
+            except PreparationError:
                 pass  # hooks and adapters, which the default operations run
         return function(model, batch, **options)
 

@@ -126,14 +126,64 @@ def test_linear_layers_that_the_user_replaced_are_not_prepacked():
     assert not onednn.packable(Ops(linear=onednn.prepacked()["linear"]))
 
 
-@pytest.mark.full
-def test_a_pipeline_prepacks_a_model_that_it_loaded_before_the_second_batch():
+@pytest.fixture
+def packs(monkeypatch):
+    """The layers that were prepacked."""
+    packed, pack = [], onednn.pack
+    monkeypatch.setattr(onednn, "pack", lambda *lins: packed.extend(lins) or pack(*lins))
+    return packed
+
+
+def test_a_pipeline_prepacks_a_model_that_it_loaded_before_the_second_batch(packs):
     pipe = pipeline("text-classification", model=OURS, device="cpu")
     first = pipe("One text.")
-    assert onednn.packable(pipe.model.ops)
+    assert not packs
     again = pipe("One text.")
-    assert pipe.model.ops.linear.run is onednn.linear
+    assert len(packs) == 6 * 6
     assert again[0]["score"] == pytest.approx(first[0]["score"], abs=1e-6)
+
+
+def scale(pipe):
+    pipe.model.distilbert.transformer.layer[2].ffn.lin2.weight.data.mul_(2)
+    pipe.model.distilbert.transformer.layer[2].ffn.lin2.weight = torch.nn.Parameter(
+        pipe.model.distilbert.transformer.layer[2].ffn.lin2.weight.detach().clone()
+    )
+
+
+def hook(pipe):
+    pipe.model.distilbert.transformer.layer[2].ffn.lin2.register_forward_hook(lambda lin, args, output: 2 * output)
+
+
+def adapt(pipe):
+    ffn = pipe.model.distilbert.transformer.layer[2].ffn
+    ffn.lin2 = torch.nn.Sequential(ffn.lin2, torch.nn.ReLU())
+
+
+def replace_head(pipe):
+    torch.manual_seed(0)
+    pipe.model.classifier = torch.nn.Linear(384, 3)
+
+
+@pytest.mark.parametrize("change", [scale, hook, adapt, replace_head, lambda pipe: pipe.model.double()])
+def test_a_pipeline_computes_with_the_model_as_it_is_now(change):
+    used, new = (pipeline("text-classification", model=OURS, device="cpu", top_k=None) for _ in range(2))
+    for _ in range(3):
+        used("One text.")
+    for pipe in (used, new):
+        change(pipe)
+    (expected,) = new("Another text.")
+    for _ in range(2):
+        (answers,) = used("Another text.")
+        assert [answer["label"] for answer in answers] == [answer["label"] for answer in expected]
+        for answer, other in zip(answers, expected, strict=True):
+            assert answer["score"] == pytest.approx(other["score"], abs=1e-5)
+
+
+def test_a_pipeline_of_a_model_loaded_in_inference_mode_answers():
+    with torch.inference_mode():
+        pipe = pipeline("text-classification", model=OURS, device="cpu")
+        answers = [pipe("One text.")[0]["score"] for _ in range(3)]
+    assert answers == pytest.approx([answers[0]] * 3, abs=1e-6)
 
 
 def test_a_pipeline_does_not_change_a_model_that_it_was_given():

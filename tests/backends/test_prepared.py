@@ -11,7 +11,6 @@ import weakref
 
 import pytest
 import torch
-from torch.nn.utils import parametrize
 
 from minidistil import Batch, InputError, Prepared, ops
 from minidistil.backends import int8, onednn
@@ -266,18 +265,89 @@ def test_no_gradients_flow_where_an_operation_is_not_live():
     assert model.distilbert(BATCH).requires_grad
 
 
-@pytest.mark.parametrize("adapt", ["parametrization", "subclass", "sequential"])
-def test_adapters_inside_a_prepared_layer_are_refused(adapt):
+def adapters(lin):
+    """Yield layers that compute something else with the same tensors."""
+    yield torch.nn.Sequential(lin, torch.nn.ReLU())
+    yield torch.nn.utils.parametrize.register_parametrization(copy.deepcopy(lin), "weight", torch.nn.Identity())
+    yield LoRA(*lin.weight.T.shape)
+    same = LoRA(*lin.weight.T.shape)
+    same.weight, same.bias = lin.weight, lin.bias
+    yield same
+
+
+@pytest.mark.parametrize(
+    "name", ["attention.q_lin", "attention.k_lin", "attention.v_lin", "attention.out_lin", "ffn.lin1", "ffn.lin2"]
+)
+@pytest.mark.parametrize("used_before", [False, True])
+def test_adapters_inside_a_prepared_layer_are_refused(name, used_before):
     model, (_, quantized, *rest) = prepared_models()
-    attention = model.distilbert.transformer.layer[0].attention
-    if adapt == "parametrization":
-        parametrize.register_parametrization(attention.q_lin, "weight", torch.nn.Identity())
-    else:
-        adapter = LoRA(64, 64) if adapt == "subclass" else torch.nn.Sequential(attention.q_lin)
-        attention.q_lin = adapter
-    model.eval()
+    block = model.distilbert.transformer.layer[0]
+    lin = block.get_submodule(name)
     for view in (quantized, *rest):
-        with pytest.raises(InputError, match=r"only nn\.Linear can be (quantized|prepacked).*merge it"):
+        for adapter in adapters(lin):
+            if used_before:
+                answer(view)
+            block.set_submodule(name, adapter.eval())
+            with pytest.raises(InputError, match=r"only nn\.Linear can be (quantized|prepacked).*merge it"):
+                answer(view)
+            block.set_submodule(name, lin)
+
+
+@pytest.mark.parametrize("name", ["forward", "weight", "bias"])
+def test_attributes_that_replace_a_part_of_a_layer_are_refused(name):
+    model, views = prepared_models()
+    lin = model.distilbert.transformer.layer[1].ffn.lin2
+    for view in views:
+        answer(view)
+    value = torch.nn.functional.relu if name == "forward" else getattr(lin, name).detach().clone()
+    lin._parameters.pop(name, None)
+    setattr(lin, name, value)
+    for view in views:
+        with pytest.raises(InputError, match=f"the {name} of a Linear was replaced by an attribute"):
+            answer(view)
+
+
+def test_a_layer_of_another_class_with_the_same_tensors_is_noticed():
+    model, (_, quantized, *rest) = prepared_models()
+    for view in (quantized, *rest):
+        answer(view)
+    model.distilbert.transformer.layer[0].attention.v_lin.__class__ = LoRA
+    for view in (quantized, *rest):
+        with pytest.raises(InputError, match="merge it"):
+            answer(view)
+
+
+def test_global_forward_hooks_are_refused():
+    _, views = prepared_models()
+    handle = torch.nn.modules.module.register_module_forward_hook(lambda module, args, output: None)
+    try:
+        for view in views:
+            with pytest.raises(InputError, match="global forward hooks"):
+                answer(view)
+    finally:
+        handle.remove()
+
+
+def test_a_prepared_model_loads_under_swapped_parameters():
+    """The views hold no weak references to parameters, which PyTorch could not swap."""
+    model, views = prepared_models()
+    for view in views:
+        answer(view)
+    state = {name: tensor + 1 for name, tensor in model.state_dict().items()}
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        model.load_state_dict(state)
+        model.to(torch.float32)
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(False)
+    assert_fresh(model, views)
+
+
+def test_a_layer_without_bias_is_refused():
+    model, (_, quantized, *rest) = prepared_models()
+    model.distilbert.transformer.layer[0].ffn.lin1.bias = None
+    for view in (quantized, *rest):
+        with pytest.raises(InputError, match="has no bias"):
             answer(view)
 
 
@@ -287,7 +357,7 @@ def test_weights_made_in_inference_mode_are_refused():
         for parameter in model.parameters():
             parameter.data = parameter.data.clone()
         lin = torch.nn.Linear(4, 4).eval()
-        with pytest.raises(InputError, match="cannot be prepared: PyTorch does not count changes of them"):
+        with pytest.raises(InputError, match="cannot be prepared: load the model outside it"):
             Prepared(copy_weights, multiply)(torch.zeros(1, 4), lin)
 
 
@@ -332,14 +402,24 @@ def test_eight_threads_prepare_once():
     assert len(prepared) == len(set(map(id, prepared))) == 4  # out_lin and lin2 of two layers
 
 
-def test_a_fused_step_of_another_model_changes_no_version():
-    """The hook increments only the versions of tensors that were prepared."""
-    other = torch.nn.Linear(4, 4)
-    optimizer = torch.optim.AdamW(other.parameters(), fused=True)
-    other(torch.ones(1, 4)).sum().backward()
-    version = other.weight._version
+def test_a_fused_step_increments_versions_as_other_steps_do():
+    lin = torch.nn.Linear(4, 4)
+    optimizer = torch.optim.AdamW(lin.parameters(), fused=True)
+    lin(torch.ones(1, 4)).sum().backward()
+    version = lin.weight._version
     optimizer.step()
-    assert other.weight._version == version
+    assert lin.weight._version > version
+
+
+def test_a_fused_step_is_noticed_when_a_hook_clears_the_gradients():
+    model, views = prepared_models()
+    for view in views:
+        answer(view)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.1, fused=True)
+    optimizer.register_step_post_hook(lambda optimizer, args, kwargs: optimizer.zero_grad())
+    model(BATCH).square().sum().backward()
+    optimizer.step()
+    assert_fresh(model, views)
 
 
 @pytest.mark.full
