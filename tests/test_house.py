@@ -114,7 +114,8 @@ def test_a_module_imports_only_modules_above_it(module):
 
 
 def test_an_import_of_a_module_from_its_package_counts(monkeypatch):
-    lines = "from ..benchmarks import race\nfrom . import race\nimport minidistil.cli.main\nfrom .. import __version__"
+    lines = "from ..benchmarks import race\nfrom . import race\nimport minidistil.cli.main\n"
+    lines += "from .. import __version__"
     monkeypatch.setitem(globals(), "text_of", lambda module: lines)
     assert list(imports_of("benchmarks.measure")) == [".benchmarks.race", ".benchmarks.race", ".cli.main"]
 
