@@ -157,14 +157,18 @@ class Tokenizer:
         names = names or [f"texts[{i}]" for i in range(len(inputs))]
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         with LOCK:
-            if stride is None and not words and self.settings.get("truncation_side") != "left":
-                inputs = _shortened(self.backend, inputs, limit, compare=truncation == "longest_first")
-            if truncation == "error":
-                self.backend.no_truncation()
-            else:
-                side = self.settings.get("truncation_side", "right")
-                self.backend.enable_truncation(limit, stride=stride or 0, strategy=truncation, direction=side)
-            encodings = _encode_all(lambda batch: encode(batch, is_pretokenized=words), inputs, names)
+            side = self.settings.get("truncation_side", "right")
+
+            def encode_batch(batch: list[Any]) -> list[tokenizers.Encoding]:
+                if stride is None and not words and side == "right":
+                    batch = _shortened(self.backend, batch, limit, compare=truncation == "longest_first")
+                if truncation == "error":
+                    self.backend.no_truncation()
+                else:
+                    self.backend.enable_truncation(limit, stride=stride or 0, strategy=truncation, direction=side)
+                return encode(batch, is_pretokenized=words)
+
+            encodings = _encode_all(encode_batch, inputs, names)
         for name, encoding in zip(names, encodings, strict=True):
             if len(encoding) > limit:
                 raise InputError(
