@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 
 from ..backends import onednn
-from ..errors import InputError
+from ..errors import InputError, install_command
 from ..ops import Ops
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
@@ -46,7 +46,7 @@ def _lacks_cuda(dtype: str) -> str | None:
 
 def _lacks_triton(dtype: str) -> str | None:
     if importlib.util.find_spec("triton") is None:
-        return "triton is not installed: pip install 'minidistil[triton]'"
+        return f"triton is not installed: run {install_command('triton')}"
     return None  # runs in the interpreter without a GPU, see `triton_setup.py`
 
 
