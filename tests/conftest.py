@@ -116,3 +116,16 @@ def one_thread() -> Iterator[None]:
 def no_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """Simulate a CPU for which oneDNN has no bfloat16 matmul."""
     monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: False, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _progress_bars():
+    """Enable progress bars, which other tests disable through transformers."""
+    from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    disabled = are_progress_bars_disabled()
+    if disabled:
+        enable_progress_bars()
+    yield
+    if disabled:
+        disable_progress_bars()

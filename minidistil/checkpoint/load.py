@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from ..backends import int8
-from ..config import CHOICES
+from ..config import CHOICES, DistilBertConfig
 from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
@@ -23,6 +24,10 @@ from .tensors import INT8, Stored, find_weights
 M = TypeVar("M", bound=Model)
 
 LISTED = 8  # maximum names per kind in an error message
+MANY_LAYERS = 64  # a config with more is compared with the file before a model is built
+FEED_FORWARD = re.compile(
+    r"\blayer\.(\d+)\.(?:\w+\.)?(?:ffn\.lin1|intermediate\.dense)\.weight$"
+)  # one in each layer
 
 
 def from_pretrained(
@@ -88,8 +93,7 @@ def load(
     elif num_labels is not None:
         raise InputError(f"num_labels is {num_labels!r}, but only a new head can have it: pass new_head=True")
     path, stored = find_weights(files, int8=quantize and not new_head)
-    if config.n_layers > len(stored):
-        raise CheckpointError(f"{files}: n_layers is {config.n_layers}, but {path.name} has {len(stored)} tensors")
+    _check_layers(path, stored, config)
     try:
         model = cls(config, device="meta")  # type: ignore[call-arg]
     except CheckpointError as error:
@@ -110,6 +114,17 @@ def load(
     if quantize:
         int8.quantize_model(model)
     return model if ops is None else model.with_ops(**vars(ops))
+
+
+def _check_layers(path: Path, stored: Mapping[str, Stored], config: DistilBertConfig) -> None:
+    """Raise CheckpointError for a config of many layers that the file does not have: they must not be built."""
+    if config.n_layers > MANY_LAYERS:
+        names = [name for name, part in stored.items() if part.shape == [config.hidden_dim, config.dim]]
+        layers = {match[1] for name in names if (match := FEED_FORWARD.search(name))}
+        if config.n_layers > len(layers):
+            raise CheckpointError(
+                f"{path}: n_layers in config.json is {config.n_layers}, but the file has {len(layers)} layers"
+            )
 
 
 @torch.no_grad()

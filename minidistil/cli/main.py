@@ -25,8 +25,19 @@ from .output import print_json
 from .training import add_eval, add_train
 from .verbs import VERBS
 
+ARGUMENTS = {  # of Python functions, in error messages -> the options
+    "hypothesis_template": "--template",
+    "candidate_labels": "--labels",
+    "top_k": "--top-k",
+    "pooling is": "--pooling is",
+    "text_column": "--text-column",
+    "pair_column": "--pair-column",
+    "label_column": "--label-column",
+    "aggregation_strategy": "--aggregation-strategy",
+}
+ARGUMENT = re.compile(rf"\b({'|'.join(ARGUMENTS)})\b=?")
 EXAMPLES = """examples:
-  minidistil zero-shot "The team won in extra time." --labels sports,politics,business
+  minidistil zero-shot "The home team won the basketball game." --labels sports,politics,business
   minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
   minidistil fill-mask "Paris is the [MASK] of France." --model MODEL
   minidistil tag "Ada lives in London." --aggregation-strategy simple --model MODEL
@@ -36,8 +47,8 @@ EXAMPLES = """examples:
   minidistil train MODEL train.jsonl --eval-data dev.jsonl --output mine
   minidistil eval mine dev.jsonl
 
-MODEL is a folder in the Hub's format, a Hub id such as typeform/distilbert-base-uncased-mnli, or minidistil-mnli,
-which ships with the package.
+MODEL is a folder in the Hub's format, a Hub id such as typeform/distilbert-base-uncased-mnli,
+or minidistil-mnli (English), which ships with the package. Quote texts of several words.
 `minidistil VERB --help` lists the options of a verb."""
 
 
@@ -111,11 +122,12 @@ def _program() -> list[str]:
 
 
 def _locate(options: argparse.Namespace, message: str) -> str:
-    """Replace a pipeline's name of an input, such as inputs[3], with the line of the file, or with "the text"."""
+    """Replace Python names: an input, such as inputs[3], by its line in the file; an argument by its option."""
     source = getattr(options, "source", None)
 
     def location(match: re.Match[str]) -> str:
         what = f"the {match[2] or 'text'}"
         return what if source is None else f"{source.location(int(match[1]))}: {what}"
 
+    message = ARGUMENT.sub(lambda match: ARGUMENTS[match[1]], message)
     return re.sub(r"\b(?:inputs|sequences)\[(\d+)\](?:\['(\w+)'\])?", location, message)

@@ -616,3 +616,15 @@ def test_a_real_checkpoint_is_loaded_bit_for_bit():
     stored = load_file(OURS / "model.safetensors")
     loaded = minidistil.from_pretrained(OURS, dtype="float16").state_dict()
     same_bits({name: loaded[name] for name in sorted(loaded)}, {name: stored[name] for name in sorted(stored)})
+
+
+@pytest.mark.parametrize("layers", [2_000, 20_000])
+def test_a_config_of_many_layers_is_refused_before_they_are_built(tmp_path, layers, monkeypatch):
+    make().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({**config, "n_layers": layers}))
+    names = (f"distilbert.transformer.layer.{i}.ffn.lin1.weight" for i in range(layers))
+    save_file({name: torch.zeros(0) for name in names}, tmp_path / "model.safetensors")
+    monkeypatch.setattr(torch.nn.Module, "__init__", lambda self: pytest.fail("a module was built"))
+    with pytest.raises(CheckpointError, match=f"n_layers in config.json is {layers}, but the file has 0 layers"):
+        minidistil.from_pretrained(tmp_path)

@@ -31,10 +31,10 @@ pytestmark = pytest.mark.usefixtures("one_thread")
     ("arguments", "message"),
     [
         (["zero-shot", "a"], "--labels is missing"),
-        (["zero-shot", "a", "--labels", ""], r"candidate_labels[0] is empty"),
-        (["zero-shot", "a", "--labels", "a,,b"], r"candidate_labels[1] is empty"),
-        (["zero-shot", "a", "--labels", "a", "--template", "nothing"], "hypothesis_template is 'nothing'"),
-        (["zero-shot", "a", "--labels", "a", "--template", "{} {}"], "hypothesis_template is '{} {}'"),
+        (["zero-shot", "a", "--labels", ""], r"--labels[0] is empty"),
+        (["zero-shot", "a", "--labels", "a,,b"], r"--labels[1] is empty"),
+        (["zero-shot", "a", "--labels", "a", "--template", "nothing"], "--template is 'nothing'"),
+        (["zero-shot", "a", "--labels", "a", "--template", "{} {}"], "--template is '{} {}'"),
         (["zero-shot", "", "--labels", "a"], "is empty"),
         (["zero-shot", "--labels", "a"], "either one text or --input FILE"),
         (["classify"], "either one text or --input FILE"),
@@ -52,7 +52,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["classify", "a\udcff"], "lone surrogate"),
         (["classify", "a", "--pair", "\udcff"], "lone surrogate"),
         (["zero-shot", "a\udcff", "--labels", "a"], "lone surrogate"),
-        (["zero-shot", "a", "--labels", "b,\udcff"], "candidate_labels[1]"),
+        (["zero-shot", "a", "--labels", "b,\udcff"], "--labels[1]"),
         (["zero-shot", "a", "--labels", "b", "--template", "\udcff {}"], "lone surrogate"),
         (["zero-shot", "a", "--labels", "team " * 99], "no room for text"),
     ],
@@ -214,3 +214,15 @@ def test_the_help_of_a_verb_shows_the_defaults_of_its_pipeline(verb):
         shown = re.search(r"\(default: (.*)\)", keywords["help"])
         if shown is not None and parameters[name].default not in (None, ...):
             assert shown[1] == str(parameters[name].default)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["zero-shot", "a", "--labels", "b", "--template", ""], "--template is ''"),
+        (["classify", "a", "--model", "minidistil-mnli", "--top-k", "0"], "--top-k is 0"),
+        (["embed", "a", "--model", "minidistil-mnli"], "--pooling is None"),
+    ],
+)
+def test_errors_name_the_option_rather_than_the_argument_in_python(command, arguments, message):
+    assert message in command(*arguments).error

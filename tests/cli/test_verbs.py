@@ -94,8 +94,8 @@ def test_a_stream_has_the_answers_of_single_texts(verb, pipe, name, line):
     ("arguments", "message"),
     [
         (["fill-mask", "the team won"], "the text has no [MASK]"),
-        (["fill-mask", "a [MASK]", "--top-k", "0"], "top_k is 0"),
-        (["tag", "a", "--aggregation-strategy", "best"], "aggregation_strategy is 'best'"),
+        (["fill-mask", "a [MASK]", "--top-k", "0"], "--top-k is 0"),
+        (["tag", "a", "--aggregation-strategy", "best"], "--aggregation-strategy is 'best'"),
         (["answer", "who won"], "--context is missing"),
         (["answer", "who won", "--context", ""], "the context is empty"),
         (["embed", "a"], "pooling is None, and the checkpoint does not set it"),

@@ -4,21 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 import minidistil
 from minidistil.training import fine_tune
 from support.runs import QUICK, SMALL, VOCAB, examples, write
-
-
-@pytest.fixture(autouse=True)
-def progress_bars():
-    """Enable progress bars, which other tests disable through transformers."""
-    disabled = are_progress_bars_disabled()
-    enable_progress_bars()
-    yield
-    if disabled:
-        disable_progress_bars()
 
 
 @pytest.fixture(scope="module")
