@@ -6,7 +6,6 @@ Reads safetensors and PyTorch files, single or sharded with an index. No code in
 from __future__ import annotations
 
 import functools
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -85,11 +84,6 @@ def _pickled(path: Path) -> dict[str, Stored]:
     except CheckpointError:
         raise
     except Exception as error:  # torch.load has no exception class of its own
-        if wanted := re.search(r"GLOBAL (\S+)", str(error)):
-            raise CheckpointError(
-                f"{path} refers to {wanted[1]}, which is not allowed: expected tensors only; "
-                "use a checkpoint with a model.safetensors"
-            ) from error
         raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
     if not isinstance(tensors, dict):
         raise CheckpointError(f"{path} holds a {type(tensors).__name__}: expected a state dict, tensors by name")
@@ -101,8 +95,6 @@ def _pickled(path: Path) -> dict[str, Stored]:
             raise CheckpointError(
                 f"{path} holds {name!r}, a {type(value).__name__}: expected tensors by name{hint}"
             )
-        if value.layout is not torch.strided or value.is_nested or value.is_meta:
-            raise CheckpointError(f"{path}: {name} is sparse, ragged or without values: expected a dense tensor")
     _refuse_shared(path, tensors)
     return {name: _stored(tensor) for name, tensor in tensors.items()}
 
