@@ -39,7 +39,7 @@ VARIABLES = (  # that change results or speed; none of them holds a secret
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, hardware and settings, as plain values for JSON. Errors are reported in their place."""
+    """Return versions, hardware and settings, as values for JSON. An error is reported instead of a value."""
     packages = {name: _reported(functools.partial(metadata.version, name)) for name in DEPENDENCIES}
     return {
         "minidistil": {"version": __version__, "installed": _reported(_installed)},

@@ -86,7 +86,7 @@ def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
     if implementation.name == REFERENCE:
         return "it is the NumPy reference, whose threads would slow down the others"
     if implementation.device == "cpu" and "triton" in implementation.needs:
-        return "it runs in Triton's interpreter, whose speed says nothing about a GPU"
+        return "it runs in Triton's interpreter, whose speed does not predict a GPU's"
     if implementation.device != default_device():
         return "it runs on CPU only, and the others are timed on CUDA"
     if dtype not in implementation.dtypes:

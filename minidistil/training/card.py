@@ -29,7 +29,7 @@ TEMPLATE = """---
 # {title}, fine-tuned from {base}
 
 minidistil generated this card at the end of training. "Not measured" marks values that the run did not measure;
-"not stated" marks values that it was not given.
+"not stated" marks values that were not provided.
 
 ## Model Details
 
@@ -242,7 +242,7 @@ def _use(run: Mapping[str, Any], task: str) -> str:
     problem = run["model"].get("problem_type")
     if task == "zero-shot-classification":
         return (
-            "Zero-shot classification with labels that are given at inference. The model predicts whether a text\n"
+            "Zero-shot classification with labels chosen at inference. The model predicts whether a text\n"
             'entails or contradicts a hypothesis such as "This example is sports."'
         )
     if problem == "regression":

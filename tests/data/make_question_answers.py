@@ -139,7 +139,7 @@ def cases() -> list[Case]:
 
 
 def digest(questions: list[Case]) -> str:
-    """Tell these cases from any others."""
+    """Return a hash of the cases."""
     content = json.dumps(questions, ensure_ascii=True, sort_keys=True)
     return hashlib.sha256(content.encode()).hexdigest()[:16]
 
@@ -216,7 +216,7 @@ def answers(given: Any) -> list[dict[str, Any]]:
 
 
 def main() -> None:
-    """Ask transformers 4, and write the file."""
+    """Run transformers 4, and write the file."""
     import torch
     import transformers
 

@@ -34,7 +34,7 @@ DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
 SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "POSITIONS": 16}
 SMALL |= {"LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
 SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
-INTERPRETED = "it runs in Triton's interpreter, whose speed says nothing about a GPU"
+INTERPRETED = "it runs in Triton's interpreter, whose speed does not predict a GPU's"
 TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
 
 

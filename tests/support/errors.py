@@ -17,7 +17,7 @@ PACKAGE = ROOT / "minidistil"
 RAISED: set[tuple[str, str]] = set()  # kind and text of all that was raised since the tests began; see conftest.py
 KINDS = {  # of `minidistil.Error`, with the text below its heading on the page
     "CheckpointError": "A checkpoint, its config or its tokenizer cannot be found, read or written. A failed load "
-    "leaves nothing half made.",
+    "has no side effects.",
     "InputError": "A text, a tensor, a file or an argument is invalid. Values are checked before the model runs.",
     "MissingDependency": "An optional package is not installed. The message has the command that installs it.",
 }
@@ -29,7 +29,7 @@ TOPICS = {  # heading: modules or packages that raise, the longest name counts; 
     ),
     "config.json": (
         ["config", "heads"],
-        "A value is out of range, contradicts another one, or asks for an architecture that is not a DistilBERT. "
+        "A value is out of range, contradicts another value, or names an architecture that is not a DistilBERT. "
         "Correct the file, or download it again.",
     ),
     "Classes, tasks and heads": (
@@ -91,9 +91,9 @@ HEAD = """# Errors
 
 This page is for anyone with an error message on the screen: search it for a few words of the message.
 
-Every error that minidistil raises on purpose is a `minidistil.Error`, which is a `ValueError`, of one of three
-kinds: [CheckpointError](#checkpointerror), [InputError](#inputerror) or [MissingDependency](#missingdependency). A
-message reads `cause: remedy`. The cause says what is wrong and where, the remedy what was expected and what to do.
+Every error that minidistil raises on purpose is a `minidistil.Error`, which is a `ValueError`, with three
+subclasses: [CheckpointError](#checkpointerror), [InputError](#inputerror) and
+[MissingDependency](#missingdependency). A message reads `cause: remedy`. The cause says what is wrong and where, the remedy what was expected and what to do.
 The tables show the two side by side, with `<name>` or `…` for a value. A remedy such as `<error>` or `<reason>` is
 what the operating system or another library reports.
 
