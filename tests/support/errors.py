@@ -93,9 +93,9 @@ This page is for anyone with an error message on the screen: search it for a few
 
 Every error that minidistil raises on purpose is a `minidistil.Error`, which is a `ValueError`, with three
 subclasses: [CheckpointError](#checkpointerror), [InputError](#inputerror) and
-[MissingDependency](#missingdependency). A message reads `cause: remedy`. The cause says what is wrong and where, the
-remedy what was expected and what to do. The tables show the two side by side, with `<name>` or `…` for a value. A
-remedy such as `<error>` or `<reason>` is what the operating system or another library reports.
+[MissingDependency](#missingdependency). A message reads `cause: remedy`. The cause says what is wrong and where,
+the remedy what was expected and what to do. The tables show the two side by side, with `<name>` or `…` for a
+value. A remedy such as `<error>` or `<reason>` is what the operating system or another library reports.
 
 On the command line an error is one line on stderr, with exit code 2; `--debug` adds the traceback.
 
