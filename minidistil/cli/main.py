@@ -30,6 +30,7 @@ ARGUMENTS = {  # of Python functions, in error messages -> the options
     "candidate_labels": "--labels",
     "top_k": "--top-k",
     "pooling is": "--pooling is",
+    "pass labels": "pass --labels",
     "text_column": "--text-column",
     "pair_column": "--pair-column",
     "label_column": "--label-column",

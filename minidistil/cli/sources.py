@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from ..checks import check_text
 from ..errors import InputError
-from ..training.records import file_format, read_jsonl, read_lines, read_table
+from ..training.records import file_format, read_jsonl, read_lines, read_table, separator_hint
 
 
 class Record(NamedTuple):
@@ -25,7 +25,8 @@ class Record(NamedTuple):
         text = self.fields.get(key)
         if text is None:
             names = ", ".join(self.fields) or "none"
-            raise InputError(f"{self.location} has no field {key}: the fields are {names}")
+            hint = separator_hint([*self.fields]) or "; choose one with --text-column"
+            raise InputError(f"{self.location} has no field {key}: the fields are {names}{hint}")
         if not isinstance(text, str):
             raise InputError(f"{self.location}: {key} is {text!r}: expected a string")
         check_text(text, f"{self.location}: {key}")

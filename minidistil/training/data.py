@@ -139,7 +139,10 @@ class Labels:
                 return names.index(wanted)
         if _is_id(name) and int(name) < len(self.names):
             return int(name)
-        raise InputError(f"{place}: the label is {label!r}: expected one of {', '.join(self.names)}, or its id")
+        raise InputError(
+            f"{place}: the label is {label!r}: expected one of {', '.join(self.names)}, or its id; "
+            "pass labels= to train a new head with other labels"
+        )
 
 
 def tokenize(tokenizer: Tokenizer, examples: Sequence[Example], max_length: int) -> list[array[int]]:

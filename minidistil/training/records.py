@@ -58,9 +58,15 @@ class Columns:
             wanted = ", ".join(missing) or ("a text" if text is None else "a label")
             raise InputError(
                 f"{source} has the columns {', '.join(map(str, names)) or '(none)'}, but no column for {wanted}: "
-                "set text_column, pair_column or label_column"
+                f"set text_column, pair_column or label_column{separator_hint(names)}"
             )
         return text, pair, label
+
+
+def separator_hint(names: Sequence[str]) -> str:
+    """Return a hint for a table whose only column looks like several, separated by another character."""
+    used = [mark for mark in (";", "|", "\t") if len(names) == 1 and mark in names[0]]
+    return f"; the columns seem to be separated by {used[0]!r}, where .csv expects a comma" if used else ""
 
 
 def read_rows(source: str | Path, columns: Columns | None = None) -> list[Row]:

@@ -221,3 +221,11 @@ def test_gzipped_input_is_read(command, classify, tmp_path):
     ):
         (tmp_path / name).write_bytes(gzip.compress(content.encode()))
         assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
+
+
+def test_another_separator_of_a_table_is_named(command, tmp_path):
+    (tmp_path / "data.csv").write_text("text;label\na;b\n")
+    error = command("classify", "--input", tmp_path / "data.csv").error
+    assert (
+        "the fields are text;label; the columns seem to be separated by ';', where .csv expects a comma" in error
+    )
