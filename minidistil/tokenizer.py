@@ -244,29 +244,24 @@ def _shortened(
     compare: preserve which text of a pair has more tokens; if the limit is odd, one more token of it is kept.
     """
     normalizer = backend.normalizer
+    long = [_longest(item) > CHARACTERS * limit for item in inputs]
     if (
-        all(max(map(len, (item,) if isinstance(item, str) else item)) <= CHARACTERS * limit for item in inputs)
+        not any(long)
         or not isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
         or not (normalizer is None or isinstance(normalizer, normalizers.BertNormalizer))
     ):
         return inputs
     backend.no_truncation()
     words = _Words(backend)
-    shortened: list[str | tuple[str, str]] = []
-    for item in inputs:
-        if max(map(len, (item,) if isinstance(item, str) else item)) <= CHARACTERS * limit:
-            shortened.append(item)
-        elif isinstance(item, str):
-            shortened.append(words.beginning(item, limit)[0])
-        else:
-            (text, n), (pair, m) = (words.beginning(text, limit) for text in item)
-            if compare and (text, pair) != item and min(n, m) > limit // 2:
-                if words.has_more_tokens(*item):
-                    text, n = (text, n) if n > m else words.beginning(item[0], m)
-                elif n > m:
-                    pair, m = words.beginning(item[1], n)
-            shortened.append((text, pair))
-    return shortened
+    return [
+        words.shortened(item, limit, compare) if is_long else item
+        for item, is_long in zip(inputs, long, strict=True)
+    ]
+
+
+def _longest(item: str | tuple[str, str]) -> int:
+    """Return the characters of a text, or of the longer text of a pair."""
+    return len(item) if isinstance(item, str) else max(map(len, item))
 
 
 class _Words:
@@ -278,6 +273,18 @@ class _Words:
         self.margin = max(map(len, self.added), default=0)
         chinese = backend.normalizer is not None and backend.normalizer.handle_chinese_chars
         self.boundary = CHINESE_BOUNDARY if chinese else BOUNDARY
+
+    def shortened(self, item: str | tuple[str, str], limit: int, compare: bool) -> str | tuple[str, str]:
+        """Return a text or a pair without its end; see `_shortened`."""
+        if isinstance(item, str):
+            return self.beginning(item, limit)[0]
+        (text, n), (pair, m) = (self.beginning(text, limit) for text in item)
+        if compare and (text, pair) != item and min(n, m) > limit // 2:
+            if not self.has_more_tokens(*item):
+                pair = pair if n <= m else self.beginning(item[1], n)[0]
+            elif n <= m:
+                text = self.beginning(item[0], m)[0]
+        return text, pair
 
     def count(self, text: str) -> int:
         """Return the number of tokens, without special tokens."""
@@ -308,7 +315,7 @@ class _Words:
         while True:
             i = int(counts[1] < counts[0])
             if starts[i] >= len(texts[i]):  # the text with fewer tokens so far, or as many, has ended
-                return i == 1 and counts[0] > counts[1]
+                return i == 1
             end = self.cut(texts[i], starts[i] + CHUNK)
             counts[i] += self.count(texts[i][starts[i] : end])
             starts[i] = end

@@ -101,7 +101,7 @@ def packable(ops: Ops) -> bool:
 
 
 def keep_memory() -> None:
-    """Make malloc reuse the memory that this process frees for its next batch. On Linux only.
+    """Configure malloc to keep the freed memory of this process for its next batch. On Linux only.
 
     By default large results are returned to the system, and new pages must be cleared, which takes up to a fifth
     of the time of a batch. The setting affects the whole process, so only the command line and benchmarks use it.

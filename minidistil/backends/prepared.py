@@ -31,8 +31,8 @@ class Entry(NamedTuple):
     """Prepared weights, and the tensors that they were made from."""
 
     state: Any
-    modules: list[tuple[weakref.ref[nn.Module], type]]  # each module, and its class at that time
-    sources: list[tuple[Tensor | None, int]]  # an alias of each tensor, and its version at that time
+    modules: list[tuple[weakref.ref[nn.Module], type]]  # each module and its class, when prepared
+    sources: list[tuple[Tensor | None, int]]  # an alias and the version of each tensor, when prepared
 
 
 class Prepared:

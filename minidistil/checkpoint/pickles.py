@@ -38,19 +38,19 @@ class Value:
         self.closed = False  # part of another object, and must not change
 
 
-def check(path: Path) -> None:
+def check(path: Path) -> bool:
     """Raise CheckpointError for a file that needs more memory than its size, or is not a state dict.
 
-    A broken file raises exceptions of the standard library.
+    Return whether it is an archive, which can be memory-mapped; files from before torch 1.6 cannot. A broken file
+    raises exceptions of the standard library.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         if file.read(4) != b"PK\x03\x04":  # the format before torch 1.6: pickles, then the storages
             file.seek(0)
-            for part in range(4):  # magic number, protocol, system, the state dict
+            for _ in range(4):  # magic number, protocol, system, the state dict
                 _Machine(path, size, None).run(file)
-                if part == 3:
-                    return
+            return False
     with zipfile.ZipFile(path) as archive:
         records = {}
         for record in archive.infolist():
@@ -64,6 +64,7 @@ def check(path: Path) -> None:
             raise CheckpointError(f"{path} has records that overlap: expected a file of torch.save")
         with archive.open(f"{folder}/data.pkl") as pickle:
             _Machine(path, size, records).run(pickle)
+    return True
 
 
 class _Machine:
@@ -74,11 +75,13 @@ class _Machine:
         self.stack: list[Value] = []
         self.marks: list[int] = []
         self.memo: dict[int, Value] = {}
-        self.storages: dict[str, int] = {}  # bytes of each
+        self.storages: dict[str, int] = {}  # bytes of each storage
+        self.bytes = 0  # of all storages
 
-    def refuse(self, found: str, expected: str = "a state dict: tensors by name") -> CheckpointError:
+    def refuse(self, found: str) -> CheckpointError:
         return CheckpointError(
-            f"{self.path} {found}: expected {expected}; use a checkpoint with a model.safetensors"
+            f"{self.path} {found}: expected a state dict: tensors by name; "
+            "use a checkpoint with a model.safetensors"
         )
 
     def run(self, file: IO[bytes]) -> None:
@@ -188,8 +191,10 @@ class _Machine:
         number = elements * ITEM_SIZES[parts[1][1]]
         if elements < 0 or (self.records is not None and self.records.get(f"data/{key}", -1) < number):
             raise self.refuse("has a storage that is larger than its record")
-        self.storages[key] = max(number, self.storages.get(key, 0))
-        if sum(self.storages.values()) > self.size:
+        more = max(0, number - self.storages.get(key, 0))
+        self.storages[key] = self.storages.get(key, 0) + more
+        self.bytes += more
+        if self.bytes > self.size:
             raise self.refuse("has storages that are larger than the file")
         return Value("storage", elements)
 

@@ -77,10 +77,8 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 def _pickled(path: Path) -> dict[str, Stored]:
     """Read a file of torch.save with weights_only=True: only tensors and containers, and no code runs."""
     try:
-        with path.open("rb") as file:
-            mapped = file.read(4) == b"PK\x03\x04"  # files from before torch 1.6 cannot be memory-mapped
-        pickles.check(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
+        is_archive = pickles.check(path)
+        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
     except CheckpointError:
         raise
     except Exception as error:  # torch.load has no exception class of its own
@@ -101,11 +99,12 @@ def _pickled(path: Path) -> dict[str, Stored]:
 
 def _refuse_shared(path: Path, tensors: dict[str, Tensor]) -> None:
     """Raise CheckpointError for views of a storage with more than twice its size, which two tied weights have."""
-    used: dict[int, int] = {}
+    used: dict[int, int] = {}  # bytes, by the address of the storage
     for name, tensor in tensors.items():
         storage = tensor.untyped_storage()
-        used[storage.data_ptr()] = used.get(storage.data_ptr(), 0) + tensor.nbytes
-        if used[storage.data_ptr()] > 2 * storage.nbytes():
+        address = storage.data_ptr()
+        used[address] = used.get(address, 0) + tensor.nbytes
+        if used[address] > 2 * storage.nbytes():
             raise CheckpointError(
                 f"{path}: {name} shares its storage with other tensors: expected a storage for each tensor"
             )

@@ -51,12 +51,9 @@ class Verb(NamedTuple):
     task: str  # name of the pipeline's task
     help: str
     show: Callable[[argparse.Namespace, Any], Iterator[str]]  # an answer -> the lines to print
-    single: Callable[[argparse.Namespace], tuple[Any, ...]] = (
-        _single_text  # -> positional arguments of the pipeline
-    )
-    stream: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = (
-        _stream_texts  # the same for --input
-    )
+    # the positional arguments of the pipeline, for one text and for --input
+    single: Callable[[argparse.Namespace], tuple[Any, ...]] = _single_text
+    stream: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = _stream_texts
     check: Callable[[argparse.Namespace, Source | None], None] | None = None  # runs before the model is loaded
     text: str = "text"  # name of the positional argument
     input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `single`, `stream` and `check`

@@ -16,11 +16,7 @@ from typing import Any
 from .. import __version__
 
 DEPENDENCIES = ("torch", "safetensors", "tokenizers", "huggingface_hub", "numpy")
-OPTIONAL = (
-    "triton",
-    "transformers",
-    "datasets",
-)  # whose version explains a failure of the lab or of training data
+OPTIONAL = ("triton", "transformers", "datasets")  # used by the lab, by benchmarks and by training
 CPUINFO = Path("/proc/cpuinfo")
 FLAGS = {  # in CPUINFO, of x86 and of Arm
     **{"avx2": "AVX2", "avx512f": "AVX-512", "avx_vnni": "AVX-VNNI", "avx512_vnni": "AVX512-VNNI"},

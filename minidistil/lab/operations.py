@@ -109,7 +109,7 @@ def _linear(weight: Tensor, bias: Tensor) -> nn.Linear:
 
 
 def _set_weights(layer: nn.Module, weight: Tensor, bias: Tensor) -> None:
-    """Make tensors the parameters of a layer, without a copy. Only an nn.Parameter gets gradients."""
+    """Register tensors as the parameters of a layer, without a copy. Only an nn.Parameter has gradients."""
     for name, x in (("weight", weight), ("bias", bias)):
         layer.register_parameter(name, x if isinstance(x, nn.Parameter) else nn.Parameter(x, requires_grad=False))
 

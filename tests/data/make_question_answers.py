@@ -1,4 +1,4 @@
-"""Make question_answers.json: what transformers 4's question-answering pipeline answers, which 5.3 dropped.
+"""Write question_answers.json: the answers of transformers 4's question-answering pipeline, which 5.3 removed.
 
 The file was made by transformers 4.57.6, tokenizers 0.22.2, torch 2.13.0 (CPU) and numpy 2.4.6. Again:
 

@@ -239,7 +239,7 @@ def test_entities_of_any_text_are_ordered_with_correct_offsets_and_match_transfo
 
 
 def say(monkeypatch, pipe, labels, scores=None):
-    """Make the model return the label and the score that two dicts set for each token."""
+    """Set the label and the score that the model returns for each token, by two dicts."""
 
     def run(output, sequences, batch_size):
         for sequence in sequences:

@@ -1,4 +1,4 @@
-"""Make pairs for zero-shot classification: texts with true and false hypotheses, in many wordings.
+"""Generate pairs for zero-shot classification: texts with true and false hypotheses, in many wordings.
 
     python hypotheses.py CLASSIFY vectors.pt --output pairs.jsonl.gz [--without sst2 trec ...]
 
