@@ -6,6 +6,8 @@ Shape: C labels of the model.
 from __future__ import annotations
 
 import itertools
+import string
+import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import EllipsisType
@@ -97,7 +99,7 @@ class ZeroShotClassification(Classification):
         Args:
             sequences: a text, a list of texts, or any iterable, which is read and answered as a stream.
             candidate_labels: a list of labels, or one string with commas; or a list of labels for each text.
-            hypothesis_template: sentence with {} for the label.
+            hypothesis_template: sentence with one {} for the label; {{ and }} are braces.
             multi_label: score each label independently, entailment against contradiction; False: scores sum to 1.
             batch_size: maximum number of sequences per batch.
 
@@ -105,19 +107,19 @@ class ZeroShotClassification(Classification):
         for another iterable. Texts longer than the model takes are truncated, with one warning. Raises InputError
         for an empty text, missing or empty labels, or a template without {}.
         """
-        _check_template(hypothesis_template)
+        template = _parts(hypothesis_template)
         check_inputs("sequences", sequences)
         check_count("batch_size", batch_size)
         single = isinstance(sequences, str)
         texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
         jobs = _with_labels(texts, candidate_labels)
-        answers = self._answers(jobs, hypothesis_template, multi_label, batch_size)
+        answers = self._answers(jobs, template, multi_label, batch_size)
         return deliver(sequences, single, answers)
 
     def _answers(
         self,
         jobs: Iterator[tuple[str, list[str]]],
-        template: str,
+        template: tuple[str, str],
         multi_label: bool,
         batch_size: int | None,
     ) -> Iterator[Answer]:
@@ -140,11 +142,19 @@ class ZeroShotClassification(Classification):
             logits = np.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (len(labels), C)
             yield self._answer(text, labels, logits, multi_label)
 
-    def _hypotheses(self, labels: list[str], template: str) -> list[str]:
+    def _hypotheses(self, labels: list[str], template: tuple[str, str]) -> list[str]:
         """Insert each label into the template, and check that each hypothesis leaves room for text."""
-        hypotheses = [template.format(label) for label in labels]
+        before, after = template
+        hypotheses = [before + label + after for label in labels]
         alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
+        first: dict[Ids, str] = {}
         for label, ids in zip(labels, alone.ids, strict=True):
+            if (other := first.setdefault(tuple(ids), label)) != label:
+                warnings.warn(
+                    f"labels {other[:40]!r} and {label[:40]!r} have the same tokens, and so the same scores: "
+                    "use words that are in the vocabulary",
+                    stacklevel=2,
+                )
             if len(ids) >= self.limit():
                 raise InputError(
                     f"label {label[:40]!r} makes a hypothesis of {len(ids)} tokens, "
@@ -161,13 +171,22 @@ class ZeroShotClassification(Classification):
         return {"sequence": text, "labels": [labels[i] for i in order], "scores": scores[order].tolist()}
 
 
-def _check_template(template: str) -> None:
+def _parts(template: str) -> tuple[str, str]:
+    """Return the text before and after the {} of a template. As in str.format, {{ and }} are braces of the text.
+
+    str.format itself is not used: with other fields, a template could read attributes and allocate gigabytes.
+    """
+    check_text(template, "hypothesis_template")
     try:
-        works = template.format("a") != template.format("b")
-    except (IndexError, KeyError, ValueError, AttributeError, TypeError):
-        works = False
-    if not works:
-        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} for the label")
+        parts = list(string.Formatter().parse(template))
+    except ValueError:
+        parts = []
+    fields = [i for i, (_, *field) in enumerate(parts) if field != [None, None, None]]
+    if len(fields) != 1 or parts[fields[0]][1:] != ("", "", None):
+        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} for the label, and no other field")
+    end = fields[0] + 1  # a field belongs to the text before it
+    before, after = ("".join(text for text, *_ in part) for part in (parts[:end], parts[end:]))
+    return before, after
 
 
 def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[str]]]:

@@ -63,7 +63,7 @@ def test_labels_are_read_as_transformers_reads_them(zero_shot, their_zero_shot, 
 
 
 @pytest.mark.parametrize(
-    "template", ["{}", "This is not {}!", "{0}, {0}", "it {0:>8}.", "the {{team}} won {}", "{!s}"]
+    "template", ["{}", "This is not {}!", "{} won", "the {{team}} won {}", "{{{}}}", "}}{}{{"]
 )
 def test_templates_work_as_in_transformers(zero_shot, their_zero_shot, template):
     expected = their_zero_shot(TEXTS, LABELS, hypothesis_template=template)
@@ -115,9 +115,22 @@ def test_answers_for_any_unicode_text_match_transformers(zero_shot, their_zero_s
 def test_labels_with_equal_scores_keep_their_order(zero_shot, multi_label):
     for words in range(1, 21):
         text = " ".join(itertools.islice(itertools.cycle(WORDS.split()), words))
-        answer = zero_shot(text, UNKNOWN, multi_label=multi_label)
+        with pytest.warns(UserWarning, match="same tokens"):
+            answer = zero_shot(text, UNKNOWN, multi_label=multi_label)
         assert len(set(answer["scores"])) == 1  # equal token ids have exactly equal scores
         assert answer["labels"] == UNKNOWN
+
+
+@pytest.mark.parametrize("labels", [["\U0001f600", "\U0001f622"], ["Team", "team"], ["caf\u00e9", "cafe"]])
+def test_labels_that_tokenize_identically_are_a_warning(zero_shot, labels):
+    with pytest.warns(UserWarning, match=f"labels '{labels[0]}' and '{labels[1]}' have the same tokens") as warned:
+        zero_shot(TEXTS, ["sports", *labels])
+    assert len(warned) == 1
+
+
+def test_a_label_that_is_passed_twice_is_no_reason_for_a_warning(zero_shot):
+    first, second = zero_shot(TEXTS[0], ["team", "team"])["scores"]
+    assert first == second
 
 
 @pytest.mark.parametrize("order", list(itertools.permutations(NLI)), ids=" ".join)
@@ -247,12 +260,24 @@ def test_candidate_labels_is_required(zero_shot):
         "{:d}",
         "{{}}",
         "{[x]}",
+        "{0}",
+        "{0}, {0}",
+        "{0:{0}>3}",
+        "{:{}}",
+        "{:>2000000000}",
+        "{0:>8}",
+        "{:}{}",
+        "{.format}",
+        "{0.__class__}",
+        "{!s}",
+        "{!r:>9}",
+        "{ }",
         None,
         5,
         b"{}",
     ],
 )
-def test_a_template_requires_one_placeholder(zero_shot, template):
+def test_a_template_has_one_empty_field_and_no_other(zero_shot, template):
     with pytest.raises(InputError, match="hypothesis_template"):
         zero_shot(TEXTS[0], LABELS, hypothesis_template=template)
 
