@@ -15,14 +15,16 @@ def is_int(value: object) -> TypeGuard[int]:
 def check_count(name: str, value: object) -> None:
     """Raise InputError unless the argument `name` is None or an integer of at least 1."""
     if value is not None and (not is_int(value) or value < 1):
-        raise InputError(f"{name} is {value!r}: expected an integer of at least 1, or None")
+        raise InputError(f"{name} is {value!r}: expected an integer of at least 1, or None", subject=name)
 
 
 def check_text(text: object, name: str, expected: str = "a string") -> None:
     """Raise InputError unless the argument `name` is a string that can be encoded in UTF-8."""
     if not isinstance(text, str):
-        raise InputError(f"{name} is {type(text).__name__}: expected {expected}")
+        raise InputError(f"{name} is {type(text).__name__}: expected {expected}", subject=name)
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InputError(f"{name}: character {error.start} is a lone surrogate, which is not text") from error
+        raise InputError(
+            f"{name}: character {error.start} is a lone surrogate, which is not text", subject=name
+        ) from error

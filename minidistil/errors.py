@@ -1,11 +1,31 @@
-"""The exceptions of minidistil. A message states what is wrong, where, what was expected, and what to do."""
+"""The exceptions of minidistil. A message states what is wrong, where, what was expected, and what to do.
+
+Messages quote file names, tensor names, labels and texts that others wrote. `printable` makes them safe for a
+terminal: every error and warning of the package passes through it.
+"""
+
+from __future__ import annotations
 
 import importlib
+import re
+import warnings
 from types import ModuleType
+
+MAX_MESSAGE = 2000  # characters
+END = 500  # last characters of a longer message, which say what to do
+LINE_BREAK = re.compile(r" *[\t\n\r]\s*")
 
 
 class Error(ValueError):
-    """Base class of the errors that minidistil raises."""
+    """Base class of the errors that minidistil raises.
+
+    subject: the argument or the input that the message begins with. The command line shows its option, or its line
+    in the file, instead.
+    """
+
+    def __init__(self, message: str, *, subject: str | None = None):
+        super().__init__(printable(message))
+        self.subject = subject
 
 
 class CheckpointError(Error):
@@ -18,6 +38,45 @@ class InputError(Error):
 
 class MissingDependency(Error):  # noqa: N818
     """An optional package is not installed. The message has the pip command that installs it."""
+
+
+class InputName(str):
+    """The name of one of many inputs in a message, such as inputs[3]['text'], with its index and field."""
+
+    index: int
+    field: str | None
+
+
+def input_name(index: int, field: str | None = None, argument: str = "inputs") -> InputName:
+    """Return the name of an input of a pipeline."""
+    name = InputName(f"{argument}[{index}]" if field is None else f"{argument}[{index}][{field!r}]")
+    name.index, name.field = index, field
+    return name
+
+
+def printable(text: object) -> str:
+    """Return a text as one line of at most MAX_MESSAGE characters, for a terminal.
+
+    Characters that Python's repr escapes are escaped: control characters, which could move the cursor, characters
+    that change the direction of text or have no width, and lone surrogates. Line breaks become spaces.
+    """
+    line = LINE_BREAK.sub(" ", _shortened(str(text)))
+    if not line.isprintable():
+        line = _shortened("".join(c if c.isprintable() else repr(c)[1:-1] for c in line))
+    return line
+
+
+def _shortened(text: str) -> str:
+    """Replace the middle of a text of more than MAX_MESSAGE characters."""
+    if len(text) <= MAX_MESSAGE:
+        return text
+    start = MAX_MESSAGE - END - 50  # 50: at least the length of the note
+    return f"{text[:start]} [... {len(text) - start - END:,} characters ...] {text[-END:]}"
+
+
+def warn(text: str) -> None:
+    """Issue a UserWarning with a printable text, attributed to the caller's caller."""
+    warnings.warn(printable(text), stacklevel=3)
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -27,8 +27,11 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"  # before anything imports Triton, as torch.compile does
 
 
-def _record(error: minidistil.Error, *arguments: object) -> None:
-    ValueError.__init__(error, *arguments)
+initialize = minidistil.Error.__init__
+
+
+def _record(error: minidistil.Error, message: str, *, subject: str | None = None) -> None:
+    initialize(error, message, subject=subject)
     RAISED.add((type(error).__name__, str(error)))
 
 
