@@ -17,8 +17,8 @@ PACKAGE = ROOT / "minidistil"
 ORDER = [
     *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
     *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
-    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.pickles", "checkpoint.tensors"),
-    *("checkpoint.names", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
+    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.names", "checkpoint.pickles"),
+    *("checkpoint.tensors", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
     "checkpoint.tokenizer",
     *("pipelines.scores", "pipelines.base", "pipelines.inference", "pipelines.classification"),
     *("pipelines.fill_mask", "pipelines.token_classification", "pipelines.question_answering"),

@@ -129,6 +129,12 @@ def _rename(names: Iterable[str], rules: Iterable[Rule]) -> tuple[dict[str, str]
     return incoming, dropped
 
 
+def tied_name(name: str) -> str:
+    """Return one name for all names in a file of the same weight, or of weights that the model ties."""
+    renamed = next(iter(_rename([name], (*RENAMES, *BERT))[0]), name)
+    return WORDS if renamed == PROJECTOR else renamed
+
+
 def _is_decoder_bias(name: str) -> bool:
     """Return whether this is the name that BERT reads, if a file has two names for the same bias."""
     return name.endswith("cls.predictions.decoder.bias")

@@ -1,223 +1,316 @@
-"""Check a file of torch.save before it is loaded: its size in memory is bounded by its size on disk.
+"""Read files of torch.save without unpickling them: no code runs, and memory is bounded by the size of the file.
 
-`torch.load(weights_only=True)` runs no code, but a small file can make it allocate gigabytes, or crash it with
-nested tuples. This module interprets the opcodes on a stack of descriptions instead of objects, and refuses those
-that a state dict does not need. Python's module `pickletools` documents the opcodes.
+A small interpreter executes the pickle opcodes that torch.save writes for a state dict. It creates only numbers,
+strings, containers and descriptions of tensors; every other opcode or class is refused. The tensors are views of
+the memory-mapped file. Python's module `pickletools` documents the opcodes.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import mmap
 import pickletools
+import struct
+import sys
 import zipfile
 from pathlib import Path
-from typing import IO, Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
+from ..checks import is_int
 from ..errors import CheckpointError
+from .names import tied_name
 
-MAX_OPCODES = 100_000  # a state dict of 24 layers has about 20,000
-MAX_DEPTH = 32  # of containers in containers
-MAX_NODES = 1_000  # objects in a tuple, nested ones included
-MAX_DIGITS = 16  # bytes of an integer
-ITEM_SIZES = {
-    "BFloat16Storage": 2, "BoolStorage": 1, "ByteStorage": 1, "CharStorage": 1, "ComplexDoubleStorage": 16,
-    "ComplexFloatStorage": 8, "DoubleStorage": 8, "FloatStorage": 4, "HalfStorage": 2, "IntStorage": 4,
-    "LongStorage": 8, "ShortStorage": 2, "UntypedStorage": 1,
-}  # fmt: skip
-TENSOR, PARAMETER = "torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter"
-FUNCTIONS = {TENSOR, PARAMETER, "collections.OrderedDict", "torch.Size", "torch.device"}
+MAX_BYTES = 2**21  # of a pickle, or of the directory of an archive; for 24 layers, both have less than 2**17
+MAX_OPCODES = 100_000  # of a pickle; a state dict of 24 layers has about 20,000
+MAX_DIMENSIONS = 8
+MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
+DTYPES = {
+    "BFloat16Storage": torch.bfloat16,
+    "BoolStorage": torch.bool,
+    "ByteStorage": torch.uint8,
+    "CharStorage": torch.int8,
+    "ComplexDoubleStorage": torch.complex128,
+    "ComplexFloatStorage": torch.complex64,
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "IntStorage": torch.int32,
+    "LongStorage": torch.int64,
+    "ShortStorage": torch.int16,
+}
+CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}  # opcodes and their objects
+VALUES = ("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINUNICODE", "BINSTRING", "SHORT_BINSTRING")
+FUNCTIONS = ("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_parameter", "collections.OrderedDict")
 
 
-class Value:
-    """The description of an object that is not created."""
-
-    def __init__(self, kind: str, content: Any = None, depth: int = 0, nodes: int = 1):
-        self.kind, self.content, self.depth, self.nodes = kind, content, depth, nodes
-        self.closed = False  # part of another object, and must not change
+class _Unsupported(Exception):  # noqa: N818
+    """The file is not a state dict; the message continues the name of the file."""
 
 
-def check(path: Path) -> bool:
-    """Raise CheckpointError for a file that needs more memory than its size, or is not a state dict.
+class _Function(NamedTuple):
+    name: str
 
-    Return whether it is an archive, which can be memory-mapped; files from before torch 1.6 cannot. A broken file
-    raises exceptions of the standard library.
-    """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        if file.read(4) != b"PK\x03\x04":  # the format before torch 1.6: pickles, then the storages
+
+class _Storage(NamedTuple):
+    key: str
+    dtype: torch.dtype
+    elements: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.elements * self.dtype.itemsize
+
+
+class _View(NamedTuple):
+    """A tensor in a storage; the numbers are elements."""
+
+    storage: _Storage
+    offset: int
+    size: tuple[int, ...]
+    stride: tuple[int, ...]
+
+
+class _File(io.FileIO):
+    """A file that reads at most MAX_BYTES at a time, whatever length is stored in it."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        bounded = MAX_BYTES if size is None or size < 0 else min(size, MAX_BYTES)
+        return super().read(bounded) or b""
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """Return the tensors of a file of torch.save by name. Raises CheckpointError."""
+    try:
+        with _File(path) as file:
+            is_archive = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            for _ in range(4):  # magic number, protocol, system, the state dict
-                _Machine(path, size, None).run(file)
-            return False
-    with zipfile.ZipFile(path) as archive:
-        records = {}
-        for record in archive.infolist():
+            state, starts = (_read_archive if is_archive else _read_legacy)(file, path.stat().st_size)
+            return _tensors(state, starts, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
+    except _Unsupported as error:
+        raise CheckpointError(
+            f"{path} {error}: expected a state dict: tensors by name; use a checkpoint with a model.safetensors"
+        ) from error
+    except Exception as error:  # a broken archive or pickle raises any of the standard library's exceptions
+        raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
+
+
+def _read_archive(file: _File, size: int) -> tuple[Any, dict[str, int]]:
+    """Return the unpickled object, and where each storage starts in the file."""
+    with zipfile.ZipFile(file) as archive:
+        records = {record.filename.partition("/")[2]: record for record in archive.infolist()}
+        for record in records.values():
             if record.compress_type != zipfile.ZIP_STORED:
-                raise CheckpointError(
-                    f"{path}: {record.filename[:100]} is compressed: expected a file of torch.save"
-                )
-            folder, _, name = record.filename.partition("/")
-            records[name] = record.file_size
-        if sum(records.values()) > size:
-            raise CheckpointError(f"{path} has records that overlap: expected a file of torch.save")
-        with archive.open(f"{folder}/data.pkl") as pickle:
-            _Machine(path, size, records).run(pickle)
-    return True
+                raise _Unsupported(f"has a compressed record, {record.filename[:100]}")
+        if sum(record.file_size for record in records.values()) > size:
+            raise _Unsupported("has records that overlap")
+        if records["data.pkl"].file_size > MAX_BYTES:
+            raise _Unsupported(f"has a pickle of more than {MAX_BYTES:,} bytes")
+        order = archive.read(records["byteorder"]).decode() if "byteorder" in records else "little"
+        unpickler = _Unpickler()
+        state = unpickler.load(io.BytesIO(archive.read(records["data.pkl"])))
+    if order != sys.byteorder:
+        raise _Unsupported(f"has the byte order {order[:100]!r}")
+    starts = {}
+    for key, storage in unpickler.storages.items():
+        record = records[f"data/{key}"]
+        if storage.nbytes > record.file_size:
+            raise _Unsupported("has a storage that is larger than its record")
+        file.seek(record.header_offset + 26)
+        starts[key] = record.header_offset + 30 + sum(struct.unpack("<HH", file.read(4)))  # name, extra field
+    return state, starts
 
 
-class _Machine:
-    """The pickle machine: a stack, marks and a memo, with descriptions instead of objects."""
+def _read_legacy(file: _File, size: int) -> tuple[Any, dict[str, int]]:
+    """Return the same for the format before torch 1.6: five pickles, then the storages."""
+    pickles, unpickler = io.BytesIO(file.read()), _Unpickler()
+    magic, protocol, _, state, keys = [unpickler.load(pickles) for _ in range(5)]
+    if (magic, protocol) != (MAGIC_NUMBER, PROTOCOL_VERSION):
+        raise _Unsupported("is a pickle, but not of torch.save")
+    start, starts = pickles.tell(), {}
+    for key in keys:
+        file.seek(start)
+        storage = unpickler.storages[key]
+        if struct.unpack("<q", file.read(8)) != (storage.elements,):
+            raise _Unsupported("has a storage of another size than in its pickle")
+        if start + 8 + storage.nbytes > size:
+            raise EOFError
+        starts[key] = start + 8
+        start += 8 + storage.nbytes
+    return state, starts
 
-    def __init__(self, path: Path, size: int, records: dict[str, int] | None):
-        self.path, self.size, self.records = path, size, records
-        self.stack: list[Value] = []
+
+def _tensors(state: object, starts: dict[str, int], memory: mmap.mmap) -> dict[str, Tensor]:
+    """Return the tensors of a state dict, as views of the file."""
+    if not isinstance(state, dict):
+        raise _Unsupported(f"holds a {_kind(state)}")
+    buffers: dict[str, Tensor] = {}
+    used: dict[tuple[str, str], int] = {}  # bytes, by the key of the storage and the name of the weight
+    total = dict.fromkeys(starts, 0)  # bytes, by the key of the storage
+    for name, view in state.items():
+        if not isinstance(name, str):
+            raise _Unsupported(f"has names of type {_kind(name)}")
+        if not isinstance(view, _View):
+            hint = ", to be saved alone," if isinstance(view, dict) else ""
+            raise _Unsupported(f"holds {name[:100]!r}, a {_kind(view)}{hint}")
+        name.encode()  # raises for a lone surrogate
+        storage = view.storage
+        weight = storage.key, tied_name(name)
+        nbytes = max(used.get(weight, 0), math.prod(view.size) * storage.dtype.itemsize)
+        total[storage.key] += nbytes - used.get(weight, 0)
+        used[weight] = nbytes
+        if total[storage.key] > storage.nbytes:
+            raise _Unsupported(f"holds {name[:100]!r}, which shares its memory with other weights")
+        if storage.key not in buffers:
+            buffers[storage.key] = _buffer(storage, starts[storage.key], memory)
+    return {
+        name: buffers[view.storage.key].as_strided(view.size, view.stride, view.offset)
+        for name, view in state.items()
+    }
+
+
+def _buffer(storage: _Storage, start: int, memory: mmap.mmap) -> Tensor:
+    """Return the elements of a storage. They are copied if they are not aligned, which torch's operations need."""
+    if not storage.elements:
+        return torch.empty(0, dtype=storage.dtype)
+    if start % storage.dtype.itemsize == 0:
+        return torch.frombuffer(memory, dtype=storage.dtype, count=storage.elements, offset=start)
+    with memoryview(memory) as whole:
+        return torch.frombuffer(bytearray(whole[start : start + storage.nbytes]), dtype=storage.dtype)
+
+
+def _kind(value: object) -> str:
+    return "Tensor" if isinstance(value, _View) else type(value).__name__
+
+
+class _Unpickler:
+    """The pickle machine: a stack, marks and a memo."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Value] = {}
-        self.storages: dict[str, int] = {}  # bytes of each storage
-        self.bytes = 0  # of all storages
+        self.memo: dict[int, Any] = {}
+        self.storages: dict[str, _Storage] = {}
+        self.steps = 0
 
-    def refuse(self, found: str) -> CheckpointError:
-        return CheckpointError(
-            f"{self.path} {found}: expected a state dict: tensors by name; "
-            "use a checkpoint with a model.safetensors"
-        )
-
-    def run(self, file: IO[bytes]) -> None:
-        for count, (opcode, argument, _) in enumerate(pickletools.genops(file)):
-            if count == MAX_OPCODES:
-                raise self.refuse(f"has more than {MAX_OPCODES:,} pickle opcodes")
+    def load(self, pickle: io.BytesIO) -> Any:
+        """Execute a pickle, and return its object."""
+        for opcode, argument, _ in pickletools.genops(pickle):
+            if opcode.name == "STOP":
+                break
+            self.count(1)
             self.step(opcode.name, argument)
+        return self.stack.pop()
+
+    def count(self, steps: int) -> None:
+        self.steps += steps
+        if self.steps > MAX_OPCODES:
+            raise _Unsupported(f"has a pickle of more than {MAX_OPCODES:,} opcodes")
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
-        if name in ("PROTO", "STOP"):
-            return
-        if name == "MARK":
+        if name in CONSTANTS:
+            stack.append(CONSTANTS[name])
+        elif name in VALUES:
+            stack.append(argument)
+        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
+            stack.append([] if name == "EMPTY_LIST" else {})
+        elif name == "MARK":
             self.marks.append(len(stack))
         elif name in ("BINPUT", "LONG_BINPUT"):
             self.memo[argument] = stack[-1]
         elif name in ("BINGET", "LONG_BINGET"):
             stack.append(self.memo[argument])
-        elif name in ("NONE", "NEWTRUE", "NEWFALSE", "BINFLOAT"):
-            stack.append(Value("scalar"))
-        elif name in ("BININT", "BININT1", "BININT2", "LONG1"):
-            if abs(argument) >> 8 * MAX_DIGITS:
-                raise self.refuse("has an integer of more than 16 bytes")
-            stack.append(Value("int", argument))
-        elif name in ("BINUNICODE", "SHORT_BINSTRING", "BINSTRING"):
-            stack.append(Value("str", argument))
-        elif name == "GLOBAL":
-            stack.append(self.named(".".join(argument.split(" ", 1))))
-        elif name in ("EMPTY_TUPLE", "EMPTY_LIST", "EMPTY_DICT"):
-            stack.append(self.container(name[6:].lower(), []))
         elif name in ("TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"):
-            items = self.pop_marked() if name == "TUPLE" else self.pop(int(name[-1]))
-            stack.append(self.container("tuple", items))
-        elif name in ("APPEND", "APPENDS", "SETITEM", "SETITEMS"):
-            items = self.pop_marked() if name[-1] == "S" else self.pop(2 if name == "SETITEM" else 1)
-            if name.startswith("SETITEM"):
-                for key in items[::2]:
-                    if key.kind not in ("str", "int", "scalar"):
-                        raise self.refuse(f"has a {key.kind} as a key")
-            self.fill(stack[-1], items)
+            stack.append(tuple(self.pop_marked() if name == "TUPLE" else self.pop(int(name[-1]))))
+        elif name in ("APPEND", "APPENDS"):
+            items = self.pop_marked() if name == "APPENDS" else self.pop(1)
+            self.top(list).extend(items)
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self.pop_marked() if name == "SETITEMS" else self.pop(2)
+            self.top(dict).update(zip(map(_checked_key, items[::2]), items[1::2], strict=True))
+        elif name == "GLOBAL":
+            stack.append(_named(argument.replace(" ", ".", 1)))
         elif name == "BINPERSID":
             stack.append(self.storage(*self.pop(1)))
         elif name == "REDUCE":
             stack.append(self.call(*self.pop(2)))
         elif name == "BUILD":  # the attribute _metadata of a state dict
-            (state,) = self.pop(1)
-            if stack[-1].kind != "dict" or state.kind != "dict":
-                raise self.refuse(f"sets the state of a {stack[-1].kind}")
-            self.fill(stack[-1], [state])
-        else:
-            raise self.refuse(f"has the pickle opcode {name}")
+            self.pop(1)
+            self.top(dict)
+        elif name != "PROTO":
+            raise _Unsupported(f"has the pickle opcode {name}")
 
-    def pop(self, count: int) -> list[Value]:
+    def pop(self, count: int) -> list[Any]:
         items = self.stack[-count:]
-        if len(items) < count or (self.marks and len(self.stack) - count < self.marks[-1]):
-            raise self.refuse("has a broken pickle")
+        if len(items) < count:
+            raise _Unsupported("has a broken pickle")
         del self.stack[-count:]
         return items
 
-    def pop_marked(self) -> list[Value]:
+    def pop_marked(self) -> list[Any]:
         start = self.marks.pop()
         items = self.stack[start:]
         del self.stack[start:]
         return items
 
-    def container(self, kind: str, items: list[Value]) -> Value:
-        """Return a container. Only tuples can be hashed, which visits every object in them."""
-        value = Value(kind, None if kind == "dict" else [])
-        self.fill(value, items)
-        if kind == "tuple":
-            value.nodes = 1 + sum(item.nodes for item in items)
-            if value.nodes > MAX_NODES:
-                raise self.refuse(f"has a tuple of more than {MAX_NODES:,} objects")
-        return value
+    def top(self, kind: type) -> Any:
+        if not isinstance(self.stack[-1], kind):
+            raise _Unsupported(f"has a {_kind(self.stack[-1])} instead of a {kind.__name__}")
+        return self.stack[-1]
 
-    def fill(self, value: Value, items: list[Value]) -> None:
-        if value.closed or (items and value.kind not in ("list", "dict", "tuple")):
-            raise self.refuse(f"adds to a {value.kind} that is part of another object")
-        if value.kind != "dict":
-            value.content += items
-        for item in items:
-            item.closed = True
-            value.depth = max(value.depth, item.depth + 1)
-        if value.depth > MAX_DEPTH:
-            raise self.refuse(f"has containers nested deeper than {MAX_DEPTH}")
+    def storage(self, reference: object) -> _Storage:
+        """Return the storage of ("storage", type, key, device, number of elements), and None in the old format."""
+        match reference:
+            case ("storage", torch.dtype() as dtype, str(key), str(), int(elements), *rest):
+                storage = self.storages.setdefault(key, _Storage(key, dtype, elements))
+                if elements >= 0 and storage == (key, dtype, elements) and rest in ([], [None]):
+                    return storage
+        raise _Unsupported("has a broken reference to a storage")
 
-    def named(self, name: str) -> Value:
-        kind = name.rpartition(".")[2]
-        if name.startswith(("torch.", "torch.storage.")) and kind in ITEM_SIZES:
-            return Value("storage type", kind)
-        if name in FUNCTIONS:
-            return Value("function", name)
-        if name == f"torch.{kind}" and isinstance(getattr(torch, kind, None), torch.dtype):
-            return Value("scalar")
-        raise CheckpointError(
-            f"{self.path} refers to {name[:100]}, which is not allowed: expected tensors only; "
-            "use a checkpoint with a model.safetensors"
-        )
+    def call(self, function: object, arguments: object) -> Any:
+        match function, arguments:
+            case _Function(name), (_Storage() as storage, int(offset), tuple(size), tuple(stride), bool(), dict()):
+                if name == "torch._utils._rebuild_tensor_v2":
+                    return _checked(_View(storage, offset, size, stride))
+            case _Function("torch._utils._rebuild_parameter"), (_View() as view, bool(), dict()):
+                return view
+            case _Function("collections.OrderedDict"), ():
+                return {}
+            case _Function("collections.OrderedDict"), (list(pairs),):  # as saved by Python 2
+                self.count(len(pairs))
+                return {_checked_key(key): value for key, value in pairs}
+        name = function.name if isinstance(function, _Function) else f"a {_kind(function)}"
+        kinds = map(_kind, arguments[:MAX_DIMENSIONS] if isinstance(arguments, tuple) else ())
+        raise _Unsupported(f"calls {name} with ({', '.join(kinds)})")
 
-    def storage(self, reference: Value) -> Value:
-        """Return a storage of ("storage", type, key, device, number of elements), and count its bytes once."""
-        parts = [(part.kind, part.content) for part in reference.content or ()]
-        kinds = [kind for kind, _ in parts[:5]]
-        if kinds != ["str", "storage type", "str", "str", "int"] or parts[0][1] != "storage":
-            raise self.refuse("has a broken reference to a storage")
-        key, elements = parts[2][1], parts[4][1]
-        number = elements * ITEM_SIZES[parts[1][1]]
-        if elements < 0 or (self.records is not None and self.records.get(f"data/{key}", -1) < number):
-            raise self.refuse("has a storage that is larger than its record")
-        more = max(0, number - self.storages.get(key, 0))
-        self.storages[key] = self.storages.get(key, 0) + more
-        self.bytes += more
-        if self.bytes > self.size:
-            raise self.refuse("has storages that are larger than the file")
-        return Value("storage", elements)
 
-    def call(self, function: Value, arguments: Value) -> Value:
-        if function.kind != "function" or arguments.kind != "tuple":
-            raise self.refuse(f"calls a {function.kind}")
-        values = arguments.content
-        kinds = [value.kind for value in values]
-        if function.content == TENSOR:
-            if kinds[:4] != ["storage", "int", "tuple", "tuple"]:
-                raise self.refuse("has a broken tensor")
-            size, stride = ([item.content for item in value.content] for value in values[2:4])
-            if any(not isinstance(number, int) or number < 0 for number in (*size, *stride)):
-                raise self.refuse("has a tensor with a broken shape")
-            if math.prod(size) > values[0].content:
-                raise self.refuse("has a tensor of more elements than its storage")
-            return Value("tensor")
-        if function.content == PARAMETER and kinds[:1] == ["tensor"]:
-            return Value("tensor")
-        if function.content == "collections.OrderedDict":
-            pairs = values[0].content if kinds == ["list"] else []  # as saved by Python 2
-            if kinds in ([], ["list"]) and all((pair.content or [None])[0].kind == "str" for pair in pairs):
-                return Value("dict", depth=arguments.depth)
-        if function.content in ("torch.Size", "torch.device"):
-            return Value("scalar", depth=arguments.depth, nodes=arguments.nodes)
-        raise self.refuse(f"calls {function.content} with {', '.join(kinds)[:100] or 'nothing'}")
+def _named(name: str) -> torch.dtype | _Function:
+    """Return the class of storages, as its dtype, or the function of this name."""
+    if name.startswith("torch.") and name[6:] in DTYPES:
+        return DTYPES[name[6:]]
+    if name in FUNCTIONS:
+        return _Function(name)
+    raise _Unsupported(f"refers to {name[:100]}, which is not allowed")
+
+
+def _checked_key(key: object) -> object:
+    """Return a key of a dict. Other objects may take long to hash."""
+    if isinstance(key, str | int | None):
+        return key
+    raise _Unsupported(f"has a {_kind(key)} as a key")
+
+
+def _checked(view: _View) -> _View:
+    """Return a view that is inside its storage, and has no more elements than it."""
+    numbers = (view.offset, *view.size, *view.stride)
+    if not len(view.size) == len(view.stride) <= MAX_DIMENSIONS or not all(map(is_int, numbers)):
+        raise _Unsupported("has a tensor with a broken shape")
+    elements = math.prod(view.size)
+    last = view.offset + sum((n - 1) * stride for n, stride in zip(view.size, view.stride, strict=True))
+    if min(numbers) < 0 or elements > view.storage.elements or (elements and last >= view.storage.elements):
+        raise _Unsupported("has a tensor of more elements than its storage")
+    return view

@@ -75,45 +75,15 @@ def _safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
-    """Read a file of torch.save with weights_only=True: only tensors and containers, and no code runs."""
-    try:
-        is_archive = pickles.check(path)
-        tensors = torch.load(path, map_location="cpu", weights_only=True, mmap=is_archive)
-    except CheckpointError:
-        raise
-    except Exception as error:  # torch.load has no exception class of its own
-        raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
-    if not isinstance(tensors, dict):
-        raise CheckpointError(f"{path} holds a {type(tensors).__name__}: expected a state dict, tensors by name")
-    for name, value in tensors.items():
-        if not isinstance(name, str):
-            raise CheckpointError(f"{path} has names of type {type(name).__name__}: expected strings")
-        if not isinstance(value, Tensor):
-            hint = ": save that dict alone" if isinstance(value, dict) else ""
-            raise CheckpointError(
-                f"{path} holds {name!r}, a {type(value).__name__}: expected tensors by name{hint}"
-            )
-    _refuse_shared(path, tensors)
-    return {name: _stored(tensor) for name, tensor in tensors.items()}
-
-
-def _refuse_shared(path: Path, tensors: dict[str, Tensor]) -> None:
-    """Raise CheckpointError for views of a storage with more than twice its size, which two tied weights have."""
-    used: dict[int, int] = {}  # bytes, by the address of the storage
-    for name, tensor in tensors.items():
-        storage = tensor.untyped_storage()
-        address = storage.data_ptr()
-        used[address] = used.get(address, 0) + tensor.nbytes
-        if used[address] > 2 * storage.nbytes():
-            raise CheckpointError(
-                f"{path}: {name} shares its storage with other tensors: expected a storage for each tensor"
-            )
-
-
-def _stored(tensor: Tensor) -> Stored:
-    name = str(tensor.dtype).removeprefix("torch.")
-    dtype = tensor.dtype if tensor.dtype in DTYPES.values() else name
-    return Stored(list(tensor.shape), dtype, tensor.resolve_neg)  # safetensors would save a negated view unnegated
+    """Map a file of torch.save, without executing its code."""
+    return {
+        name: Stored(
+            list(tensor.shape),
+            tensor.dtype if tensor.dtype in DTYPES.values() else str(tensor.dtype).removeprefix("torch."),
+            tensor.detach,
+        )
+        for name, tensor in pickles.read(path).items()
+    }
 
 
 def _sharded(files: Files, index: Path) -> dict[str, Stored]:

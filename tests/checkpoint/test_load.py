@@ -542,19 +542,17 @@ def test_a_compressed_archive_is_refused(saved, tmp_path):
     ):
         for name in whole.namelist():
             compressed.writestr(name, whole.read(name))
-    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin: whole/\S+ is compressed"):
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin has a compressed record, whole/\S+: expected"):
         minidistil.from_pretrained(tmp_path)
 
 
-def test_a_negated_view_is_saved_with_its_sign(saved, tmp_path):
+def test_a_negated_view_is_refused(saved, tmp_path):
     shutil.copy(saved / "config.json", tmp_path)
     tensors = load_file(saved / "model.safetensors")
     tensors["classifier.weight"] = torch._neg_view(-tensors["classifier.weight"])
     torch.save(tensors, tmp_path / "pytorch_model.bin")
-    model = minidistil.from_pretrained(tmp_path)
-    model.save_pretrained(tmp_path / "again")
-    expected = minidistil.from_pretrained(saved).state_dict()
-    same_bits(minidistil.from_pretrained(tmp_path / "again").state_dict(), expected)
+    with pytest.raises(CheckpointError, match=r"calls torch\._utils\._rebuild_tensor_v2 with \(.*dict\)"):
+        minidistil.from_pretrained(tmp_path)
 
 
 # Checkpoints that ship with the package

@@ -115,7 +115,7 @@ REFUSED = [
             (
                 "a whole model",
                 lambda draft, _: draft.model,
-                r"refers to transformers\..*not allowed: expected tensors",
+                r"refers to transformers\..*not allowed: expected a state dict",
             ),
             ("a whole layer", lambda *_: torch.nn.Linear(2, 2), r"refers to torch\.nn\.\S*Linear.*not allowed"),
             (
