@@ -41,16 +41,16 @@ class MissingDependency(Error):  # noqa: N818
 
 
 class InputName(str):
-    """The name of one of many inputs in a message, such as inputs[3]['text'], with its index and field."""
+    """The name of one of many inputs in a message, such as inputs[3]['text'], with its position and field."""
 
-    index: int
+    position: int
     field: str | None
 
 
-def input_name(index: int, field: str | None = None, argument: str = "inputs") -> InputName:
+def input_name(position: int, field: str | None = None, argument: str = "inputs") -> InputName:
     """Return the name of an input of a pipeline."""
-    name = InputName(f"{argument}[{index}]" if field is None else f"{argument}[{index}][{field!r}]")
-    name.index, name.field = index, field
+    name = InputName(f"{argument}[{position}]" if field is None else f"{argument}[{position}][{field!r}]")
+    name.position, name.field = position, field
     return name
 
 

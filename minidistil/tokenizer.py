@@ -172,7 +172,8 @@ class Tokenizer:
         for name, encoding in zip(names, encodings, strict=True):
             if len(encoding) > limit:
                 raise InputError(
-                    f"{name} has more than {limit} tokens: truncate it, with another truncation than 'error'"
+                    f"{name} has more than {limit} tokens: truncate it, with another truncation than 'error'",
+                    subject=name,
                 )
         return encodings
 
@@ -180,13 +181,17 @@ class Tokenizer:
         """Return the maximum tokens of a sequence. Raises InputError if text and stride do not fit."""
         for name, value in (("max_length", max_length), ("stride", stride)):
             if value is not None and (not is_int(value) or value < 0):
-                raise InputError(f"{name} is {value!r}: expected an integer of at least 0")
+                raise InputError(f"{name} is {value!r}: expected an integer of at least 0", subject=name)
         limit = min(self.max_length if max_length is None else max_length, NO_LIMIT)
         special = self.backend.num_special_tokens_to_add(paired)
         if limit <= special:
-            raise InputError(f"max_length is {limit}: {special} special tokens leave no room for text")
+            raise InputError(
+                f"max_length is {limit}: {special} special tokens leave no room for text", subject="max_length"
+            )
         if limit <= special + (stride or 0):
-            raise InputError(f"stride is {stride}: expected less than {limit - special} for this max_length")
+            raise InputError(
+                f"stride is {stride}: expected less than {limit - special} for this max_length", subject="stride"
+            )
         return limit
 
     def id_of(self, role: str) -> int:
@@ -225,11 +230,13 @@ def _encode_all(
             try:
                 encode([text])
             except Exception as error:
-                raise InputError(f"{name} cannot be truncated to fit: {error}") from error
+                raise InputError(f"{name} cannot be truncated to fit: {error}", subject=name) from error
             except BaseException as error:
                 if not is_library_failure(error):
                     raise
-                raise CheckpointError(f"the tokenizer is broken: {name} makes it panic: {error}") from error
+                raise CheckpointError(
+                    f"{name} makes the tokenizer panic, which is broken: {error}", subject=name
+                ) from error
         raise
 
 

@@ -9,19 +9,19 @@ from __future__ import annotations
 
 import functools
 import inspect
-import warnings
+import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..checkpoint.files import Files
 from ..checks import check_count
 from ..config import DistilBertConfig
-from ..errors import InputError
+from ..errors import InputError, input_name, warn
 from ..tokenizer import Tokenizer
 from .scores import Array
 
 WINDOW = 1024  # maximum number of inputs that are sorted by length together
-FIRST_WINDOW = 32  # inputs of the first window of a stream; the windows grow to WINDOW
+FIRST_WINDOW = 32  # inputs of the first window of a stream, so that its answers do not wait for many inputs
 TOKENIZER_OPTIONS = ("truncation", "max_length", "padding")  # padding has no effect: batches are packed
 
 Answer: TypeAlias = dict[str, Any]
@@ -47,7 +47,8 @@ class Engine(Protocol):
         """Return the rows of each sequence, (rows, columns), in order; nan and inf raise CheckpointError.
 
         output: "sequence_logits" (1, C), "token_logits" (L, C), "span_logits" (L, 2), "masked_logits" (masks, V)
-        with the option `mask_id`; of an encoder "token_logits" (L, D), "mean" (1, D) and "cls" (1, D).
+        with the option `mask_id`; of an encoder "token_logits" (L, D), and "pooled" (1, modes * D) with the
+        options `modes` and `skip`.
         """
 
 
@@ -55,6 +56,7 @@ class Pipeline:
     """Text → answers, for one task: encode texts, run the engine, turn its outputs into answers."""
 
     window = WINDOW  # smaller where answers are large
+    first_window = FIRST_WINDOW
 
     def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
         """Wrap an engine and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
@@ -105,21 +107,51 @@ class Pipeline:
         """Return the maximum tokens of a text: `max_length` or the tokenizer's, at most the model's maximum."""
         return min(max_length or self.tokenizer.max_length, self.config.max_position_embeddings)
 
+    def windows(
+        self, inputs: Iterable[T], names: Iterator[str] | None = None
+    ) -> Iterator[tuple[list[str], list[T]]]:
+        """Yield a stream in windows, each with the names of its inputs for error messages."""
+        names = map(input_name, itertools.count()) if names is None else names
+        for window in windows(inputs, self.window, self.first_window):
+            yield list(itertools.islice(names, len(window))), window
+
+    def encode_pairs(
+        self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
+    ) -> list[Ids]:
+        """Return the token ids of each text or pair, truncated with a warning."""
+        ids: dict[int, Ids] = {}
+        truncated = 0
+        for paired in (False, True):
+            indices = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
+            if not indices:
+                continue
+            encoded = self.tokenizer.encode(
+                [window[i][0] for i in indices],
+                [window[i][1] or "" for i in indices] if paired else None,
+                max_length=max_length,
+                truncation=truncation,
+                names=[names[i] for i in indices],
+            )
+            ids.update(zip(indices, map(tuple, encoded.ids), strict=True))
+            truncated += encoded.truncated
+        self.warn_truncated(truncated, max_length)
+        return [ids[i] for i in range(len(window))]
+
     def warn_truncated(self, count: int, max_length: int) -> None:
         """Warn, once per pipeline, if texts were truncated."""
         if count and not self._warned:
             self._warned = True
-            warnings.warn(f"texts longer than {max_length} tokens are truncated", stacklevel=2)
+            warn(f"texts longer than {max_length} tokens are truncated")
 
 
-def windows(inputs: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
-    """Yield a stream in windows that grow up to a size, so that the first answers do not wait for many inputs.
+def windows(inputs: Iterable[T], size: int | None = None, first: int = FIRST_WINDOW) -> Iterator[list[T]]:
+    """Yield a stream in windows that grow from `first` inputs up to a size.
 
     If the stream raises, the inputs before the error are yielded first.
     """
     largest = min(WINDOW, size or WINDOW)
     window: list[T] = []
-    limit = min(largest, FIRST_WINDOW)
+    limit = min(largest, first)
     try:
         for example in inputs:
             window.append(example)
@@ -130,14 +162,6 @@ def windows(inputs: Iterable[T], size: int | None = None) -> Iterator[list[T]]:
         yield window
         raise
     yield window
-
-
-def named_windows(inputs: Iterable[T], size: int | None = None) -> Iterator[tuple[list[str], list[T]]]:
-    """Yield the windows of a stream, each with the names of its inputs for error messages."""
-    count = 0
-    for window in windows(inputs, size):
-        yield [f"inputs[{i}]" for i in range(count, count + len(window))], window
-        count += len(window)
 
 
 def deliver(inputs: object, single: bool, answers: Iterator[T]) -> T | list[T] | Iterator[T]:

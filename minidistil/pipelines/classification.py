@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import itertools
 import string
-import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from types import EllipsisType
@@ -16,9 +15,9 @@ from typing import Any
 import numpy as np
 
 from ..checks import check_count, check_text
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, input_name, warn
 from ..tokenizer import Tokenizer
-from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, named_windows, truncation_strategy
+from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_strategy
 from .scores import Array, ranked, sigmoid, softmax
 
 CONTRADICTION = (
@@ -37,33 +36,13 @@ class Classification(Pipeline):
         truncation: str,
         max_length: int | None = None,
         batch_size: int | None = None,
+        names: Iterator[str] | None = None,
     ) -> Iterator[Array]:
-        """Yield the logits (C,) of each text or pair, in order."""
-        for names, window in named_windows(examples, self.window):
-            sequences = self._encode(window, names, truncation, self.limit(max_length))
+        """Yield the logits (C,) of each text or pair, in order. names: of the examples, for error messages."""
+        for window_names, window in self.windows(examples, names):
+            sequences = self.encode_pairs(window, window_names, truncation, self.limit(max_length))
             for (row,) in self.engine.run("sequence_logits", sequences, batch_size):
                 yield row
-
-    def _encode(
-        self, window: list[tuple[str, str | None]], names: list[str], truncation: str, max_length: int
-    ) -> list[Ids]:
-        ids: dict[int, Ids] = {}
-        truncated = 0
-        for paired in (False, True):
-            indices = [i for i, (_, pair) in enumerate(window) if (pair is not None) == paired]
-            if not indices:
-                continue
-            encoded = self.tokenizer.encode(
-                [window[i][0] for i in indices],
-                [window[i][1] or "" for i in indices] if paired else None,
-                max_length=max_length,
-                truncation=truncation,
-                names=[names[i] for i in indices],
-            )
-            ids.update(zip(indices, map(tuple, encoded.ids), strict=True))
-            truncated += encoded.truncated
-        self.warn_truncated(truncated, max_length)
-        return [ids[i] for i in range(len(window))]
 
 
 class ZeroShotClassification(Classification):
@@ -105,7 +84,7 @@ class ZeroShotClassification(Classification):
 
         Returns {"sequence", "labels", "scores"}, best first, for a text; a list of those for a list; an iterator
         for another iterable. Texts longer than the model takes are truncated, with one warning. Raises InputError
-        for an empty text, missing or empty labels, or a template without {}.
+        for missing or empty labels, or a template without {}.
         """
         template = _parts(hypothesis_template)
         check_inputs("sequences", sequences)
@@ -124,19 +103,20 @@ class ZeroShotClassification(Classification):
         batch_size: int | None,
     ) -> Iterator[Answer]:
         waiting: deque[tuple[str, list[str]]] = deque()
+        names: deque[str] = deque()  # of the text of each pair
 
         def pairs() -> Iterator[tuple[str, str]]:
             hypotheses: dict[tuple[str, ...], list[str]] = {}
             for i, (text, labels) in enumerate(jobs):
-                check_text(text, f"sequences[{i}]")
-                if not text:
-                    raise InputError(f"sequences[{i}] is empty: there is nothing to classify")
+                name = input_name(i, argument="sequences")
+                check_text(text, name)
                 if tuple(labels) not in hypotheses:
                     hypotheses = {tuple(labels): self._hypotheses(labels, template)}
                 waiting.append((text, labels))
+                names.extend([name] * len(labels))
                 yield from ((text, hypothesis) for hypothesis in hypotheses[tuple(labels)])
 
-        rows = self.logits(pairs(), "only_first", batch_size=batch_size)
+        rows = self.logits(pairs(), "only_first", batch_size=batch_size, names=iter(names.popleft, None))
         for row in rows:
             text, labels = waiting.popleft()
             logits = np.stack([row, *itertools.islice(rows, len(labels) - 1)])  # (len(labels), C)
@@ -150,10 +130,9 @@ class ZeroShotClassification(Classification):
         first: dict[Ids, str] = {}
         for label, ids in zip(labels, alone.ids, strict=True):
             if (other := first.setdefault(tuple(ids), label)) != label:
-                warnings.warn(
+                warn(
                     f"labels {other[:40]!r} and {label[:40]!r} have the same tokens, and so the same scores: "
-                    "use words that are in the vocabulary",
-                    stacklevel=2,
+                    "use words that are in the vocabulary"
                 )
             if len(ids) >= self.limit():
                 raise InputError(
@@ -183,7 +162,10 @@ def _parts(template: str) -> tuple[str, str]:
         parts = []
     fields = [i for i, (_, *field) in enumerate(parts) if field != [None, None, None]]
     if len(fields) != 1 or parts[fields[0]][1:] != ("", "", None):
-        raise InputError(f"hypothesis_template is {template!r}: expected one {{}} for the label, and no other field")
+        raise InputError(
+            f"hypothesis_template is {template!r}: expected one {{}} for the label, and no other field",
+            subject="hypothesis_template",
+        )
     end = fields[0] + 1  # a field belongs to the text before it
     before, after = ("".join(text for text, *_ in part) for part in (parts[:end], parts[end:]))
     return before, after
@@ -219,11 +201,13 @@ def _with_own_labels(texts: Iterable[str], label_sets: Iterator[Any]) -> Iterato
 
 def _checked_labels(labels: list[Any]) -> list[str]:
     if not labels:
-        raise InputError("candidate_labels is empty: expected at least one label")
+        raise InputError("candidate_labels is empty: expected at least one label", subject="candidate_labels")
     for i, label in enumerate(labels):
         check_text(label, f"candidate_labels[{i}]")
         if not label.strip():
-            raise InputError(f"candidate_labels[{i}] is empty: expected the name of a class")
+            raise InputError(
+                f"candidate_labels[{i}] is empty: expected the name of a class", subject=f"candidate_labels[{i}]"
+            )
     return labels
 
 
@@ -299,12 +283,12 @@ class TextClassification(Classification):
 
 def _text_and_pair(example: Any, i: int) -> tuple[str, str | None]:
     if not isinstance(example, dict):
-        check_text(example, f"inputs[{i}]", 'a string, or {"text": ..., "text_pair": ...}')
+        check_text(example, input_name(i), 'a string, or {"text": ..., "text_pair": ...}')
         return example, None
     if "text" not in example or not example.keys() <= {"text", "text_pair"}:
         raise InputError(f"inputs[{i}] has the keys {sorted(example)}: expected text, and text_pair for a pair")
     text, pair = example["text"], example.get("text_pair")
-    check_text(text, f"inputs[{i}]['text']")
+    check_text(text, input_name(i, "text"))
     if pair is not None:
-        check_text(pair, f"inputs[{i}]['text_pair']")
+        check_text(pair, input_name(i, "text_pair"))
     return text, pair or None  # as in transformers, an empty pair is no pair

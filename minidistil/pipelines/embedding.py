@@ -14,9 +14,9 @@ from tokenizers import normalizers
 
 from ..checkpoint.files import Files
 from ..checks import check_count, check_text
-from ..errors import InputError
+from ..errors import InputError, input_name
 from ..tokenizer import NO_LIMIT, Encoded, Tokenizer
-from .base import Engine, Pipeline, check_inputs, deliver, named_windows, truncation_options
+from .base import Engine, Pipeline, check_inputs, deliver, truncation_options
 from .scores import Array
 from .sentence_transformers import POOLINGS, declared
 
@@ -26,14 +26,15 @@ class Encoder(Pipeline):
 
     def encoded(self, texts: Iterable[str], truncation: str, limit: int) -> Iterator[Encoded]:
         """Yield the token ids of a stream of texts, one window at a time."""
-        for names, window in named_windows(texts, self.window):
+        for names, window in self.windows(texts):
             max_length = NO_LIMIT if truncation == "error" else limit
             encoded = self.tokenizer.encode(window, max_length=max_length, truncation=truncation, names=names)
             for name, ids in zip(names, encoded.ids, strict=True):
                 if len(ids) > limit:
                     raise InputError(
                         f"{name} has {len(ids)} tokens, but the model takes {limit}: truncate it with "
-                        "truncation=True"
+                        "truncation=True",
+                        subject=name,
                     )
             yield encoded
 
@@ -113,7 +114,7 @@ class SentenceEmbedding(Encoder):
         """
         if not isinstance(pooling, str) or pooling not in POOLINGS:
             missing = ", and the checkpoint does not set it" if pooling is None else ""
-            raise InputError(f"pooling is {pooling!r}{missing}: expected 'mean' or 'cls'")
+            raise InputError(f"pooling is {pooling!r}{missing}: expected 'mean' or 'cls'", subject="pooling")
         check_text(prompt, "prompt")
         check_count("max_length", max_length)
         check_count("batch_size", batch_size)
@@ -148,7 +149,7 @@ def _texts(inputs: str | Iterable[str], prompt: str = "") -> Iterator[str]:
 
     def checked(texts: Iterable[str]) -> Iterator[str]:
         for i, text in enumerate(texts):
-            check_text(text, f"inputs[{i}]")
+            check_text(text, input_name(i))
             yield prompt + text
 
     return checked([inputs] if isinstance(inputs, str) else inputs)

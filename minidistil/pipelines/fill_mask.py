@@ -5,14 +5,13 @@ Shape: V vocabulary.
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from ..checks import check_count, check_text
-from ..errors import InputError
+from ..errors import InputError, input_name, warn
 from ..tokenizer import NO_LIMIT, Tokenizer
-from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_options, windows
+from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_options
 from .scores import Array, softmax, top
 
 TOP_K = 5
@@ -71,7 +70,7 @@ class FillMask(Pipeline):
         strategy, max_length = truncation_options("tokenizer_kwargs", tokenizer_kwargs)
         texts: Iterable[str] = [inputs] if isinstance(inputs, str) else inputs
         single = isinstance(texts, list | tuple) and len(texts) == 1
-        examples = (self._encode(text, f"inputs[{i}]", strategy, max_length) for i, text in enumerate(texts))
+        examples = (self._encode(text, input_name(i), strategy, max_length) for i, text in enumerate(texts))
         return deliver(inputs, single, self._answers(examples, target_ids, top_k or TOP_K, batch_size))
 
     def _encode(self, text: str, name: str, strategy: str, max_length: int | None) -> Ids:
@@ -82,12 +81,13 @@ class FillMask(Pipeline):
         if self.mask_id not in ids:
             mask = self.tokenizer.backend.id_to_token(self.mask_id)
             where = f" in the {limit} tokens to which it is truncated" if encoded.truncated else ""
-            raise InputError(f"{name} has no {mask}{where}: expected one for each word to predict")
+            raise InputError(f"{name} has no {mask}{where}: expected one for each word to predict", subject=name)
         positions = self.config.max_position_embeddings
         if len(ids) > positions:
             advice = f'tokenizer_kwargs={{"truncation": True, "max_length": {positions}}}'
             raise InputError(
-                f"{name} has {len(ids)} tokens, but the model takes {positions}: truncate it with {advice}"
+                f"{name} has {len(ids)} tokens, but the model takes {positions}: truncate it with {advice}",
+                subject=name,
             )
         return tuple(ids)
 
@@ -111,13 +111,13 @@ class FillMask(Pipeline):
         [encoding] = self.tokenizer.encodings([word], max_length=NO_LIMIT, truncation="error")
         first = encoding.special_tokens_mask.index(0) if 0 in encoding.special_tokens_mask else None
         instead = "it is skipped" if first is None else f"{encoding.tokens[first]} is scored instead"
-        warnings.warn(f"{name} is {word!r}, which is not in the vocabulary: {instead}", stacklevel=2)
+        warn(f"{name} is {word!r}, which is not in the vocabulary: {instead}")
         return [] if first is None else [encoding.ids[first]]
 
     def _answers(
         self, examples: Iterator[Ids], targets: list[int] | None, top_k: int, batch_size: int | None
     ) -> Iterator[Any]:
-        for window in windows(examples, self.window):
+        for _, window in self.windows(examples):
             outputs = self.engine.run("masked_logits", window, batch_size, mask_id=self.mask_id)
             for ids, logits in zip(window, outputs, strict=True):  # logits: (masks, V)
                 masks = [i for i, token in enumerate(ids) if token == self.mask_id]

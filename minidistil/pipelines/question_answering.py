@@ -12,9 +12,9 @@ import numpy as np
 import tokenizers
 
 from ..checks import check_count, check_text
-from ..errors import InputError
+from ..errors import InputError, input_name
 from ..tokenizer import NO_LIMIT
-from .base import Answer, Pipeline, deliver, named_windows
+from .base import Answer, Pipeline, deliver
 from .scores import Array, softmax, top
 
 MAX_SEQ_LEN = 384  # tokens of a sequence: question and part of a context
@@ -110,9 +110,10 @@ class QuestionAnswering(Pipeline):
         if not isinstance(example, dict) or example.keys() != {"question", "context"}:
             raise InputError(f'inputs[{i}] is {example!r:.60}: expected {{"question": ..., "context": ...}}')
         for key in ("question", "context"):
-            check_text(example[key], f"inputs[{i}][{key!r}]")
+            name = input_name(i, key)
+            check_text(example[key], name)
             if not example[key]:
-                raise InputError(f"inputs[{i}][{key!r}] is empty: expected text")
+                raise InputError(f"{name} is empty: expected text", subject=name)
         question, context = example["question"], example["context"]
         ends = self._ends(question)
         if max_len is not None and len(ends) > max_len:
@@ -122,7 +123,8 @@ class QuestionAnswering(Pipeline):
             raise InputError(
                 f"inputs[{i}] has a question of {len(ends)} tokens, which leaves {max(room, 0)} of "
                 f"{options.max_seq_len} for a part of its context: expected more than doc_stride, "
-                f"{options.stride}; truncate it with max_question_len"
+                f"{options.stride}; truncate it with max_question_len",
+                subject=input_name(i),
             )
         return Question(question, context)
 
@@ -132,7 +134,7 @@ class QuestionAnswering(Pipeline):
         return [end for (_, end), part in zip(encoded.offsets, encoded.sequence_ids, strict=True) if part == 0]
 
     def _answers(self, questions: Iterable[Question], options: Options, batch_size: int | None) -> Iterator[Any]:
-        for names, window in named_windows(questions, self.window):
+        for names, window in self.windows(questions):
             encoded = self.tokenizer.encodings(
                 [question.question for question in window],
                 [question.context for question in window],

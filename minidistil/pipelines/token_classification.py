@@ -13,9 +13,9 @@ from typing import Any, NamedTuple, TypeVar
 import tokenizers
 
 from ..checks import check_count, check_text
-from ..errors import CheckpointError, InputError
+from ..errors import CheckpointError, InputError, input_name
 from ..tokenizer import Tokenizer
-from .base import Answer, Engine, Pipeline, check_inputs, deliver, named_windows
+from .base import Answer, Engine, Pipeline, check_inputs, deliver
 from .scores import Array, softmax
 
 WORD_SCORES: dict[str, Callable[[list[list[float]]], list[float]]] = {  # scores of a word from those of its tokens
@@ -101,7 +101,7 @@ class TokenClassification(Pipeline):
         self, texts: Iterable[Text], strategy: str, ignored: list[str], stride: int | None, batch_size: int | None
     ) -> Iterator[list[Answer]]:
         key = "entity" if strategy == "none" else "entity_group"
-        for names, window in named_windows(texts, self.window):
+        for names, window in self.windows(texts):
             encoded = self._encode(window, names, stride)
             sequences = [tuple(part.ids) for parts in encoded for part in parts]
             logits = iter(self.engine.run("token_logits", sequences, batch_size))
@@ -209,7 +209,7 @@ def _without_overlaps(entities: list[Answer]) -> list[Answer]:
 def _text(example: Any, i: int, delimiter: str | None) -> Text:
     """Check one input: a text, or with a delimiter a list of words."""
     if delimiter is None:
-        check_text(example, f"inputs[{i}]")
+        check_text(example, input_name(i))
         return Text(example)
     if not isinstance(example, list | tuple):
         raise InputError(f"inputs[{i}] is {type(example).__name__}: expected a list of words")
@@ -227,10 +227,14 @@ def _are_words(inputs: object) -> bool:
 def _checked_strategy(name: object, stride: object) -> str:
     strategy = name.lower() if isinstance(name, str) else name
     if not isinstance(strategy, str) or strategy not in STRATEGIES:
-        raise InputError(f"aggregation_strategy is {name!r}: expected one of {', '.join(STRATEGIES)}")
+        raise InputError(
+            f"aggregation_strategy is {name!r}: expected one of {', '.join(STRATEGIES)}",
+            subject="aggregation_strategy",
+        )
     if strategy == "none" and stride is not None:
         raise InputError(
-            "stride requires aggregation_strategy other than 'none': tokens of overlapping parts cannot be merged"
+            "stride requires aggregation_strategy other than 'none': tokens of overlapping parts cannot be merged",
+            subject="stride",
         )
     return strategy
 

@@ -61,21 +61,29 @@ class Recipe:
         for name in ("batch_size", "batch_tokens", "gradient_accumulation_steps", "max_length"):
             value = getattr(self, name)
             if not (is_int(value) and value >= 1) and not (name == "batch_tokens" and value is None):
-                raise InputError(f"{name} is {value!r}: expected an integer of at least 1")
+                raise InputError(f"{name} is {value!r}: expected an integer of at least 1", subject=name)
         for name in ("epochs", "learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if not isinstance(value, int | float) or not 0 < value < float("inf"):
-                raise InputError(f"{name} is {value!r}: expected a number above 0")
+                raise InputError(f"{name} is {value!r}: expected a number above 0", subject=name)
         for name, end in (("warmup_ratio", 1.0), ("weight_decay", float("inf")), ("dropout", 1.0)):
             value = getattr(self, name)
             if not (name == "dropout" and value is None) and not 0 <= value < end:
-                raise InputError(f"{name} is {value!r}: expected a number of at least 0 and below {end}")
+                raise InputError(
+                    f"{name} is {value!r}: expected a number of at least 0 and below {end}", subject=name
+                )
         if not is_int(self.seed) or not 0 <= self.seed < 2**32:
-            raise InputError(f"seed is {self.seed!r}: expected an integer of at least 0 and below {2**32}")
+            raise InputError(
+                f"seed is {self.seed!r}: expected an integer of at least 0 and below {2**32}", subject="seed"
+            )
         if self.schedule not in SCHEDULES:
-            raise InputError(f"schedule is {self.schedule!r}: expected one of {', '.join(SCHEDULES)}")
+            raise InputError(
+                f"schedule is {self.schedule!r}: expected one of {', '.join(SCHEDULES)}", subject="schedule"
+            )
         if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(f"dtype is {self.dtype!r}: expected float32, bfloat16 or float16")
+            raise InputError(
+                f"dtype is {self.dtype!r}: expected float32, bfloat16 or float16", subject="dtype"
+            )
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, counted from 0, in a run of `steps` steps."""

@@ -114,7 +114,7 @@ def test_a_stream_can_be_abandoned(zero_shot):
     assert_same(zero_shot(TEXTS[0], LABELS), first)
 
 
-@pytest.mark.parametrize("broken", [5, "", "\ud800"], ids=["number", "empty", "surrogate"])
+@pytest.mark.parametrize("broken", [5, "\ud800"], ids=["number", "surrogate"])
 def test_texts_before_an_invalid_one_are_answered_first(zero_shot, broken):
     answers = zero_shot(iter([*TEXTS[:3], broken, TEXTS[3]]), LABELS)
     assert_same(list(itertools.islice(answers, 3)), zero_shot(TEXTS[:3], LABELS))

@@ -282,10 +282,12 @@ def test_a_template_has_one_empty_field_and_no_other(zero_shot, template):
         zero_shot(TEXTS[0], LABELS, hypothesis_template=template)
 
 
-@pytest.mark.parametrize("texts", ["", [""], ["a", ""]])
-def test_an_empty_text_has_no_zero_shot_answer(zero_shot, texts):
-    with pytest.raises(InputError, match="empty"):
-        zero_shot(texts, LABELS)
+def test_an_empty_text_is_answered_like_any_other(zero_shot):
+    empty, other = zero_shot(["", "a"], LABELS)
+    assert empty["sequence"] == ""
+    assert sum(empty["scores"]) == pytest.approx(1, abs=1e-5)
+    assert zero_shot("", LABELS)["labels"] == empty["labels"]
+    assert sorted(empty["labels"]) == sorted(other["labels"])
 
 
 @pytest.mark.parametrize(
