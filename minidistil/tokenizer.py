@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -13,6 +13,7 @@ from tokenizers import normalizers, pre_tokenizers
 
 from .checks import check_text, is_int
 from .errors import CheckpointError, InputError
+from .forks import fork_safe_lock
 
 if TYPE_CHECKING:
     from .layout import Batch
@@ -30,7 +31,7 @@ BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these 
 CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
 CHUNK = 1 << 16  # characters
-LOCK = threading.Lock()  # truncation is a setting of the library's tokenizer, not an argument
+LOCK = fork_safe_lock()  # truncation is a setting of the library's tokenizer, not an argument
 
 
 class Encoded(NamedTuple):
@@ -78,7 +79,7 @@ class Tokenizer:
 
     def to_json(self) -> str:
         """Return the content of tokenizer.json."""
-        with LOCK:
+        with _own_truncation(self.backend):
             self.backend.no_truncation()
             return self.backend.to_str(pretty=True)
 
@@ -156,7 +157,7 @@ class Tokenizer:
         inputs = _checked_words(texts) if words else _checked(texts, pairs)
         names = names or [f"texts[{i}]" for i in range(len(inputs))]
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
-        with LOCK:
+        with _own_truncation(self.backend):
             side = self.settings.get("truncation_side", "right")
 
             def encode_batch(batch: list[Any]) -> list[tokenizers.Encoding]:
@@ -216,6 +217,17 @@ def token_content(token: Any) -> Any:
 def is_library_failure(error: BaseException) -> bool:
     """Return whether the library failed. A panic in its Rust code is not an Exception; neither is Ctrl-C."""
     return isinstance(error, Exception) or type(error).__name__ == "PanicException"
+
+
+@contextlib.contextmanager
+def _own_truncation(backend: tokenizers.Tokenizer) -> Iterator[None]:
+    """Lock the truncation of a tokenizer, and restore it: a signal handler may have interrupted another call."""
+    with LOCK:
+        before = backend.truncation
+        try:
+            yield
+        finally:
+            backend.no_truncation() if before is None else backend.enable_truncation(**before)
 
 
 def _encode_all(

@@ -15,8 +15,8 @@ from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [
-    *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
-    *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
+    *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing"),
+    *("forks", "tokenizer", "batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
     *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.names", "checkpoint.pickles"),
     *("checkpoint.tensors", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
     "checkpoint.tokenizer",
@@ -40,7 +40,8 @@ EXCEPTIONS = {  # from_pretrained and save_pretrained
     *(("model", "checkpoint.load"), ("model", "checkpoint.save"), ("tokenizer", "checkpoint.tokenizer")),
 }
 FREE_OF_TORCH = [
-    *("errors", "checks", "reference", "config", "tokenizer", "batching", "checkpoint.files", "checkpoint.tasks"),
+    *("errors", "checks", "reference", "config", "forks", "tokenizer", "batching"),
+    *("checkpoint.files", "checkpoint.tasks"),
     *("pipelines", "pipelines.scores", "pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding"),
     *(

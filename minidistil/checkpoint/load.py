@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,6 +30,9 @@ MANY_LAYERS = 64  # a config with more is compared with the file before a model 
 FEED_FORWARD = re.compile(
     r"\blayer\.(\d+)\.(?:\w+\.)?(?:ffn\.lin1|intermediate\.dense)\.weight$"
 )  # one in each layer
+
+if hasattr(os, "register_at_fork"):  # a forked child has no OpenMP threads, and would wait for them for ever
+    os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
 
 
 def from_pretrained(
