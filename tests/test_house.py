@@ -15,15 +15,16 @@ from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [
-    *("errors", "checks", "reference", "config", "layout", "ops", "model", "heads", "tracing"),
-    *("forks", "tokenizer", "batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
+    *("errors", "checks", "text_files", "locks", "forks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
+    *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
     *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.names", "checkpoint.pickles"),
     *("checkpoint.tensors", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
     "checkpoint.tokenizer",
-    *("pipelines.scores", "pipelines.base", "pipelines.inference", "pipelines.classification"),
+    *("pipelines.scores", "pipelines.base", "pipelines.pooling", "pipelines.inference", "pipelines.classification"),
     *("pipelines.fill_mask", "pipelines.token_classification", "pipelines.question_answering"),
     *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),
-    *("training.progress", "training.records", "training.data", "training.recipe", "training.distributed"),
+    *("training.progress", "training.records", "training.labels", "training.label_rules", "training.data"),
+    *("training.recipe", "training.distributed"),
     *("training.metrics", "training.evaluation", "training.machine", "training.card", "training.loop"),
     *("training.console", "training.base", "training.run", "training.fine_tuning", "training"),
     *("benchmarks", "benchmarks.measure", "benchmarks.plots", "benchmarks.workload", "benchmarks.startup"),
@@ -40,19 +41,23 @@ EXCEPTIONS = {  # from_pretrained and save_pretrained
     *(("model", "checkpoint.load"), ("model", "checkpoint.save"), ("tokenizer", "checkpoint.tokenizer")),
 }
 FREE_OF_TORCH = [
-    *("errors", "checks", "reference", "config", "forks", "tokenizer", "batching"),
-    *("checkpoint.files", "checkpoint.tasks"),
+    *("errors", "checks", "reference", "config", "tokenizer", "batching", "checkpoint.files", "checkpoint.tasks"),
     *("pipelines", "pipelines.scores", "pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding"),
     *(
         "pipelines.sentence_transformers",
         "training",
         "training.progress",
+        "training.labels",
+        "training.label_rules",
         "training.metrics",
         "cli.main",
         "cli.verbs",
         "cli.sources",
         "cli.sinks",
+        "text_files",
+        "locks",
+        "forks",
     ),
 ]
 BUDGETS = {("layout", "ops", "model", "heads"): 852, ("reference",): 115}

@@ -6,12 +6,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..checkpoint.tasks import TASKS
-from ..errors import InputError
+from ..errors import Error, InputError, InputName
 from .options import (
     MODEL,
     OPTIONAL,
@@ -27,9 +29,7 @@ from .options import (
 from .output import print_json
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from .sinks import Sink
+    from ..text_files import Record
     from .sources import Source
 
 NO_OPTIONS: dict[str, dict[str, Any]] = {}
@@ -39,9 +39,12 @@ def _single_text(options: argparse.Namespace) -> tuple[Any, ...]:
     return (options.text,)
 
 
-def _stream_texts(options: argparse.Namespace, source: Source) -> tuple[Iterator[Any], ...]:
-    key = options.text_column or "text"
-    return ((record.text(key) for record in source),)
+def _stream_texts(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> tuple[Iterator[Any], ...]:
+    from .sources import single_text
+
+    return ((single_text(record, options.text_column) for record in records),)
 
 
 class Verb(NamedTuple):
@@ -53,7 +56,7 @@ class Verb(NamedTuple):
     show: Callable[[argparse.Namespace, Any], Iterator[str]]  # an answer -> the lines to print
     # the positional arguments of the pipeline, for one text and for --input
     single: Callable[[argparse.Namespace], tuple[Any, ...]] = _single_text
-    stream: Callable[[argparse.Namespace, Source], tuple[Iterator[Any], ...]] = _stream_texts
+    stream: Callable[[argparse.Namespace, Source, Iterator[Record]], tuple[Iterator[Any], ...]] = _stream_texts
     check: Callable[[argparse.Namespace, Source | None], None] | None = None  # runs before the model is loaded
     text: str = "text"  # name of the positional argument
     input_options: dict[str, dict[str, Any]] = NO_OPTIONS  # read by `single`, `stream` and `check`
@@ -90,69 +93,83 @@ def add_verb(verbs: Any, verb: Verb) -> None:
 
 def run(verb: Verb, options: argparse.Namespace) -> None:
     """Run an answering verb."""
-    _check(options)
-    source, sink = (None, None) if options.input is None else _open_streams(options)
-    if options.text_column is not None and (source is None or not source.has_fields):
-        raise InputError("--text-column requires an --input in .jsonl, .csv or .tsv")
+    source = _source(options)
     if verb.check is not None:
         verb.check(options, source)
     arguments = supplied(options, *options.call_names)
+    if source is not None:
+        _answer_many(verb, options, source, arguments)
+        return
     pipe = load_pipeline(verb.task, options)
-    if source is not None and sink is not None:
-        answers = pipe(*verb.stream(options, source), **arguments)
-        sink.write(map(_plain, answers), source, options.quiet)
-    elif options.json:
-        print_json(_plain(pipe(*verb.single(options), **arguments)))
-    else:
-        answer = pipe(*verb.single(options), **{**verb.show_arguments, **arguments})
-        print(*verb.show(options, answer), sep="\n")
+    with _located(None):
+        if options.json:
+            print_json(_plain(pipe(*verb.single(options), **arguments)))
+        else:
+            answer = pipe(*verb.single(options), **{**verb.show_arguments, **arguments})
+            print(*verb.show(options, answer), sep="\n")
 
 
-def _check(options: argparse.Namespace) -> None:
+def _source(options: argparse.Namespace) -> Source | None:
+    """Return the input, None for a single text. Raises InputError for options that exclude each other."""
     from pathlib import Path  # not needed for --help
+
+    from .sources import Source
 
     if (options.text is None) == (options.input is None):
         found = "neither" if options.text is None else "both"
         raise InputError(f"expected either one text or --input FILE, found {found}")
-    if options.input is None and (options.output is not None or options.jsonl):
+    source = None if options.input is None else Source(options.input, options.jsonl)
+    if source is None and (options.output is not None or options.jsonl):
         raise InputError("--output and --jsonl require --input FILE")
+    if options.text_column is not None and (source is None or not source.has_fields):
+        raise InputError("--text-column requires an --input in .jsonl, .csv or .tsv")
     if options.resume and (options.output is None or not Path(options.input or "").is_file()):
         raise InputError("--resume requires --input FILE and --output FILE")
     if options.input not in (None, "-") and not Path(options.input).exists():
         raise InputError(f"cannot read {options.input}: no such file")
-    if options.output is not None:
-        _check_output(Path(options.output), options.input)
+    return source
 
 
-def _check_output(path: Path, source: str) -> None:
-    """Raise InputError for an output that cannot be written, before the model is loaded."""
-    if path.suffix.lower() in (".gz", ".tsv"):
-        raise InputError(f"--output {path}: expected a name that ends in .jsonl or .csv")
-    try:
-        new = not path.exists()
-        if source != "-" and not new and path.samefile(source):
-            raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
-        path.open("a").close()
-        if new:  # the first answer creates it again
-            path.unlink()
-    except OSError as error:
-        raise InputError(f"cannot write to {path}: {error.strerror}") from error
+def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, arguments: dict[str, Any]) -> None:
+    """Answer the texts of --input. With --resume, skip those that an earlier run answered."""
+    from ..pipelines import base
+    from .sinks import open_sink
 
-
-def _open_streams(options: argparse.Namespace) -> tuple[Source, Sink]:
-    """Open the texts and the answers. With --resume, skip the texts that an earlier run answered."""
-    from .sinks import Sink
-    from .sources import Source
-
-    source, sink = Source(options.input, options.jsonl), Sink(options.output)
-    options.source = source  # errors name its lines, see `main`
-    if options.resume:
-        source.skipped = sink.count_answered()
-        if source.total is not None and source.skipped > source.total:
+    with open_sink(options.output, options.input, options.resume) as sink:
+        if source.total is not None and sink.answered > source.total:
             raise InputError(
-                f"{options.output} has {source.skipped} answers, but {options.input} has {source.total} texts"
+                f"{options.output} has {sink.answered} answers, but {options.input} has {source.total} texts"
             )
-    return source, sink
+        pipe = load_pipeline(verb.task, options)
+        # a block is answered as a whole and with prepacked weights, wherever a run starts: the scores are the same
+        pipe.first_window, pipe.engine.plain_batches = base.WINDOW, 0
+
+        def answers() -> Iterator[Any]:
+            skipped = sink.answered
+            for block in source.blocks():
+                if 0 < len(block) <= skipped:
+                    skipped -= len(block)
+                    continue
+                with _located(block):
+                    found = pipe(*verb.stream(options, source, iter(block)), **arguments)
+                    yield from map(_plain, itertools.islice(found, skipped, None))
+                skipped = 0
+
+        sink.write(answers(), source.total, options.quiet)
+
+
+@contextlib.contextmanager
+def _located(block: list[Record] | None) -> Iterator[None]:
+    """Name an input in an error, such as inputs[3], by its line in the file. None: the command's own text."""
+    try:
+        yield
+    except Error as error:
+        name = error.subject
+        if not isinstance(name, InputName):
+            raise
+        place = "" if block is None else f"{block[name.position].place}: "
+        message = str(error).removeprefix(name)
+        raise type(error)(f"{place}the {name.field or 'text'}{message}") from error
 
 
 def _plain(answer: Any) -> Any:

@@ -9,34 +9,26 @@ from __future__ import annotations
 import argparse
 import io
 import os
-import re
 import shlex
 import sys
 import warnings
 from typing import Any
 
 from .. import __version__
-from ..errors import Error
+from ..errors import Error, printable
 from .answer import add_verb
 from .benchmarks import add_bench
 from .lab import add_lab
-from .options import add_debug_option, add_parser, flag
+from .options import Parser, add_debug_option, add_parser, flag
 from .output import print_json
-from .training import add_eval, add_train
+from .training import RECIPE, add_eval, add_train
 from .verbs import VERBS
 
-ARGUMENTS = {  # of Python functions, in error messages -> the options
-    "hypothesis_template": "--template",
-    "candidate_labels": "--labels",
-    "top_k": "--top-k",
-    "pooling is": "--pooling is",
-    "pass labels": "pass --labels",
-    "text_column": "--text-column",
-    "pair_column": "--pair-column",
-    "label_column": "--label-column",
-    "aggregation_strategy": "--aggregation-strategy",
+FLAGS = [*(flag for verb in VERBS for flag in verb.call_options), *(f"--{name}" for name, *_ in RECIPE)]
+OPTIONS = {  # of Python arguments
+    **{flag.removeprefix("--").replace("-", "_"): flag for flag in (*FLAGS, "--eval-steps", "--save-steps")},
+    **{"hypothesis_template": "--template", "candidate_labels": "--labels"},
 }
-ARGUMENT = re.compile(rf"\b({'|'.join(ARGUMENTS)})\b=?")
 EXAMPLES = """examples:
   minidistil zero-shot "The home team won the basketball game." --labels sports,politics,business
   minidistil classify "A man sleeps." --pair "A person is awake." --model MODEL
@@ -55,13 +47,18 @@ or minidistil-mnli (English), which ships with the package. Quote texts of sever
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        words = not any(word.startswith("-") for word in unknown)
+        hint = "; put a text of several words in quotes" if words else ""
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{hint}")
     options.command = shlex.join([*_program(), *(sys.argv[1:] if arguments is None else arguments)])
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(encoding="utf-8", errors="backslashreplace")
     erase = "\r\x1b[K" if sys.stderr.isatty() else ""  # the progress bar, which is drawn again below the warning
-    warnings.formatwarning = lambda message, *_, **__: f"{erase}minidistil: {message}\n"
+    warnings.formatwarning = lambda message, *_, **__: f"{erase}minidistil: {printable(message)}\n"
     try:
         code: int = options.run(options) or 0
         sys.stdout.flush()
@@ -79,13 +76,13 @@ def main(arguments: list[str] | None = None) -> int:
     except (Error, OSError) as error:
         if options.debug:
             raise
-        print(f"minidistil: {_locate(options, ' '.join(str(error).split()))}", file=sys.stderr)
+        print(f"minidistil: {_message(error)}", file=sys.stderr)
         return 2
     return code
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="minidistil",
         description="DistilBERT: classify, tag and embed text, fill masks, and answer questions.",
         epilog=EXAMPLES,
@@ -122,13 +119,8 @@ def _program() -> list[str]:
     return ["minidistil"] if count == "1" else ["torchrun", "--nproc-per-node", count, "-m", "minidistil"]
 
 
-def _locate(options: argparse.Namespace, message: str) -> str:
-    """Replace Python names: an input, such as inputs[3], by its line in the file; an argument by its option."""
-    source = getattr(options, "source", None)
-
-    def location(match: re.Match[str]) -> str:
-        what = f"the {match[2] or 'text'}"
-        return what if source is None else f"{source.location(int(match[1]))}: {what}"
-
-    message = ARGUMENT.sub(lambda match: ARGUMENTS[match[1]], message)
-    return re.sub(r"\b(?:inputs|sequences)\[(\d+)\](?:\['(\w+)'\])?", location, message)
+def _message(error: Exception) -> str:
+    """Return the message of an error, with an option instead of the Python argument that it begins with."""
+    message = printable(error)
+    argument, _, _ = (getattr(error, "subject", None) or "").partition("[")
+    return OPTIONS[argument] + message.removeprefix(argument) if argument in OPTIONS else message

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
+
+from ..errors import printable
 
 OPTIONAL: dict[str, Any] = {"default": argparse.SUPPRESS}  # absent unless the user sets it, see `supplied`
 MODEL = "a folder in the Hub's format, or a Hub id"
 DATA = "labeled texts: a .jsonl, .csv or .tsv file, also gzipped (.gz), or hub:NAME:SPLIT"
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options cannot be abbreviated, and whose errors are printable."""
+
+    def __init__(self, **keywords: Any):
+        super().__init__(allow_abbrev=False, **keywords)
+
+    def error(self, message: str) -> NoReturn:
+        """Print the usage and a message, and exit."""
+        super().error(printable(message))
 
 
 def add_parser(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 BAR_WIDTH = 24  # characters of the bar for a score of 1
+# control characters, line separators, and marks that change the direction of text
+CONTROLS = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff]")
 
 
 def score_lines(title: str, scores: Iterable[tuple[str, float]]) -> Iterator[str]:
@@ -23,16 +26,20 @@ def score_lines(title: str, scores: Iterable[tuple[str, float]]) -> Iterator[str
 
 def print_json(value: Any) -> None:
     """Print a value as one line of JSON."""
+    print(json_line(value))
+
+
+def json_line(value: Any) -> str:
+    """Return a value as one line of readable JSON, in which the characters of `CONTROLS` are escaped."""
     import json  # not needed for --help
 
-    print(json.dumps(value, ensure_ascii=False))
+    line = json.dumps(value, ensure_ascii=False)
+    return CONTROLS.sub(lambda match: f"\\u{ord(match[0]):04x}", line)
 
 
 def one_line(text: str) -> str:
-    """Replace line breaks and control characters, which could move the cursor or change colors, with spaces."""
-    return "".join(
-        " " if unicodedata.category(character) in ("Cc", "Zl", "Zp") else character for character in text
-    )
+    """Replace the characters of `CONTROLS`, which could move the cursor or change colors, with spaces."""
+    return CONTROLS.sub(" ", text)
 
 
 def display_width(text: str) -> int:

@@ -1,36 +1,15 @@
-"""Read the texts of `--input`: lines of text, lines of JSON, or rows of a table."""
+"""Read the texts of `--input`, in blocks that are answered together."""
 
 from __future__ import annotations
 
 import functools
-import itertools
-import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from ..checks import check_text
 from ..errors import InputError
-from ..training.records import file_format, read_jsonl, read_lines, read_table, separator_hint
-
-
-class Record(NamedTuple):
-    """One text of the input, with the fields beside it."""
-
-    fields: dict[str, Any]
-    location: str  # such as "texts.jsonl, line 3"
-
-    def text(self, key: str) -> str:
-        """Return a field. Raises InputError, which names the location, unless it is a text."""
-        text = self.fields.get(key)
-        if text is None:
-            names = ", ".join(self.fields) or "none"
-            hint = separator_hint([*self.fields]) or "; choose one with --text-column"
-            raise InputError(f"{self.location} has no field {key}: the fields are {names}{hint}")
-        if not isinstance(text, str):
-            raise InputError(f"{self.location}: {key} is {text!r}: expected a string")
-        check_text(text, f"{self.location}: {key}")
-        return text
+from ..pipelines import base
+from ..text_files import MAX_LINE, TEXT_COLUMNS, Record, delimiter_hint, file_format, read_lines, read_records
 
 
 class Source:
@@ -39,9 +18,7 @@ class Source:
     def __init__(self, path: str, jsonl: bool = False):
         """Set the input, without opening it. path: a file, or "-" for stdin. jsonl: ignore its extension."""
         self.path = None if path == "-" else Path(path)
-        self.name = "stdin" if self.path is None else path
         self.format = "jsonl" if jsonl else file_format(path)
-        self.skipped = 0  # texts that an earlier run answered
 
     @property
     def is_table(self) -> bool:
@@ -53,34 +30,57 @@ class Source:
         """Whether records have named fields beside the text."""
         return self.format == "jsonl" or self.is_table
 
-    def __iter__(self) -> Iterator[Record]:
-        """Yield the records after the skipped ones."""
-        for i, fields in enumerate(itertools.islice(self._read(), self.skipped, None)):
-            yield Record(fields, self.location(i))
+    def blocks(self) -> Iterator[list[Record]]:
+        """Yield the records in blocks, which grow so that the first answers do not wait for many texts.
 
-    def location(self, i: int) -> str:
-        """Return the file and line of record i, counted from the first that is not skipped."""
-        return f"{self.name}, {'row' if self.is_table else 'line'} {self.skipped + i + 1}"
+        The blocks depend only on the contents of the input: a resumed run answers the same texts together, and so
+        with the same scores to the last bit. If a record is invalid, those before it are yielded first.
+        """
+        block: list[Record] = []
+        limit, size = min(base.FIRST_WINDOW, base.WINDOW), 0
+        try:
+            for record in self._read():
+                block.append(record)
+                size += record.size
+                if len(block) == limit or size >= MAX_LINE:
+                    yield block
+                    block, limit, size = [], min(2 * limit, base.WINDOW), 0
+        except InputError:
+            yield block
+            raise
+        yield block
 
     @functools.cached_property
     def total(self) -> int | None:
-        """Number of texts, including skipped ones. None for a pipe, which can be read only once."""
+        """Number of texts. None for a pipe, which can be read only once."""
         if self.path is None or not self.path.is_file():
             return None
         try:
-            return sum(1 for _ in (self._read() if self.is_table else read_lines(self.path)))
+            if self.format == "jsonl":  # without parsing it
+                return sum(not line.isspace() for _, line in read_lines(self.path))
+            return sum(1 for _ in self._read())
         except InputError:  # raised again when that record is read
             return None
 
-    def _read(self) -> Iterator[dict[str, Any]]:
-        if self.format == "jsonl":
-            return read_jsonl(self.path)
-        if self.is_table:
-            return (fields for fields, _ in read_table(self.path, self.format))
-        return self._read_text()
+    def _read(self) -> Iterator[Record]:
+        return read_records(self.path, self.format)
 
-    def _read_text(self) -> Iterator[dict[str, Any]]:
-        for number, line in read_lines(self.path):
-            if number == 1 and re.match(r'\{\s*"(text|question)"\s*:', line):
-                raise InputError(f"{self.name}, line 1 is JSON: pass --jsonl to read its fields")
-            yield {"text": line.rstrip("\r\n")}
+
+def single_text(record: Record, column: str | None) -> str:
+    """Return the text of a record, for a verb that takes no pairs. column: None: a usual name of a single text."""
+    usual = (text for text, pair in TEXT_COLUMNS if pair is None and text in record.fields)
+    return text_of(record, column or next(usual, None))
+
+
+def text_of(record: Record, column: str | None, remedy: str = "name it with --text-column") -> str:
+    """Return a field of a record. Raises InputError unless it is a text. column: None if there is no usual one."""
+    if column is None or column not in record.fields:
+        wanted = "a text" if column is None else column
+        names = ", ".join(record.fields) or "(none)"
+        raise InputError(
+            f"{record.place} has the columns {names}, but no column for {wanted}: {remedy}"
+            f"{delimiter_hint(record.fields)}"
+        )
+    text = record.fields[column]
+    check_text(text, f"{record.place}: {column}")
+    return str(text)

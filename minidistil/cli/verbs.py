@@ -13,6 +13,7 @@ from .options import comma_separated, flag, integer, names
 from .output import display_width, one_line, pad, score_lines
 
 if TYPE_CHECKING:
+    from ..text_files import Record
     from .sources import Source
 
 # zero-shot
@@ -27,22 +28,26 @@ def _text_and_labels(options: argparse.Namespace) -> tuple[str, list[str]]:
     return options.text, options.labels
 
 
-def _texts_and_labels(options: argparse.Namespace, source: Source) -> tuple[Iterator[str], Iterator[list[str]]]:
-    rows, copy = itertools.tee(_read_labels(options, source))
+def _texts_and_labels(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> tuple[Iterator[str], Iterator[list[str]]]:
+    rows, copy = itertools.tee(_read_labels(options, source, records))
     return (text for text, _ in rows), (labels for _, labels in copy)
 
 
-def _read_labels(options: argparse.Namespace, source: Source) -> Iterator[tuple[str, list[str]]]:
-    for record in source:
-        text = record.text(options.text_column or "text")
+def _read_labels(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> Iterator[tuple[str, list[str]]]:
+    from .sources import single_text
+
+    for record in records:
+        text = single_text(record, options.text_column)
         labels = record.fields.get("labels", options.labels)
         if isinstance(labels, str) and source.is_table:
             labels = comma_separated(labels)
-        if not text:
-            raise InputError(f"{record.location}: the text is empty: expected a text to classify")
         if not isinstance(labels, list) or not labels or not all(isinstance(x, str) and x.strip() for x in labels):
             raise InputError(
-                f"{record.location}: labels is {labels!r}: expected a list of labels; --labels sets a default"
+                f"{record.place}: labels is {labels!r}: expected a list of labels; --labels sets a default"
             )
         yield text, labels
 
@@ -78,6 +83,8 @@ ZERO_SHOT = Verb(
 def _check_pair(options: argparse.Namespace, source: Source | None) -> None:
     if options.pair is not None and source is not None:
         raise InputError("--pair cannot be combined with --input: put a field text_pair in the input instead")
+    if options.pair_column is not None and (source is None or not source.has_fields):
+        raise InputError("--pair-column requires an --input in .jsonl, .csv or .tsv")
 
 
 def _text_or_pair(options: argparse.Namespace) -> tuple[dict[str, str]]:
@@ -85,17 +92,25 @@ def _text_or_pair(options: argparse.Namespace) -> tuple[dict[str, str]]:
     return (text if options.pair is None else {**text, "text_pair": options.pair},)
 
 
-def _texts_or_pairs(options: argparse.Namespace, source: Source) -> tuple[Iterator[str | dict[str, str]]]:
-    return (_read_pairs(options, source),)
+def _texts_or_pairs(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> tuple[Iterator[str | dict[str, str]]]:
+    return (_read_pairs(options, source, records),)
 
 
-def _read_pairs(options: argparse.Namespace, source: Source) -> Iterator[str | dict[str, str]]:
-    for record in source:
-        text, pair = record.text(options.text_column or "text"), record.fields.get("text_pair")
-        if pair is None or (pair == "" and source.is_table):
+def _read_pairs(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> Iterator[str | dict[str, str]]:
+    from ..text_files import text_columns
+    from .sources import text_of
+
+    for record in records:
+        column, pair_column = text_columns(record.fields, options.text_column, options.pair_column)
+        text = text_of(record, column)
+        if pair_column is None or (pair_column in record.fields and record.fields[pair_column] in (None, "")):
             yield text
         else:
-            yield {"text": text, "text_pair": record.text("text_pair")}
+            yield {"text": text, "text_pair": text_of(record, pair_column, "name it with --pair-column")}
 
 
 def _show_classes(options: argparse.Namespace, answer: Any) -> Iterator[str]:
@@ -112,7 +127,10 @@ CLASSIFY = Verb(
     stream=_texts_or_pairs,
     show=_show_classes,
     show_arguments={"top_k": None},
-    input_options={"--pair": {"metavar": "TEXT", "help": "second text, for a model of text pairs"}},
+    input_options={
+        "--pair": {"metavar": "TEXT", "help": "second text, for a model of text pairs"},
+        "--pair-column": {"metavar": "NAME", "help": "column or field of --input that holds the second text"},
+    },
     call_options={"--top-k": integer("number of labels (default: all; with --json or --input the best one)")},
 )
 
@@ -173,11 +191,18 @@ def _question(options: argparse.Namespace) -> tuple[dict[str, str]]:
     return ({"question": options.text, "context": options.context},)
 
 
-def _questions(options: argparse.Namespace, source: Source) -> tuple[Iterator[dict[str, str]]]:
+def _questions(
+    options: argparse.Namespace, source: Source, records: Iterator[Record]
+) -> tuple[Iterator[dict[str, str]]]:
+    from .sources import text_of
+
     key = options.text_column or ("question" if source.has_fields else "text")
     default = {} if options.context is None else {"context": options.context}
-    records = (record._replace(fields={**default, **record.fields}) for record in source)
-    return (({"question": record.text(key), "context": record.text("context")} for record in records),)
+    records = (record._replace(fields={**default, **record.fields}) for record in records)
+    remedy = "add it, or pass --context"
+    return (
+        ({"question": text_of(record, key), "context": text_of(record, "context", remedy)} for record in records),
+    )
 
 
 def _show_answers(options: argparse.Namespace, answer: Any) -> Iterator[str]:

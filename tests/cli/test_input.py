@@ -8,6 +8,7 @@ import json
 import pytest
 
 from minidistil.pipelines import base
+from minidistil.training.records import read_rows
 from support.cli import (
     LABELS,
     LINES,
@@ -99,7 +100,6 @@ def test_answers_to_a_long_input_are_in_order(command, zero_shot, monkeypatch):
     [
         (b"a\n\xff\n", "line 2 is not UTF-8: 'utf-8' codec can't decode byte 0xff"),
         (b"a\n\xed\xa0\x80\n", "line 2 is not UTF-8: 'utf-8' codec can't decode"),
-        (b"a\n\nb\n", "line 2: the text is empty"),
     ],
 )
 def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
@@ -112,12 +112,11 @@ def test_a_bad_line_is_named_with_its_file(command, tmp_path, content, message):
 
 BAD_ROWS = {
     "not JSON": (b"{", "line 2 is not JSON: "),
-    "an empty line": (b"", "line 2 is empty: "),
     "not UTF-8": (b'{"text": "\xff"}', "line 2 is not UTF-8: 'utf-8' codec can't decode"),
     "a list": (b'["a"]', "line 2: expected a JSON object, found list"),
     "deep": (b"[" * 100_000, "line 2 is not JSON: "),
-    "no text": (b'{"texts": "a"}', "line 2 has no field text: the fields are texts"),
-    "a number": (b'{"text": 5}', "line 2: text is 5: expected a string"),
+    "no text": (b'{"texts": "a"}', "line 2 has the columns texts, but no column for a text: name it with --text-"),
+    "a number": (b'{"text": 5}', "line 2: text is int: expected a string"),
     "a lone surrogate": (b'{"text": "\\ud800"}', "line 2"),
 }
 
@@ -149,7 +148,7 @@ def test_a_line_without_labels_needs_those_of_the_command(command):
 
 def test_a_bad_second_text_is_named_with_its_line(command):
     result = command("classify", "--jsonl", "--input", "-", stdin=b'{"text": "a", "text_pair": 5}\n')
-    assert "stdin, line 1: text_pair is 5: expected a string" in result.error
+    assert "stdin, line 1: text_pair is int: expected a string" in result.error
 
 
 def test_an_input_that_is_a_folder_is_named(command, tmp_path):
@@ -173,10 +172,11 @@ def test_jsonl_is_recognized_by_several_extensions(command, classify, tmp_path, 
     ("stdin", "options", "message"),
     [
         (b'{"text": "a man"}\n', [], "stdin, line 1 is JSON: pass --jsonl"),
-        (b'{"text": "a"}\n\n', ["--jsonl"], "stdin, line 2 is empty"),
         (b"{'text': 1}\n", ["--jsonl"], "stdin, line 1 is not JSON"),
-        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has no field text: the fields are txt"),
-        ("a".encode("utf-16"), [], "stdin, line 1 is not UTF-8"),
+        (b'{"txt": "a"}\n', ["--jsonl"], "stdin, line 1 has the columns txt, but no column for a text"),
+        ("a".encode("utf-16"), [], "stdin is UTF-16: convert it to UTF-8"),
+        ("a".encode("utf-16-le"), [], "stdin is UTF-16: convert it to UTF-8"),
+        ("a".encode("utf-16-be"), ["--jsonl"], "stdin is UTF-16: convert it to UTF-8"),
     ],
 )
 def test_input_in_the_wrong_format_is_an_error(command, stdin, options, message):
@@ -210,7 +210,7 @@ def test_text_column_names_the_column_of_the_text(command, classify, tmp_path, n
     pair = {"text": "a man", "text_pair": "b"}
     assert_close(result.answers, [classify(pair), classify("c")[0]])
     result = command("classify", "--input", source)
-    assert f"{source}, row 1 has no field text: the fields are review, text_pair" in result.error
+    assert f"{source}, line 2 has the columns review, text_pair, but no column for a text" in result.error
 
 
 def test_gzipped_input_is_read(command, classify, tmp_path):
@@ -223,9 +223,90 @@ def test_gzipped_input_is_read(command, classify, tmp_path):
         assert_close(command("classify", "--input", tmp_path / name).answers, [classify("a man")[0]])
 
 
-def test_another_separator_of_a_table_is_named(command, tmp_path):
-    (tmp_path / "data.csv").write_text("text;label\na;b\n")
-    error = command("classify", "--input", tmp_path / "data.csv").error
-    assert (
-        "the fields are text;label; the columns seem to be separated by ';', where .csv expects a comma" in error
-    )
+@pytest.mark.parametrize("delimiter", [";", "\t", "|"])
+def test_the_delimiter_of_a_csv_file_is_found_in_its_header(command, classify, tmp_path, delimiter):
+    source = table(tmp_path / "a.csv", ["id", "text, or not", "text"], ["1", "a,b", "a man"], delimiter=delimiter)
+    assert_close(command("classify", "--input", source).answers, [classify("a man")[0]])
+
+
+def test_another_delimiter_of_a_tsv_file_is_named(command, tmp_path):
+    (tmp_path / "data.tsv").write_text("id;label\na;b\n")
+    error = command("classify", "--input", tmp_path / "data.tsv").error
+    assert "name it with --text-column; the columns seem to be separated by ';'" in error
+
+
+USUAL = ["sentence", "premise,hypothesis", "question,sentence", "text,text_pair"]
+
+
+@pytest.mark.parametrize("header", USUAL)
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_classify_finds_the_columns_that_train_finds(command, classify, tmp_path, header, kind):
+    row = dict(zip(header.split(","), ["a man", "is awake"], strict=False))
+    path = tmp_path / f"a.{kind}"
+    if kind == "csv":
+        table(path, ["id", *row], ["1", *row.values()])
+    else:
+        path.write_text(json.dumps({"id": 1, **row}) + "\n")
+    text = dict(zip(["text", "text_pair"], row.values(), strict=False))
+    assert_close(command("classify", "--input", path).answers, [classify(text)])
+    path.write_text(path.read_text() + path.read_text().splitlines()[-1] + "\n")
+    labeled = path.read_text().replace("id", "label", 1 if kind == "csv" else -1)
+    path.write_text(labeled)
+    train = [tuple(row[:2]) for row in read_rows(path)]
+    assert train == [(text["text"], text.get("text_pair"))] * 2
+
+
+def test_the_columns_of_a_pair_can_be_named(command, classify, tmp_path):
+    source = table(tmp_path / "a.csv", ["claim", "reason", "text_pair"], ["a man", "is awake", "b"])
+    pair = {"text": "a man", "text_pair": "is awake"}
+    result = command("classify", "--input", source, "--text-column", "claim", "--pair-column", "reason")
+    assert_close(result.answers, [classify(pair)])
+    error = command("classify", "--input", source, "--text-column", "claim", "--pair-column", "x").error
+    assert "no column for x: name it with --pair-column" in error
+    error = command("classify", "--input", "-", "--pair-column", "x", stdin=b"a\n").error
+    assert "--pair-column requires an --input in .jsonl, .csv or .tsv" in error
+
+
+BLANK = {  # with blank lines between records and at the end: the texts
+    "txt": ("a\n\nb\n\n\n", ["a", "", "b"]),
+    "jsonl": ('{"text": "a"}\n\n  \n{"text": ""}\r\n\r\n', ["a", ""]),
+    "csv": ("\nid,text\n1,a\n\n2,\r\n  \n\n", ["a", ""]),
+    "tsv": ("text\tid\na\t1\n\n\t2\n\n", ["a", ""]),
+    "one.csv": ('text\na\n\nb\n""\n\n', ["a", "", "b", ""]),
+    "one.tsv": ("text\na\n\nb\n\n", ["a", "", "b"]),
+}
+
+
+@pytest.mark.parametrize(("content", "texts"), BLANK.values(), ids=BLANK)
+@pytest.mark.parametrize("verb", ["zero-shot", "classify", "tag"])
+def test_blank_lines_are_skipped_unless_they_are_texts(
+    request, command, heads, tmp_path, content, texts, verb
+):
+    name = request.node.callspec.id.rpartition("-")[2]
+    (tmp_path / f"a.{name}").write_bytes(content.encode())
+    options = {"zero-shot": ["--labels", "sports"], "classify": [], "tag": ["--model", heads["tag"]]}[verb]
+    result = command(verb, "--input", tmp_path / f"a.{name}", *options)
+    assert result.code == 0
+    assert len(result.answers) == len(texts)
+    assert f"texts: {len(texts)}/{len(texts)} [" in result.err
+    if verb == "zero-shot":
+        assert [answer["sequence"] for answer in result.answers] == texts
+
+
+def test_errors_after_blank_lines_and_quoted_line_breaks_name_the_line(command, tmp_path):
+    for name, content, line in (
+        ("a.txt", b"a\n\n\n\xff\n", 4),
+        ("a.jsonl", b'{"text": "a"}\n\n{"text": 5}\n', 3),
+        ("a.csv", b'text,id\n"a\n\nb",1\n\nc\n', 6),
+        ("b.csv", b'text\n"a\n\nb"\n\nc,d\n', 6),
+    ):
+        (tmp_path / name).write_bytes(content)
+        result = command("classify", "--input", tmp_path / name)
+        assert f"{tmp_path / name}, line {line}" in result.err
+        assert result.code == 2
+
+
+def test_an_error_of_json_names_one_line(command):
+    error = command("classify", "--jsonl", "--input", "-", stdin=b'{"text": "a"}\n{"text": a}\n').err
+    assert "stdin, line 2 is not JSON: Expecting value at character 10" in error
+    assert error.count("line") == 1

@@ -35,7 +35,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
         (["zero-shot", "a", "--labels", "a,,b"], r"--labels[1] is empty"),
         (["zero-shot", "a", "--labels", "a", "--template", "nothing"], "--template is 'nothing'"),
         (["zero-shot", "a", "--labels", "a", "--template", "{} {}"], "--template is '{} {}'"),
-        (["zero-shot", "", "--labels", "a"], "is empty"),
         (["zero-shot", "--labels", "a"], "either one text or --input FILE"),
         (["classify"], "either one text or --input FILE"),
         (["classify", "a", "--input", "-"], "either one text or --input FILE"),

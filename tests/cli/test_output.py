@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import itertools
 import json
 import os
 import signal
@@ -114,9 +113,13 @@ def test_an_interrupted_run_leaves_complete_lines(command, tmp_path, monkeypatch
     class Typist(io.BytesIO):
         """Interrupts after 10 lines."""
 
-        def __iter__(self):
-            yield from itertools.repeat(b"the team won\n", 10)
-            raise KeyboardInterrupt
+        lines = 0
+
+        def readline(self, size=-1):
+            self.lines += 1
+            if self.lines > 10:
+                raise KeyboardInterrupt
+            return b"the team won\n"
 
     monkeypatch.setattr(base, "WINDOW", 4)
     result = command("classify", "--input", "-", "--output", tmp_path / "answers", stdin=Typist())

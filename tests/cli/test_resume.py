@@ -72,19 +72,22 @@ def test_a_killed_run_resumes_to_the_answers_of_an_uninterrupted_run(folder, tmp
 
 
 def test_errors_of_a_resumed_run_name_the_line_of_the_file(folder, tmp_path, capsys):
-    (tmp_path / "texts.txt").write_text("The team won.\na man\n\n", encoding="utf-8")
+    (tmp_path / "texts.txt").write_bytes(b"The team won.\na man\n\xff\n")
     (tmp_path / "answers.jsonl").write_text('{"label": "x"}\n', encoding="utf-8")
     command = ["zero-shot", "--labels", "a,b", "--model", str(folder), "--input", str(tmp_path / "texts.txt")]
     assert cli.main([*command, "--output", str(tmp_path / "answers.jsonl"), "--resume"]) == 2
-    assert "texts.txt, line 3: the text is empty" in capsys.readouterr().err
+    assert "texts.txt, line 3 is not UTF-8" in capsys.readouterr().err
 
 
 def test_an_output_that_cannot_be_resumed_is_refused_and_unchanged(folder, tmp_path, capsys):
     command = many(folder, tmp_path, "--resume")
     output = tmp_path / "answers.jsonl"
     for content, message in (
+        ("my notes", "line 1 is not an answer: --resume requires the output of an earlier run"),
+        ("{}\nmy notes\n", "line 2 is not an answer"),
+        ("{notes}\n", "line 1 is not an answer"),
         ("my notes\nmore", "line 1 is not an answer: --resume requires the output of an earlier run"),
-        ("1\n" * 201, "has 201 answers, but"),
+        ("{}\n" * 201, "has 201 answers, but"),
     ):
         output.write_text(content, encoding="utf-8")
         assert cli.main(command) == 2

@@ -107,14 +107,14 @@ def test_a_bad_argument_of_another_verb_is_a_one_line_error(verb, arguments, mes
 
 def test_a_line_without_a_context_is_named(verb):
     result = verb("answer", "--input", "-", "--jsonl", stdin=b'{"question": "who won"}\n')
-    assert "stdin, line 1 has no field context: the fields are question" in result.error
+    assert "stdin, line 1 has the columns question, but no column for context: add it, or pass --context" in result.error
 
 
 @pytest.mark.parametrize(
     ("name", "stdin", "message"),
     [
-        ("fill-mask", b"a [MASK]\n\n", "stdin, line 2: the text has no [MASK]"),
-        ("answer", b"who\n\n", "stdin, line 2: the question is empty"),
+        ("fill-mask", b"a [MASK]\n\na [MASK]", "stdin, line 2: the text has no [MASK]"),
+        ("answer", b"who\n\nwho\n", "stdin, line 2: the question is empty"),
     ],
 )
 def test_a_pipelines_error_names_the_line_of_the_input(verb, name, stdin, message):

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minidistil.errors import InputError, MissingDependency
+from minidistil.text_files import TEXT_COLUMNS
 from minidistil.training.data import Labels
-from minidistil.training.records import LABEL_COLUMNS, TEXT_COLUMNS, Columns, Row, read_rows
+from minidistil.training.records import LABEL_COLUMNS, Columns, Row, read_rows
 
 SINGLE = "single_label_classification"
 NLI = Labels(("entailment", "neutral", "contradiction"), SINGLE)
@@ -136,10 +137,9 @@ BROKEN = {
     "an unknown ending": ("parquet", "a", [".jsonl, .csv or .tsv"]),
     "no ending but gzip's": ("gz", "a", [".jsonl, .csv or .tsv"]),
     "not UTF-8": ("jsonl", b'{"text": "a", "label": 0}\n{"text": "\xff", "label": 0}\n', ["line 2 is not UTF-8"]),
-    "not UTF-8 at once": ("tsv", "text\tlabel\na\tb\n".encode("utf-16"), ["line 1 is not UTF-8"]),
+    "not UTF-8 at once": ("tsv", "text\tlabel\na\tb\n".encode("utf-16"), ["is UTF-16: convert it to UTF-8"]),
     "not UTF-8 in a cell": ("csv", b'text,label\n"a\nb\xe9",1\n', ["line 3 is not UTF-8"]),
     "not JSON": ("jsonl", '{"text": "a", "label": 0}\n{"text": "a", label: 0}\n', ["line 2 is not JSON"]),
-    "a line of nothing": ("jsonl", '{"text": "a", "label": 0}\n\n', ["line 2 is empty: expected a JSON object"]),
     "two objects": ("jsonl", '{"text": "a", "label": 0} {}\n', ["line 1 is not JSON"]),
     "too deep": ("jsonl", "[" * 100_000, ["line 1 is not JSON"]),
     "too many digits": ("jsonl", f'{{"text": "a", "label": {"9" * 5000}}}', ["line 1 is not JSON"]),
@@ -150,16 +150,16 @@ BROKEN = {
     ),
     "null": ("jsonl", "null\n", ["line 1: expected a JSON object, found NoneType"]),
     "too few cells": ("csv", 'text,label\n"a\nb",0\nc\n', ["line 4 has 1 cells: the header has 2"]),
-    "too many cells": ("tsv", "text\tlabel\na\t0\n\nb\t0\n", ["line 3 has 0 cells: the header has 2"]),
+    "too many cells": ("tsv", "text\tlabel\na\t0\n\nb\t0\t1\n", ["line 4 has 3 cells: the header has 2"]),
     "a quote that stays open": ("csv", 'text,label\na,0\n"b,0\nc,0\n', ["line 3 is not a row of a table"]),
     "text after a quote": ("csv", 'text,label\n"a" b,0\n', ["line 2 is not a row of a table"]),
     "line ends of old": ("tsv", "text\tlabel\ra\t0\r", ["line 1 is not a row of a table"]),
     "a key less": (
         "jsonl",
         '{"text": "a", "label": 0}\n{"text": "a"}\n',
-        ["line 2 has no label: ", "fields are text"],
+        ["line 2 has the columns text, but no column for a label"],
     ),
-    "no keys": ("jsonl", '{"text": "a", "label": 0}\n{}\n', ["line 2 has no text", "(none)"]),
+    "no keys": ("jsonl", '{"text": "a", "label": 0}\n{}\n', ["line 2 has the columns (none), but no column for a text"]),
     "no string": ("jsonl", '{"text": 1, "label": 0}\n', ["line 1: text is int: expected a string"]),
     "no text": ("jsonl", '{"text": null, "label": 0}\n', ["line 1: text is NoneType"]),
     "half of a character": (
@@ -263,7 +263,7 @@ def test_named_columns_are_used(tmp_path, kind):
     assert read(pair="reason") == ("p", "r", "l")
     assert read(label="verdict") == ("p", "h", "v")
     for names in ({"text": "x"}, {"pair": "x"}, {"label": "x"}, {"text": "claim", "pair": "x"}):
-        refused(path, ", ".join(header), "no column for x", "text_column, pair_column", columns=Columns(**names))
+        refused(path, ", ".join(header), "no column for x", "--text-column, --pair-column", columns=Columns(**names))
     refused(path, "no column for x, y, z", columns=Columns("x", "y", "z"))
 
 
@@ -284,6 +284,19 @@ def test_an_empty_object_has_no_columns(tmp_path):
 
 def test_duplicate_columns_are_refused(tmp_path):
     refused(write(tmp_path / "a.csv", "text,label,label\na,b,c\n"), "two columns label")
+
+
+def test_each_row_of_jsonl_has_its_own_columns(tmp_path):
+    rows = ({"text": "a", "label": 0}, {"text": "b", "text_pair": "c", "label": 1}, {"sentence": "d", "score": 2})
+    path = write(tmp_path / "a.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert [row[:3] for row in read_rows(path)] == [("a", None, 0), ("b", "c", 1), ("d", None, 2)]
+
+
+def test_blank_lines_are_no_rows(tmp_path):
+    for kind in KINDS:
+        lines = content(kind, ROWS).split("\n")
+        text = "\n\n".join(lines) + "\n\r\n" if kind != "csv" else content(kind, ROWS) + "\n\n"
+        assert [row[:3] for row in read_rows(write(tmp_path / f"a.{kind}", text))] == ROWS
 
 
 def test_a_named_pair_is_not_the_text(tmp_path):
