@@ -81,6 +81,25 @@ class Folder(Files):
             raise CheckpointError(f"cannot read {path}: {error}") from error
 
 
+@dataclasses.dataclass(frozen=True)
+class Subfolder(Files):
+    """A folder inside a checkpoint."""
+
+    files: Files
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.files}/{self.name}"
+
+    def find(self, filename: str) -> Path | None:
+        """Return the path of a file; None if the folder has no such file."""
+        return self.files.find(f"{self.name}/{filename}")
+
+    def get(self, *filenames: str) -> Path:
+        """Return the path of the first of these files that exists. Raises CheckpointError if none does."""
+        return self.files.get(*(f"{self.name}/{filename}" for filename in filenames))
+
+
 class HubRepository(Files):
     """A checkpoint on the Hub, through huggingface_hub: its cache, its offline mode, its token.
 

@@ -63,9 +63,10 @@ def pipeline(
     else:
         files = find_files(model, revision)  # once: model and tokenizer come from the same commit
         target = choose_device(device)
-        files.get("config.json")  # the small files first: errors in them come before a long download
+        declared, files = task_class.declared(files)  # the small files first: errors come before a long download
+        files.get("config.json")
         tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
-        defaults = {**task_class.declared(files), **defaults}
+        defaults = {**declared, **defaults}
         engine = Engine.load(files, task, dtype, target)
     if not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(tokenizer)

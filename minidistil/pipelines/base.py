@@ -1,6 +1,7 @@
 """Base of all pipelines: call options, streams of inputs, and the interface to the model.
 
-The pipelines use NumPy arrays and do not import torch; only `inference.py` does, behind the `Engine` interface.
+The pipelines use NumPy arrays and do not import torch; only `inference.py` and
+`pooling.py` do, behind the `Engine` interface.
 
 Shapes: L tokens of a sequence, C labels, D model width, V vocabulary.
 """
@@ -84,9 +85,9 @@ class Pipeline:
         signature(cls.run).bind_partial(None, **dict.fromkeys(names))
 
     @classmethod
-    def declared(cls, files: Files) -> dict[str, Any]:
-        """Return the default arguments that a checkpoint's files set, such as pooling; for most tasks none."""
-        return {}
+    def declared(cls, files: Files) -> tuple[dict[str, Any], Files]:
+        """Return the default arguments that a checkpoint's files set, and the files of its model."""
+        return {}, files
 
     @property
     def config(self) -> DistilBertConfig:

@@ -1,6 +1,6 @@
 """The model behind a pipeline: sequences of token ids → NumPy arrays, in batches bounded by tokens.
 
-This is the only module of the pipelines that imports torch.
+Only this module and pooling.py import torch; the other modules of the pipelines use NumPy.
 
 Shapes: T tokens of a batch, n sequences, L length of one, D model width, C labels, V vocabulary.
 """
@@ -23,6 +23,7 @@ from ..errors import CheckpointError, InputError
 from ..layout import Batch, enter
 from ..model import Model
 from .base import Ids
+from .pooling import pool
 from .scores import Array
 
 TOKENS = 2048  # maximum tokens of a batch of several sequences, without filler
@@ -52,22 +53,19 @@ def masked_logits(model: Any, batch: Batch, mask_id: int) -> Rows:
     return model(batch.to(model.device), tokens=masks.to(model.device)), masks.lengths
 
 
-def mean(model: Any, batch: Batch) -> Rows:
-    """Return the mean of each sequence's hidden states, in float32: (n, D)."""
+def pooled(model: Any, batch: Batch, modes: tuple[str, ...], skip: int = 0) -> Rows:
+    """Return poolings of each sequence's hidden states after the first `skip`, in float32: (n, modes * D)."""
     batch = batch.to(model.device)
-    sums = batch.layout.pad(model(batch).float()).sum(1)  # (n, D)
-    return sums / batch.layout.cu_seqlens.diff().clamp(min=1)[:, None], [1] * len(batch)
-
-
-def cls(model: Any, batch: Batch) -> Rows:
-    """Return the hidden state of each sequence's first token: (n, D). The last block computes no other token."""
-    batch, _ = enter(batch.to(model.device), None, model.config)
-    return batch.first.pad(model.encode(batch, batch.first)).flatten(0, 1), [1] * len(batch)
+    if modes == ("cls",) and not skip:  # the last block computes no other token
+        batch, _ = enter(batch, None, model.config)
+        return batch.first.pad(model.encode(batch, batch.first)).flatten(0, 1), [1] * len(batch)
+    states, mask = batch.layout.pad(model(batch).float()), batch.layout.mask()  # (n, L, D), (n, L)
+    mask[:, :skip] = False
+    return pool(states, mask, modes), [1] * len(batch)
 
 
 OUTPUTS: dict[str, Callable[..., Rows]] = {
-    function.__name__: function
-    for function in (sequence_logits, token_logits, span_logits, masked_logits, mean, cls)
+    function.__name__: function for function in (sequence_logits, token_logits, span_logits, masked_logits, pooled)
 }
 
 
@@ -82,6 +80,9 @@ class Engine:
         self.model: Model = model.eval()
         self.config = model.config
         self.prepack = prepack
+        self.plain_batches = (
+            1  # number of first batches without prepacked weights: for one batch, packing costs more
+        )
         self._batches = 0
         self._prepacked = onednn.prepacked()
 
@@ -127,12 +128,12 @@ class Engine:
         return [results[sequence] for sequence in sequences]
 
     def _rows(self, output: str, batch: Batch, options: dict[str, Any]) -> Rows:
-        """Run the model, over prepacked weights from the second batch on: for one batch, packing costs more."""
+        """Run the model, over prepacked weights after the first batches."""
         model, function = self.model, OUTPUTS[output]
         self._batches += 1
         if (
             self.prepack
-            and self._batches > 1
+            and self._batches > self.plain_batches
             and not model.training
             and onednn.packable(model.ops)
             and onednn.works(model.device, model.dtype)

@@ -41,7 +41,7 @@ def test_fill_mask_computes_masks_only_in_the_last_block():
 
 def test_cls_pooling_computes_first_tokens_only_in_the_last_block():
     runner, seen = engine(minidistil.DistilBertModel, "sentence-embedding")
-    outputs = runner.run("cls", SEQUENCES)
+    outputs = runner.run("pooled", SEQUENCES, modes=("cls",))
     tokens = sum(map(len, SEQUENCES))
     assert seen == [tokens, tokens, len(SEQUENCES)]
     for (vector,), every in zip(outputs, reference(runner.model, SEQUENCES), strict=True):
