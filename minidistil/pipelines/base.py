@@ -11,7 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..checkpoint.files import Files
@@ -35,12 +35,14 @@ signature = functools.cache(inspect.signature)  # of a class's `run`; cached, si
 class Engine(Protocol):
     """The interface of a model to its pipeline: a config, and outputs for sequences of token ids."""
 
-    model: Any
     config: DistilBertConfig
 
     @property
     def device(self) -> Any:
         """Device of the model."""
+
+    def hand_over(self) -> Any:
+        """Return the model to code that may change it. Changes apply from the next batch on."""
 
     def run(
         self, output: str, sequences: Sequence[Ids], batch_size: int | None = None, **options: Any
@@ -96,8 +98,8 @@ class Pipeline:
 
     @property
     def model(self) -> Any:
-        """The model: a torch module, unless another engine runs it."""
-        return self.engine.model
+        """The model, which may be changed: after the first access it runs without prepacked weights."""
+        return self.engine.hand_over()
 
     @property
     def device(self) -> Any:
@@ -166,16 +168,44 @@ def windows(inputs: Iterable[T], size: int | None = None, first: int = FIRST_WIN
 
 
 def deliver(inputs: object, single: bool, answers: Iterator[T]) -> T | list[T] | Iterator[T]:
-    """Return one answer for a single input, a list for a list, and an iterator for any other iterable."""
+    """Return one answer for a single input, a list for list-like inputs, and an iterator for other iterables."""
     if single:
         return next(answers)
-    return list(answers) if isinstance(inputs, list | tuple) else answers
+    return list(answers) if is_list_like(inputs) else answers
 
 
-def check_inputs(name: str, value: object) -> None:
+def is_list_like(inputs: object) -> bool:
+    """Return whether inputs are like a list: arrays, Series and columns of a data set are, generators are not.
+
+    As in transformers, data sets without an iterator, such as KeyDataset, are not: they are answered as a stream.
+    """
+    if isinstance(inputs, str | bytes | Mapping):
+        return False
+    return isinstance(inputs, Iterable) and isinstance(inputs, Sized) and hasattr(inputs, "__getitem__")
+
+
+def read_inputs(name: str, inputs: Any, expected: str = "a text or an iterable of texts") -> Iterable[Any]:
+    """Return a text, or many, as an iterable. Raises InputError for anything else.
+
+    A table is refused, since its iterator yields the names of its columns.
+    """
+    if isinstance(inputs, str):
+        return [inputs]
+    if not isinstance(inputs, Iterable) and isinstance(inputs, Sized) and hasattr(inputs, "__getitem__"):
+        return (inputs[i] for i in range(len(inputs)))
+    if not isinstance(inputs, Iterable) or isinstance(inputs, bytes | Mapping):
+        raise InputError(f"{name} is {type(inputs).__name__}: expected {expected}", subject=name)
+    if (dimensions := getattr(inputs, "ndim", 1)) != 1:
+        raise InputError(
+            f"{name} is {type(inputs).__name__} of {dimensions} dimensions: expected one, such as one column",
+            subject=name,
+        )
+    return inputs
+
+
+def check_inputs(name: str, inputs: object) -> None:
     """Raise InputError for a value that is neither a text nor an iterable of texts."""
-    if not isinstance(value, Iterable) or isinstance(value, bytes | dict):
-        raise InputError(f"{name} is {type(value).__name__}: expected a text or an iterable of texts")
+    read_inputs(name, inputs)
 
 
 def truncation_options(name: str, options: Any, truncation: bool | str | None = None) -> tuple[str, int | None]:

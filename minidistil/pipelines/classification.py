@@ -17,7 +17,7 @@ import numpy as np
 from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError, input_name, warn
 from ..tokenizer import Tokenizer
-from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_strategy
+from .base import Answer, Engine, Ids, Pipeline, deliver, is_list_like, read_inputs, truncation_strategy
 from .scores import Array, ranked, sigmoid, softmax
 
 CONTRADICTION = (
@@ -87,13 +87,11 @@ class ZeroShotClassification(Classification):
         for missing or empty labels, or a template without {}.
         """
         template = _parts(hypothesis_template)
-        check_inputs("sequences", sequences)
+        texts = read_inputs("sequences", sequences)
         check_count("batch_size", batch_size)
-        single = isinstance(sequences, str)
-        texts: Iterable[str] = [sequences] if isinstance(sequences, str) else sequences
         jobs = _with_labels(texts, candidate_labels)
         answers = self._answers(jobs, template, multi_label, batch_size)
-        return deliver(sequences, single, answers)
+        return deliver(sequences, isinstance(sequences, str), answers)
 
     def _answers(
         self,
@@ -147,7 +145,7 @@ class ZeroShotClassification(Classification):
         else:
             scores = softmax(logits[:, self.entailment_id])
         order = ranked(scores)
-        return {"sequence": text, "labels": [labels[i] for i in order], "scores": scores[order].tolist()}
+        return {"sequence": str(text), "labels": [labels[i] for i in order], "scores": scores[order].tolist()}
 
 
 def _parts(template: str) -> tuple[str, str]:
@@ -171,7 +169,7 @@ def _parts(template: str) -> tuple[str, str]:
     return before, after
 
 
-def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[str]]]:
+def _with_labels(texts: Any, labels: Any) -> Iterator[tuple[str, list[str]]]:
     """Return each text with its labels: the same for all, or a list of labels for each text."""
     if isinstance(labels, str):
         labels = [label.strip() for label in labels.split(",") if label.strip()]
@@ -182,7 +180,7 @@ def _with_labels(texts: Iterable[str], labels: Any) -> Iterator[tuple[str, list[
         if not labels or not all(isinstance(group, list | tuple) for group in labels):
             shared = _checked_labels(labels)
             return ((text, shared) for text in texts)
-        if isinstance(texts, Sequence) and len(texts) != len(labels):
+        if is_list_like(texts) and len(texts) != len(labels):
             raise InputError(
                 f"there are {len(texts)} texts but {len(labels)} lists of labels: expected one for each text"
             )
@@ -248,8 +246,6 @@ class TextClassification(Classification):
         inputs that are not text.
         """
         del padding
-        if not isinstance(inputs, dict):
-            check_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("max_length", max_length), ("batch_size", batch_size)):
             check_count(name, None if value is ... else value)
         function = self._function(function_to_apply)
@@ -257,7 +253,7 @@ class TextClassification(Classification):
             check_text(inputs, "inputs", "a single text with text_pair")
             inputs = {"text": str(inputs), "text_pair": text_pair}
         single = isinstance(inputs, str | dict)
-        examples: Iterable[Any] = [inputs] if single else inputs
+        examples: Iterable[Any] = [inputs] if isinstance(inputs, dict) else read_inputs("inputs", inputs)
         pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))
         rows = self.logits(pairs, truncation_strategy(truncation), max_length, batch_size)
         answers = (self._answer(row, function, top_k) for row in rows)

@@ -11,7 +11,7 @@ from typing import Any
 from ..checks import check_count, check_text
 from ..errors import InputError, input_name, warn
 from ..tokenizer import NO_LIMIT, Tokenizer
-from .base import Answer, Engine, Ids, Pipeline, check_inputs, deliver, truncation_options
+from .base import Answer, Engine, Ids, Pipeline, deliver, read_inputs, truncation_options
 from .scores import Array, softmax, top
 
 TOP_K = 5
@@ -63,12 +63,11 @@ class FillMask(Pipeline):
         text is answered like the text; for another iterable an iterator. Raises InputError for a text without a
         mask or longer than the model takes, and for targets without a word.
         """
-        check_inputs("inputs", inputs)
+        texts = read_inputs("inputs", inputs)
         for name, value in (("top_k", top_k), ("batch_size", batch_size)):
             check_count(name, value)
         target_ids = None if targets is None else self._target_ids(targets)
         strategy, max_length = truncation_options("tokenizer_kwargs", tokenizer_kwargs)
-        texts: Iterable[str] = [inputs] if isinstance(inputs, str) else inputs
         single = isinstance(texts, list | tuple) and len(texts) == 1
         examples = (self._encode(text, input_name(i), strategy, max_length) for i, text in enumerate(texts))
         return deliver(inputs, single, self._answers(examples, target_ids, top_k or TOP_K, batch_size))
@@ -93,8 +92,7 @@ class FillMask(Pipeline):
 
     def _target_ids(self, targets: str | Iterable[str]) -> list[int]:
         """Return the token of each target, without duplicates, in order."""
-        check_inputs("targets", targets)
-        words = [targets] if isinstance(targets, str) else list(targets)
+        words = list(read_inputs("targets", targets))
         ids = [i for j, word in enumerate(words) for i in self._target_id(word, f"targets[{j}]")]
         if not ids:
             raise InputError(f"targets is {words}: expected at least one word")

@@ -96,6 +96,11 @@ class Engine:
         """Device of the model."""
         return self.model.device
 
+    def hand_over(self) -> Model:
+        """Return the model, and free its prepacked weights: not every change, such as to `.data`, is noticed."""
+        self.prepack, self._prepacked = False, {}
+        return self.model
+
     def run(
         self, output: str, sequences: Sequence[Ids], batch_size: int | None = None, **options: Any
     ) -> list[Array]:

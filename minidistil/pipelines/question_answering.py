@@ -14,12 +14,13 @@ import tokenizers
 from ..checks import check_count, check_text
 from ..errors import InputError, input_name
 from ..tokenizer import NO_LIMIT
-from .base import Answer, Pipeline, deliver
+from .base import Answer, Pipeline, deliver, is_list_like, read_inputs
 from .scores import Array, softmax, top
 
 MAX_SEQ_LEN = 384  # tokens of a sequence: question and part of a context
 MAX_ANSWER_LEN = 15  # tokens
 DOC_STRIDE = 128  # tokens that adjacent parts of a context share
+EXPECTED = '{"question": ..., "context": ...}, or an iterable of those'
 
 
 class Question(NamedTuple):
@@ -101,7 +102,7 @@ class QuestionAnswering(Pipeline):
         )
         inputs = _combined(inputs, question, context)
         single = isinstance(inputs, dict) or (isinstance(inputs, list | tuple) and len(inputs) == 1)
-        examples: Iterable[Any] = [inputs] if isinstance(inputs, dict) else inputs
+        examples: Iterable[Any] = [inputs] if isinstance(inputs, dict) else read_inputs("inputs", inputs, EXPECTED)
         questions = (self._question(example, i, max_question_len, options) for i, example in enumerate(examples))
         return deliver(inputs, single, self._answers(questions, options, batch_size))
 
@@ -187,12 +188,12 @@ def _combined(inputs: Any, question: Any, context: Any) -> Any:
     if inputs is not None:
         if question is not None or context is not None:
             raise InputError("inputs cannot be combined with question or context: pass one or the other")
-        if isinstance(inputs, str) or not isinstance(inputs, Iterable):
-            raise InputError(f'inputs is {type(inputs).__name__}: expected {{"question": ..., "context": ...}}')
+        if isinstance(inputs, str):
+            raise InputError(f"inputs is str: expected {EXPECTED}", subject="inputs")
         return inputs
     if isinstance(question, str) and isinstance(context, str):
         return {"question": question, "context": context}
-    if not isinstance(question, list | tuple) or not isinstance(context, str | list | tuple):
+    if not is_list_like(question) or not (isinstance(context, str) or is_list_like(context)):
         kinds = f"{type(question).__name__} and {type(context).__name__}"
         raise InputError(f"question and context are {kinds}: expected two texts, or two lists")
     contexts = [context] * len(question) if isinstance(context, str) else context

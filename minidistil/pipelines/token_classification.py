@@ -15,7 +15,7 @@ import tokenizers
 from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError, input_name
 from ..tokenizer import Tokenizer
-from .base import Answer, Engine, Pipeline, check_inputs, deliver
+from .base import Answer, Engine, Pipeline, deliver, is_list_like, read_inputs
 from .scores import Array, softmax
 
 WORD_SCORES: dict[str, Callable[[list[list[float]]], list[float]]] = {  # scores of a word from those of its tokens
@@ -90,12 +90,13 @@ class TokenClassification(Pipeline):
         ignored = _checked_labels(ignore_labels)
         check_text(delimiter, "delimiter")
         check_count("batch_size", batch_size)
-        check_inputs("inputs", inputs)
-        single = isinstance(inputs, str)
-        examples: Iterable[Any] = [inputs] if single or (is_split_into_words and _are_words(inputs)) else inputs
+        examples = read_inputs("inputs", inputs)
+        if is_split_into_words and _are_words(inputs):
+            examples = [inputs]
         separator = delimiter if is_split_into_words else None
         texts = (_text(example, i, separator) for i, example in enumerate(examples))
-        return deliver(inputs, single, self._answers(texts, strategy, ignored, stride, batch_size))
+        answers = self._answers(texts, strategy, ignored, stride, batch_size)
+        return deliver(inputs, isinstance(inputs, str), answers)
 
     def _answers(
         self, texts: Iterable[Text], strategy: str, ignored: list[str], stride: int | None, batch_size: int | None
@@ -211,17 +212,17 @@ def _text(example: Any, i: int, delimiter: str | None) -> Text:
     if delimiter is None:
         check_text(example, input_name(i))
         return Text(example)
-    if not isinstance(example, list | tuple):
+    if not is_list_like(example):
         raise InputError(f"inputs[{i}] is {type(example).__name__}: expected a list of words")
     for j, word in enumerate(example):
         check_text(word, f"inputs[{i}][{j}]")
     starts = itertools.accumulate((len(word) + len(delimiter) for word in example), initial=0)
-    return Text(delimiter.join(example), example, list(starts))
+    return Text(delimiter.join(example), list(example), list(starts))
 
 
-def _are_words(inputs: object) -> bool:
+def _are_words(inputs: Any) -> bool:
     """Return whether the inputs are a single text as a list of words, not a list of texts."""
-    return isinstance(inputs, list | tuple) and bool(inputs) and all(isinstance(word, str) for word in inputs)
+    return is_list_like(inputs) and len(inputs) > 0 and all(isinstance(word, str) for word in inputs)
 
 
 def _checked_strategy(name: object, stride: object) -> str:
