@@ -15,9 +15,11 @@ from typing import Any
 import torch
 
 from ..backends import onednn
+from ..config import DistilBertConfig
 from ..errors import InputError, require
 from ..training.base import load_base
-from ..training.data import UNLABELED, Labels
+from ..training.data import Labels, read_examples
+from ..training.label_rules import infer_schema
 from ..training.loop import Trainer
 from ..training.recipe import Recipe
 from ..training.records import read_rows
@@ -56,9 +58,10 @@ def bench_training(
     transformers, _ = require("transformers", extra="peers"), require("accelerate", extra="peers")
     report = {**machine(), "transformers": transformers.__version__, "rows": []}
     print(f"{report['machine']}; torch {torch.__version__}; transformers {transformers.__version__}; {dtype}")
-    rows = [row for row in read_rows(data) if row.label not in UNLABELED]
-    if len(rows) < 2 * steps * batch_size:
-        raise InputError(f"{data} has {len(rows)} examples: {steps} steps need {2 * steps * batch_size}")
+    rows = read_rows(data)
+    examples = infer_schema(rows).read(rows).labeled
+    if examples < 2 * steps * batch_size:
+        raise InputError(f"{data} has {examples} examples: {steps} steps need {2 * steps * batch_size}")
     with tempfile.TemporaryDirectory() as folder:
         if base:
             write_base_model(model, folder)
@@ -84,7 +87,7 @@ def bench_training(
 
 def _write_with_head(model: str, data: str, folder: str) -> None:
     """Save the checkpoint that both trainers start from."""
-    classifier, tokenizer, _ = load_base(model, read_rows(data), Recipe())
+    classifier, tokenizer, *_ = load_base(model, read_rows(data), Recipe())
     classifier.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
@@ -101,9 +104,8 @@ def train(model: str, data: str, steps: str, batch_size: str, dtype: str) -> Non
     """Train for 2 * steps steps, and print the measurements of the second half."""
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
     rows = read_rows(data)
-    classifier, tokenizer, _ = load_base(model, rows, recipe)
-    labels = Labels.from_config(classifier.config)
-    examples = labels.read(rows)[0][: 2 * count * recipe.batch_size]
+    classifier, tokenizer, schema, _ = load_base(model, rows, recipe)
+    examples = read_examples(rows, schema)[0][: 2 * count * recipe.batch_size]
     trainer = Trainer(classifier, tokenizer, recipe, examples, Path(model))
     tokens, moments = [], []
     for batches in trainer.plan(0):
@@ -119,11 +121,11 @@ def train_with_transformers(model: str, data: str, steps: str, batch_size: str, 
     count, recipe = int(steps), Recipe(batch_size=int(batch_size), dtype=dtype)
     tokenizer = transformers.AutoTokenizer.from_pretrained(model)
     classifier = transformers.AutoModelForSequenceClassification.from_pretrained(model, dtype="float32")
-    rows = [row for row in read_rows(data) if row.label not in UNLABELED][: 2 * count * recipe.batch_size]
-    labels = {label.casefold(): i for label, i in classifier.config.label2id.items()}
+    labels = Labels.from_config(DistilBertConfig.from_file(Path(model) / "config.json"))
+    rows = labels.read(read_rows(data))[0][: 2 * count * recipe.batch_size]
     texts = [row.text for row in rows], *([[row.pair for row in rows]] if rows[0].pair is not None else [])
     encoded = tokenizer(*texts, truncation=True, max_length=recipe.max_length, return_token_type_ids=False)
-    targets = [labels[str(row.label).casefold()] for row in rows]
+    targets = [row.label.index(max(row.label)) for row in rows]
     examples = [
         {"input_ids": ids, "attention_mask": mask, "labels": label}
         for ids, mask, label in zip(encoded["input_ids"], encoded["attention_mask"], targets, strict=True)

@@ -63,10 +63,8 @@ def add_train(verbs: Any) -> None:
     add_quiet_option(verb)
     add_debug_option(verb)
     group = verb.add_argument_group("data")
-    _add_column_options(group)
+    _add_data_options(group)
     group.add_argument("--labels", **names("comma-separated labels of a new head"))
-    types = "single_label_classification, multi_label_classification or regression"
-    group.add_argument("--problem-type", metavar="NAME", help=types, **OPTIONAL)
     group = verb.add_argument_group("recipe")
     for name, kind, default, text in RECIPE:
         metavar = "NAME" if kind is str else "N"
@@ -79,7 +77,7 @@ def add_eval(verbs: Any) -> None:
     verb = add_parser(verbs, "eval", "evaluate a classifier on labeled texts", evaluate)
     verb.add_argument("model", metavar="MODEL", help=MODEL)
     verb.add_argument("data", metavar="DATA", help=DATA)
-    _add_column_options(verb)
+    _add_data_options(verb)
     verb.add_argument("--zero-shot", **flag("zero-shot classification, with the labels of the data as candidates"))
     verb.add_argument("--template", metavar="TEXT", help="with --zero-shot: sentence with {} for the label")
     verb.add_argument("--max-length", **integer("maximum tokens of a text, to which it is truncated"), **OPTIONAL)
@@ -90,9 +88,14 @@ def add_eval(verbs: Any) -> None:
     add_debug_option(verb)
 
 
-def _add_column_options(parser: Any) -> None:
+def _add_data_options(parser: Any) -> None:
     for name, what in (("text", "text"), ("pair", "second text"), ("label", "label")):
         parser.add_argument(f"--{name}-column", metavar="NAME", help=f"column or field that holds the {what}")
+    types = "single_label_classification, multi_label_classification or regression"
+    parser.add_argument("--problem-type", metavar="NAME", help=types, **OPTIONAL)
+    separator = "separator of several labels in a string (default: |)"
+    parser.add_argument("--label-separator", metavar="TEXT", help=separator, **OPTIONAL)
+    parser.add_argument("--unlabeled", **names("comma-separated labels of rows to skip, such as -1"), **OPTIONAL)
 
 
 def train(options: argparse.Namespace) -> None:
@@ -101,7 +104,7 @@ def train(options: argparse.Namespace) -> None:
 
     fields = [name.replace("-", "_") for name, *_ in RECIPE]
     arguments = supplied(options, "eval_data", "problem_type", "revision", "device", "eval_steps", "save_steps")
-    arguments |= supplied(options, "resume", "overwrite", "country")
+    arguments |= supplied(options, "resume", "overwrite", "country", "label_separator", "unlabeled")
     run = fine_tune(
         options.base,
         options.data,
@@ -121,30 +124,38 @@ def train(options: argparse.Namespace) -> None:
 
 def evaluate(options: argparse.Namespace) -> None:
     """Run `eval`."""
-    from ..training.data import Labels
+    from ..training.console import label_report
+    from ..training.data import Labels, read_examples
     from ..training.evaluation import evaluate, evaluate_zero_shot
+    from ..training.label_rules import infer_schema
+    from ..training.labels import SINGLE
     from ..training.records import read_rows
 
     rows = read_rows(options.data, _columns(options))
     if options.template is not None and not options.zero_shot:
         raise InputError("--template requires --zero-shot")
-    if options.zero_shot:
-        for row in rows:
-            if not isinstance(row.label, str) or row.label.strip().isdecimal():
-                raise InputError(f"{row.place}: the label is {row.label!r}: --zero-shot requires class names")
-        if "max_length" in options:
-            raise InputError("--max-length cannot be combined with --zero-shot")
+    if options.zero_shot and "max_length" in options:
+        raise InputError("--max-length cannot be combined with --zero-shot")
     pipe = load_pipeline("zero-shot-classification" if options.zero_shot else "text-classification", options)
-    single = "single_label_classification"
-    labels = Labels.from_rows(rows, single) if options.zero_shot else Labels.from_config(pipe.model.config)
-    examples, unlabeled = labels.read(rows)
+    how: dict[str, Any] = supplied(options, "problem_type", "unlabeled")
+    how["separator"] = getattr(options, "label_separator", None)
+    if not options.zero_shot:
+        own = Labels.from_config(pipe.model.config)
+        how = {"names": own.names, "problem_type": own.problem_type, **how}
+    schema = infer_schema(rows, **how)
+    if options.zero_shot and (schema.problem_type != SINGLE or schema.integers):
+        found = "numbers" if schema.integers else schema.problem_type
+        raise InputError(
+            f"{options.data}: the labels are {found}: --zero-shot requires the name of a class per text"
+        )
+    examples, summary = read_examples(rows, schema)
+    if not options.quiet:
+        print(label_report(schema, summary), file=sys.stderr)
     if options.zero_shot:
-        metrics = evaluate_zero_shot(pipe, examples, labels.names, options.template, quiet=options.quiet)
+        metrics = evaluate_zero_shot(pipe, examples, schema.names, options.template, quiet=options.quiet)
     else:
-        arguments = supplied(options, "max_length", "quiet")
+        arguments = supplied(options, "max_length", "problem_type", "quiet")
         metrics = evaluate(pipe.model, pipe.tokenizer, examples, **arguments)
-    if unlabeled:
-        print(f"minidistil: skipped {unlabeled} rows without a label", file=sys.stderr)
     if options.json:
         print_json(metrics)
     else:

@@ -17,6 +17,8 @@ from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
 from ..tokenizer import Tokenizer
 from .data import Labels
+from .label_rules import infer_schema
+from .labels import REGRESSION, Schema, check_name
 from .recipe import Recipe
 from .records import Row
 
@@ -26,11 +28,17 @@ def load_base(
     rows: Sequence[Row],
     recipe: Recipe,
     *,
+    eval_rows: Sequence[Row] = (),
     labels: Sequence[str] | None = None,
     problem_type: str | None = None,
+    label_separator: str | None = None,
+    unlabeled: str | Sequence[str] | None = None,
     revision: str | None = None,
-) -> tuple[DistilBertForSequenceClassification, Tokenizer, bool]:
-    """Return the classifier to start from, its tokenizer, and whether its head is new; see `fine_tune`."""
+) -> tuple[DistilBertForSequenceClassification, Tokenizer, Schema, bool]:
+    """Return the classifier to start from, its tokenizer, what labels mean for it, and whether its head is new.
+
+    See `fine_tune` for the arguments.
+    """
     files = find_files(base, revision)
     tokenizer = load_tokenizer(files)
     architectures = read_json(files.get("config.json")).get("architectures") or []
@@ -38,21 +46,34 @@ def load_base(
         bool(architectures) and not any(str(name).endswith("ForSequenceClassification") for name in architectures)
     )
     torch.manual_seed(recipe.seed)
+    how: dict[str, Any] = {"separator": label_separator, "unlabeled": unlabeled}
     if new_head:
-        from_rows = Labels.from_rows(rows, problem_type)
-        names = from_rows.names if labels is None else tuple(labels)
-        if len(set(names)) < len(names) or not names:
-            raise InputError(f"labels are {list(names)}: expected different names")
+        if labels is not None:
+            _check_labels(labels, problem_type)
+        schema = infer_schema(rows, eval_rows, names=labels, problem_type=problem_type, **how)
+        names = schema.names
         model = load(
             DistilBertForSequenceClassification, files, dtype="float32", new_head=True, num_labels=len(names)
         )
-        changes: dict[str, Any] = {"id2label": dict(enumerate(names)), "problem_type": from_rows.problem_type}
+        changes: dict[str, Any] = {"id2label": dict(enumerate(names)), "problem_type": schema.problem_type}
     else:
         model = load(DistilBertForSequenceClassification, files, dtype="float32")
-        changes = {} if problem_type is None else {"problem_type": problem_type}
+        own = Labels.from_config(model.config)
+        problem_type = problem_type or own.problem_type
+        schema = infer_schema(rows, eval_rows, names=own.names, problem_type=problem_type, **how)
+        changes = {"problem_type": problem_type}
     if recipe.dropout is not None:
         changes |= dict.fromkeys(("dropout", "attention_dropout", "seq_classif_dropout"), recipe.dropout)
-    return _with_config(model, dataclasses.replace(model.config, **changes)), tokenizer, new_head
+    return _with_config(model, dataclasses.replace(model.config, **changes)), tokenizer, schema, new_head
+
+
+def _check_labels(labels: Sequence[str], problem_type: str | None) -> None:
+    if len(set(labels)) < len(labels) or not labels:
+        raise InputError(f"labels are {list(labels)}: expected different names", subject="labels")
+    if len(labels) < 2 and problem_type != REGRESSION:
+        raise InputError(f"labels are {list(labels)}: expected at least 2, or --problem-type {REGRESSION}")
+    for label in labels:
+        check_name(label, "a name in labels")
 
 
 def _with_config(

@@ -1,4 +1,4 @@
-"""Progress of a training run on stderr, and stopping it with Ctrl-C."""
+"""What a training run reports on stderr: how labels were read, and its progress. Stopping it with Ctrl-C."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from ..errors import printable
+from .labels import MAX_LENGTH, MULTI, REGRESSION, SINGLE, Schema, Summary
 from .progress import progress_bar
+
+MEANINGS = {SINGLE: "one class per text", MULTI: "several classes per text", REGRESSION: "numbers"}
+MAX_CLASSES = 20  # of a report
 
 
 class StopRequest:
@@ -61,3 +66,50 @@ class TrainingProgress:
         """Print a line above the bar."""
         if not self.quiet:
             self.bar.write(text, file=sys.stderr)
+
+
+def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None) -> str:
+    """Format how labels were read: the problem type, the rows of each class, and the rows without a label.
+
+    Args:
+        schema: what labels mean.
+        rows: training data, or the only data.
+        eval_rows: evaluation data.
+    """
+    summaries = [rows] if eval_rows is None else [rows, eval_rows]
+    lines = [["", "rows"] if eval_rows is None else ["", "training", "evaluation"]]
+    if schema.problem_type == REGRESSION:
+        lines.append(["labeled", *(f"{summary.labeled:,}" for summary in summaries)])
+        for name, function in (("lowest", min), ("highest", max)):
+            lines.append([name, *(f"{function(map(function, filter(None, s.targets))):g}" for s in summaries)])
+    else:
+        lines += _class_lines(schema, summaries)
+    if any(summary.skipped for summary in summaries):
+        markers = ", ".join(sorted({marker for summary in summaries for marker in summary.skipped}))
+        counts = [f"{summary.skipped.total():,}" for summary in summaries]
+        lines.append(["skipped", *counts, f"no label: {printable(markers)}"])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(summaries) + 1)]
+    outputs = "" if schema.problem_type == REGRESSION else f", {len(schema.names):,} classes"
+    text = f"labels: {MEANINGS[schema.problem_type]} ({schema.problem_type}){outputs}"
+    for first, *rest in lines:
+        cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=False)]
+        text += "\n" + "  ".join(["", first.ljust(widths[0]), *cells, *rest[len(cells) :]]).rstrip()
+    return text
+
+
+def _class_lines(schema: Schema, summaries: list[Summary]) -> Iterator[list[str]]:
+    """Yield the name of each class, its rows, and how the file spells it if that differs."""
+    first, *_ = summaries
+    largest = sorted(range(len(schema.names)), key=lambda i: -first.classes[i])[:MAX_CLASSES]
+    for i in sorted(largest):
+        name = printable(schema.names[i])
+        spellings = set[str]().union(*(summary.spellings.get(i, ()) for summary in summaries))
+        written = [f"written {printable(', '.join(sorted(spellings)))}"] if spellings - {name} else []
+        yield [name[:MAX_LENGTH], *(f"{summary.classes[i]:,}" for summary in summaries), *written]
+    if len(largest) < len(schema.names):
+        yield [
+            f"{len(schema.names) - len(largest):,} more",
+            *(f"{summary.classes.total() - sum(summary.classes[i] for i in largest):,}" for summary in summaries),
+        ]
+    if any(summary.without_class for summary in summaries):
+        yield ["no class", *(f"{summary.without_class:,}" for summary in summaries)]

@@ -60,12 +60,16 @@ def evaluate(
     examples: Sequence[Example],
     max_length: int | None = None,
     *,
+    problem_type: str | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
-    """Return the metrics of a classifier on examples, as `measure` does; arguments as for `predict`."""
+    """Return the metrics of a classifier on examples, as `measure` does.
+
+    problem_type: as in a config; None: the model's. Other arguments as for `predict`.
+    """
     labels = Labels.from_config(model.config)
     logits = predict(model, tokenizer, examples, max_length, quiet=quiet)
-    return measure(logits, examples, labels.problem_type, labels.names)
+    return measure(logits, examples, problem_type or labels.problem_type, labels.names)
 
 
 def evaluate_zero_shot(

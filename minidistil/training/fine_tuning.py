@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import platform
@@ -19,11 +20,14 @@ from ..checks import check_count
 from ..config import read_json
 from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
+from ..locks import LOCK, locked_folder
 from .base import load_base
 from .card import write_card
-from .data import Example, Labels
+from .console import label_report
+from .data import Example, read_examples
 from .distributed import Processes
 from .evaluation import METRICS
+from .labels import Schema, Summary
 from .loop import Trainer
 from .machine import EnergyMeter, machine
 from .recipe import Recipe
@@ -34,7 +38,6 @@ FILES = (  # written by a run
     *(STATE, "config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"),
     *("README.md", "log.jsonl", "bad-batch.jsonl", "run.json"),
 )
-MAX_NAMES = 10  # labels that are printed
 
 
 def fine_tune(
@@ -47,6 +50,8 @@ def fine_tune(
     columns: Columns | None = None,
     labels: Sequence[str] | None = None,
     problem_type: str | None = None,
+    label_separator: str | None = None,
+    unlabeled: str | Sequence[str] | None = None,
     revision: str | None = None,
     device: str | torch.device | None = None,
     eval_steps: int | None = None,
@@ -71,6 +76,9 @@ def fine_tune(
         columns: columns to read.
         labels: label names of a new head; None: the labels in the data.
         problem_type: as in a config; None: the model's, or inferred from the labels in the data.
+        label_separator: separator of several labels in a string, such as ";"; None: "|".
+        unlabeled: labels of rows without a label, as a list or separated by commas: all these rows are skipped.
+            None: inferred from the labels in the data; an error if more than 5 rows and 2 % have no label.
         revision: branch, tag or commit of `base` on the Hub.
         device: None: CUDA if available.
         eval_steps: steps between evaluations; None: once per epoch.
@@ -82,7 +90,8 @@ def fine_tune(
         quiet: print no progress on stderr.
 
     Raises:
-        InputError: for an invalid argument or row, or if the loss or the gradient is not finite.
+        InputError: for an invalid argument or row, for ambiguous labels, or if the loss or the gradient is not
+            finite.
         KeyboardInterrupt: on Ctrl-C, after the state was saved.
     """
     for name, value in (("eval_steps", eval_steps), ("save_steps", save_steps)):
@@ -93,15 +102,24 @@ def fine_tune(
     sources = [str(data)] if isinstance(data, str | Path) else [str(source) for source in data]
     device = processes.device(device)
     rows = [row for source in sources for row in read_rows(source, columns)]
-    model, tokenizer, new_head = load_base(
-        base, rows, recipe, labels=labels, problem_type=problem_type, revision=revision
+    eval_rows = [] if eval_data is None else read_rows(eval_data, columns)
+    model, tokenizer, schema, new_head = load_base(
+        base,
+        rows,
+        recipe,
+        eval_rows=eval_rows,
+        labels=labels,
+        problem_type=problem_type,
+        label_separator=label_separator,
+        unlabeled=unlabeled,
+        revision=revision,
     )
-    targets = Labels.from_config(model.config)
-    examples, unlabeled = _examples(targets, rows, ", ".join(sources))
+    examples, summary = _examples(rows, schema, ", ".join(sources))
     eval_examples: list[Example] = []
+    eval_summary: Summary | None = None
     if eval_data is not None:
-        eval_examples, _ = _examples(targets, read_rows(eval_data, columns), str(eval_data))
-    metric = _metric(recipe, targets.problem_type, evaluated=eval_data is not None)
+        eval_examples, eval_summary = _examples(eval_rows, schema, str(eval_data))
+    metric = _metric(recipe, schema.problem_type, evaluated=eval_data is not None)
     run: dict[str, Any] = {
         "command": command or "from Python",
         "base": str(base),
@@ -110,20 +128,24 @@ def fine_tune(
         "data": {
             "train": sources,
             "examples": len(examples),
-            "unlabeled": unlabeled,
+            "unlabeled": summary.skipped.total(),
             "eval": [str(eval_data)] if eval_data is not None else [],
             "columns": dataclasses.asdict(columns or Columns()),
+            "label_separator": label_separator,
+            "unlabeled_labels": unlabeled,
         },
         "recipe": {**_without_unused_size(recipe), "metric": metric, "eval_steps": eval_steps},
-        "model": _describe(model, targets),
+        "model": _describe(model, schema),
         "machine": machine(device, processes.count),
         "versions": {"minidistil": __version__, "torch": torch.__version__, "python": platform.python_version()},
     }
     meter = EnergyMeter(country, output)
-    with processes.connected(device):
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(processes.connected(device))
+        processes.run_on_first(lambda: stack.enter_context(locked_folder(output)), device)
         processes.run_on_first(lambda: run.update(command=_claim(output, run, resume, overwrite)), device)
         if processes.first and not quiet:
-            _print_start(targets, len(examples), unlabeled)
+            print(label_report(schema, summary, eval_summary), file=sys.stderr)
         trainer = Trainer(model.to(device), tokenizer, recipe, examples, output, processes)
         training = Run(trainer, eval_examples, metric, quiet=quiet)
         training.resume()
@@ -142,12 +164,12 @@ def fine_tune(
     return run
 
 
-def _examples(labels: Labels, rows: Sequence[Row], source: str) -> tuple[list[Example], int]:
-    """Return the labeled examples and the number of unlabeled rows. Raises InputError if all are unlabeled."""
-    examples, unlabeled = labels.read(rows)
+def _examples(rows: Sequence[Row], schema: Schema, source: str) -> tuple[list[Example], Summary]:
+    """Return the labeled examples and how labels were read. Raises InputError if no row has a label."""
+    examples, summary = read_examples(rows, schema)
     if not examples:
-        raise InputError(f"{source}: none of the {unlabeled} rows has a label: expected at least one")
-    return examples, unlabeled
+        raise InputError(f"{source}: none of the {len(rows)} rows has a label: expected at least one")
+    return examples, summary
 
 
 def _metric(recipe: Recipe, problem_type: str, evaluated: bool) -> str:
@@ -168,7 +190,7 @@ def _without_unused_size(recipe: Recipe) -> dict[str, Any]:
     return values
 
 
-def _describe(model: DistilBertForSequenceClassification, labels: Labels) -> dict[str, Any]:
+def _describe(model: DistilBertForSequenceClassification, schema: Schema) -> dict[str, Any]:
     config = model.config
     return {
         "class": type(model).__name__,
@@ -177,30 +199,21 @@ def _describe(model: DistilBertForSequenceClassification, labels: Labels) -> dic
         "dim": config.dim,
         "heads": config.n_heads,
         "vocabulary": config.vocab_size,
-        "labels": list(labels.names),
-        "problem_type": labels.problem_type,
+        "labels": list(schema.names),
+        "problem_type": schema.problem_type,
     }
 
 
-def _print_start(labels: Labels, examples: int, unlabeled: int) -> None:
-    names = ", ".join(labels.names[:MAX_NAMES])
-    if len(labels.names) > MAX_NAMES:
-        names += f" and {len(labels.names) - MAX_NAMES} more"
-    skipped = f"; skipped {unlabeled} rows without a label" if unlabeled else ""
-    print(f"{examples:,} examples; {labels.problem_type}: {names}{skipped}", file=sys.stderr)
-
-
 def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) -> str:
-    """Start or resume a run in its folder; return the command that it was started with.
+    """Start or resume a run in its locked folder; return the command that it was started with.
 
     Raises InputError if another run or other files would be overwritten.
     """
     if resume and overwrite:
         raise InputError("resume and overwrite cannot be combined: pass one of them")
     path = output / "run.json"
-    if output.is_dir():
-        for temporary in output.glob(".saving-*"):  # of a run that was killed during a write
-            shutil.rmtree(temporary, ignore_errors=True)
+    for temporary in output.glob(".saving-*"):  # of a run that was killed during a write
+        shutil.rmtree(temporary, ignore_errors=True)
     if resume and path.exists():
         before = read_json(path)
         if "progress" in before and not (output / STATE).exists():
@@ -211,9 +224,9 @@ def _claim(output: Path, run: Mapping[str, Any], resume: bool, overwrite: bool) 
         return str(before["command"])
     if resume:
         raise InputError(f"{output} has no run to resume: there is no run.json")
-    if output.is_dir() and Path(str(run["base"])).is_dir() and output.samefile(str(run["base"])):
+    if Path(str(run["base"])).is_dir() and output.samefile(str(run["base"])):
         raise InputError(f"{output} is the checkpoint that the run starts from: choose another folder")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())) and not (overwrite and path.exists()):
+    if any(file.name != LOCK for file in output.iterdir()) and not (overwrite and path.exists()):
         hint = "choose another folder"
         if path.exists():
             hint = "continue its run (--resume), or replace it (--overwrite)"

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from minidistil.training.base import load_base
-from minidistil.training.data import Labels
+from minidistil.training.data import read_examples
 from minidistil.training.loop import Trainer
 from minidistil.training.recipe import Recipe
 from minidistil.training.records import read_rows
@@ -61,6 +61,6 @@ def log_of(folder):
 def trainer_of(base, data, output, recipe):
     """Return the Trainer that fine_tune would create."""
     rows = read_rows(data)
-    model, tokenizer, _ = load_base(base, rows, recipe)
-    examples, _ = Labels.from_config(model.config).read(rows)
+    model, tokenizer, schema, _ = load_base(base, rows, recipe)
+    examples, _ = read_examples(rows, schema)
     return Trainer(model, tokenizer, recipe, examples, output)

@@ -350,7 +350,7 @@ def test_label_ids_are_replaced_by_the_names_of_the_data_set(hub, monkeypatch):
     monkeypatch.setattr(hub, "load_dataset", load)
     rows = read_rows("hub:user/name:config:train+test")
     assert asked == [(("user/name", "config"), {"split": "train+test"})]
-    assert [row.label for row in rows] == ["contradiction", "entailment", -1, "neutral"]
+    assert [row.label for row in rows] == ["contradiction", "entailment", None, "neutral"]
     reordered = Labels(("contradiction", "neutral", "entailment"), SINGLE)
     examples, unlabeled = reordered.read(rows)
     assert ([example.label for example in examples], unlabeled) == ([(1, 0, 0), (0, 0, 1), (0, 1, 0)], 1)

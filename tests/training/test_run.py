@@ -72,8 +72,13 @@ def test_the_last_checkpoint_is_kept_without_evaluation(encoder, texts, tmp_path
 def test_a_run_reports_progress_unless_it_is_quiet(encoder, texts, tmp_path, capsys):
     options = {"recipe": Recipe(epochs=1, batch_size=8), "eval_data": texts, "device": "cpu"}
     fine_tune(encoder, texts, tmp_path / "out", **options)
-    summary, evaluation, last = capsys.readouterr().err.splitlines()
-    assert "examples; single_label_classification" in summary
+    *report, evaluation, last = capsys.readouterr().err.splitlines()
+    assert report == [
+        "labels: one class per text (single_label_classification), 2 classes",
+        "       training  evaluation",
+        "  no         12          12",
+        "  yes        12          12",
+    ]
     assert re.fullmatch(r"step 3: accuracy 0\.\d{4}", evaluation)
     assert re.fullmatch(
         r"training: 3/3 \[.*step.*, loss \d\.\d{4}, learning rate 6\.67e-06, [\d,]+ tokens/s\]", last
