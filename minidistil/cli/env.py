@@ -45,6 +45,7 @@ def environment() -> dict[str, Any]:
         "optional": {name: version for name in OPTIONAL if (version := _version(name)) is not None},
         "torch": _reported(_torch),
         "cpu": {"name": _reported(_cpu_name), "cores": os.cpu_count(), "features": _reported(_cpu_features)},
+        "memory": _reported(_memory),
         "gpu": _reported(_gpus),
         "extras": _reported(_extras),
         "variables": {name: os.environ[name] for name in VARIABLES if name in os.environ},
@@ -63,6 +64,7 @@ def show(report: dict[str, Any]) -> Iterator[str]:
     else:
         rows["torch on CPU"] = torch
     rows |= {"cpu": cpu["name"], "cpu features": _listed(cpu["features"]), "gpu": _listed(report["gpu"])}
+    rows["memory"] = report["memory"]
     rows["extras"] = _listed(report["extras"])
     rows["optional"] = _listed([f"{name} {version}" for name, version in report["optional"].items()])
     rows["variables"] = _listed([f"{name}={value}" for name, value in report["variables"].items()])
@@ -94,7 +96,17 @@ def _installed() -> str:
     source = json.loads(origin)
     if "vcs_info" in source:
         return f"from {source['vcs_info']['vcs']}, commit {source['vcs_info']['commit_id'][:12]}"
-    return "editable" if source.get("dir_info", {}).get("editable") else "from a file or folder"
+    editable = source.get("dir_info", {}).get("editable")
+    return "from a file or folder" if not editable else f"editable, commit {_commit() or 'unknown'}"
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout that this file is in; None without git."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short=12", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def _torch() -> dict[str, Any]:
@@ -110,6 +122,12 @@ def _torch() -> dict[str, Any]:
         "bfloat16": {True: "yes", False: "no"}.get(bfloat16, "unknown"),
         "threads": torch.get_num_threads(),
     }
+
+
+def _memory() -> str:
+    if not hasattr(os, "sysconf"):
+        return "unknown"  # Windows
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 2**30:.1f} GiB"
 
 
 def _cpu_name() -> str:

@@ -20,7 +20,7 @@ from .answer import add_verb
 from .benchmarks import add_bench
 from .lab import add_lab
 from .options import Parser, add_debug_option, add_parser, flag
-from .output import print_json
+from .output import one_line, print_json
 from .training import RECIPE, add_eval, add_train
 from .verbs import VERBS
 
@@ -110,7 +110,7 @@ def _env(options: argparse.Namespace) -> None:
     if options.json:
         print_json(report)
     else:
-        print(*show(report), sep="\n")
+        print(*map(one_line, show(report)), sep="\n")
 
 
 def _program() -> list[str]:

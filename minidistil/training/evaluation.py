@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..checks import check_count
-from ..errors import InputError
+from ..errors import InputError, printable
 from ..model import Model
 from ..pipelines.classification import TextClassification, ZeroShotClassification
 from ..pipelines.inference import Engine
@@ -152,7 +152,7 @@ def table(result: dict[str, Any]) -> str:
     shown = {name: value for name, value in result.items() if name not in ("confusion", "labels")}
     width = max(map(len, shown))
     lines = [f"{name:{width}}  {_format(value)}" for name, value in shown.items()]
-    labels = result.get("labels")
+    labels = [printable(label) for label in result.get("labels") or ()]
     if labels and len(labels) <= MAX_LABELS:
         cells = [["true \\ predicted", *labels]]
         cells += [[label, *map(str, row)] for label, row in zip(labels, result["confusion"], strict=True)]

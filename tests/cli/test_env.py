@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import re
 import sys
 
 import pytest
@@ -45,7 +46,9 @@ def test_the_report_names_versions_and_hardware(capsys):
     rows = {name: value.strip() for name, value in lines.items()}
     assert rows["minidistil"].startswith(minidistil.__version__)
     assert rows["torch"] == importlib.metadata.version("torch")
-    assert {"python", "platform", "cpu", "cpu features", "gpu", "threads", "extras", *env.DEPENDENCIES} <= {*rows}
+    hardware = {"cpu", "cpu features", "memory", "gpu", "threads"}
+    assert {"python", "platform", *hardware, "extras", *env.DEPENDENCIES} <= {*rows}
+    assert re.fullmatch(r"[0-9.]+ GiB|unknown", rows["memory"])
     assert rows["threads"].startswith(str(torch.get_num_threads()))
     assert "Error" not in "".join(rows.values())
 
@@ -97,6 +100,18 @@ def test_the_name_of_a_mac_comes_from_sysctl(cpuinfo, monkeypatch):
     monkeypatch.setattr(sys, "platform", "darwin")
     monkeypatch.setattr(env.subprocess, "run", lambda *_, **__: type("Done", (), {"stdout": "Apple M4\n"}))
     assert env.environment()["cpu"]["name"] == "Apple M4"
+
+
+def test_the_commit_of_a_checkout_is_shown_if_git_is_installed(monkeypatch):
+    done = type("Done", (), {"stdout": "0123456789ab\n"})
+    monkeypatch.setattr(env.subprocess, "run", lambda *_, **__: done)
+    assert env._commit() == "0123456789ab"
+
+    def missing(*_, **__):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(env.subprocess, "run", missing)
+    assert env._commit() is None
 
 
 @pytest.mark.parametrize(
