@@ -25,8 +25,9 @@ from .training import RECIPE, add_eval, add_train
 from .verbs import VERBS
 
 FLAGS = [*(flag for verb in VERBS for flag in verb.call_options), *(f"--{name}" for name, *_ in RECIPE)]
+TRAINING = ("--eval-steps", "--save-steps", "--labels", "--problem-type", "--label-separator")
 OPTIONS = {  # of Python arguments
-    **{flag.removeprefix("--").replace("-", "_"): flag for flag in (*FLAGS, "--eval-steps", "--save-steps")},
+    **{flag.removeprefix("--").replace("-", "_"): flag for flag in (*FLAGS, *TRAINING)},
     **{"hypothesis_template": "--template", "candidate_labels": "--labels"},
 }
 EXAMPLES = """examples:

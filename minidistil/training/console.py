@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import printable
-from .labels import MAX_LENGTH, MULTI, REGRESSION, SINGLE, Schema, Summary
+from .labels import MAX_LENGTH, MULTI, REGRESSION, SINGLE, Schema, Summary, listed
 from .progress import progress_bar
 
 MEANINGS = {SINGLE: "one class per text", MULTI: "several classes per text", REGRESSION: "numbers"}
@@ -85,7 +85,7 @@ def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None
     else:
         lines += _class_lines(schema, summaries)
     if any(summary.skipped for summary in summaries):
-        markers = ", ".join(sorted({marker for summary in summaries for marker in summary.skipped}))
+        markers = listed(sorted({marker for summary in summaries for marker in summary.skipped}))
         counts = [f"{summary.skipped.total():,}" for summary in summaries]
         lines.append(["skipped", *counts, f"no label: {printable(markers)}"])
     widths = [max(len(line[i]) for line in lines) for i in range(len(summaries) + 1)]
@@ -104,7 +104,7 @@ def _class_lines(schema: Schema, summaries: list[Summary]) -> Iterator[list[str]
     for i in sorted(largest):
         name = printable(schema.names[i])
         spellings = set[str]().union(*(summary.spellings.get(i, ()) for summary in summaries))
-        written = [f"written {printable(', '.join(sorted(spellings)))}"] if spellings - {name} else []
+        written = [f"written {printable(listed(sorted(spellings)))}"] if spellings - {name} else []
         yield [name[:MAX_LENGTH], *(f"{summary.classes[i]:,}" for summary in summaries), *written]
     if len(largest) < len(schema.names):
         yield [

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import shlex
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import InputError
@@ -31,6 +32,7 @@ DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(
 # words that pandas reads as missing
 WORDS = frozenset(("#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"))
 OTHER_SEPARATORS = (",", ";")
+ENCLOSED = ("[]", "{}", "()", '""', "''")
 BOOLEANS = ("true", "false")  # in any case
 FEW_CLASSES = 5  # more classes than this need two rows each, on average
 
@@ -82,21 +84,23 @@ def infer_schema(
     schema = dataclasses.replace(schema, integers=integers)
     if names is not None:
         return schema
+    classes = _most_common_spellings(texts)
     if meant == REGRESSION or column.vectors:
         widths = [len(row.label) for row in rows if isinstance(row.label, list)]
-        return dataclasses.replace(schema, names=_default_names(max(widths, default=1)))
-    classes = _integer_names(texts) if integers else _most_common_spellings(texts)
-    if len(classes) < 2:
-        number = f"one class, {classes[0]}" if classes else "no classes"
-        raise InputError(f"the training data has {number}: expected at least 2, or --problem-type {REGRESSION}")
-    if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2):
+        classes = _default_names(max(widths, default=1))
+    elif integers:
+        classes = [str(value) for value in sorted({int(as_number(text)) for text in texts})]
+    if len(classes) < 2 and meant != REGRESSION:
+        found = f"all labels are {classes[0]}" if classes else "no row has a label"
+        raise InputError(f"training data: {found}; expected at least 2 classes, or --problem-type {REGRESSION}")
+    if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2) and texts:
         raise InputError(
             f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
             f"choose another --label-column, or pass --problem-type {meant}, or {REGRESSION} for numbers"
         )
     if integers and classes == [str(i) for i in range(len(classes))]:
-        return dataclasses.replace(schema, names=_default_names(len(classes)))
-    return dataclasses.replace(schema, names=tuple(classes), inferred=True)
+        classes = _default_names(len(classes))
+    return dataclasses.replace(schema, names=tuple(classes), inferred=classes != _default_names(len(classes)))
 
 
 class _Column:
@@ -106,6 +110,7 @@ class _Column:
         self.files = [file for file in (rows, eval_rows) if file]
         self.names = None if names is None else {as_text(name).casefold() for name in names}
         self.scalars: dict[str, Row] = {}  # the first row of each
+        self.numbers: set[str] = set()  # those of them that JSON has as numbers
         self.lists: list[list[Any]] = []
         self.has_dicts = False
         for row in (row for file in self.files for row in file):
@@ -114,7 +119,10 @@ class _Column:
             elif isinstance(row.label, dict):
                 self.has_dicts = True
             elif not is_missing(row.label):
-                self.scalars.setdefault(as_number(row.label), row)
+                text = as_number(row.label)
+                self.scalars.setdefault(text, row)
+                if isinstance(row.label, int | float) and not isinstance(row.label, bool):
+                    self.numbers.add(text)
         self.vectors = not self.has_dicts and _are_vectors(self.lists, names)
 
     def problem_type(self) -> str:
@@ -142,48 +150,51 @@ class _Column:
         """Return the labels that mark rows without a label, such as "-" beside names."""
         candidates = {text for text in self.scalars if text.casefold() not in (self.names or ())}
         words, others = candidates & WORDS, self.scalars.keys() - WORDS
-        has_signs = any(not any(map(str.isalnum, text)) for text in others - {"-"})  # such as +
-        dash = candidates & {"-"} if not has_signs else set()
+        has_signs = any(not any(map(str.isalnum, text)) for text in others - {"-"})
+        dash = candidates & {"-"} if not has_signs else set()  # beside + it is a class
         others = others - dash
+        found = words | dash
         if problem_type == REGRESSION:
-            return frozenset(words | dash)
-        names_alone = self.names is None and not self.lists and not self.has_dicts
-        if words and names_alone and not all(_is_number(text) or text.casefold() in BOOLEANS for text in others):
-            self._refuse_markers(words | dash)
+            return frozenset(found)
+        only_scalars = not self.lists and not self.has_dicts
+        names = any(not _is_number(text) and text.casefold() not in BOOLEANS for text in others)
+        if words and names and only_scalars and self.names is None:
+            self._refuse_markers(found)  # None and NA can be names too
         negative = {text for text in candidates & others if text[0] == "-" and INTEGER.fullmatch(text)}
-        if self.lists or self.has_dicts or others == {"-1"} or not all(map(INTEGER.fullmatch, others)):
-            return frozenset(words | dash | negative & {"-1"})
-        if len(negative) == 1 and others not in (negative, {"-1", "1"}):
-            self._refuse_markers(words | dash | negative)
-        return frozenset(words | dash)
+        if only_scalars and all(map(INTEGER.fullmatch, others)) and others != {"-1"}:
+            if len(negative) == 1 and others not in (negative, {"-1", "1"}):
+                self._refuse_markers(found | negative)  # -1 beside 0 and 1
+            return frozenset(found)
+        return frozenset(found | negative & {"-1"})
 
     def _refuse_markers(self, markers: set[str]) -> NoReturn:
         def is_marked(row: Row) -> bool:
             return is_missing(row.label) or (is_scalar(row.label) and as_number(row.label) in markers)
 
-        listed = ",".join(sorted(markers))
+        marks = shlex.quote(",".join(sorted(markers)))
         for file in self.files:
             if all(map(is_marked, file)):
-                raise InputError(f"{file[0].place}: none of {len(file):,} rows has a label: all are {listed}")
+                raise InputError(f"{file[0].place}: none of {len(file):,} rows has a label: all are {marks}")
         rows = [row for file in self.files for row in file]
         row, count = self.scalars[min(markers)], sum(map(is_marked, rows))
         raise InputError(
             f"{row.place}: the label is {shown(row.label)}, as in {count:,} of {len(rows):,} rows: a class, or no "
-            f"label? Pass --unlabeled={listed} to skip these rows, or --unlabeled=null to skip only null "
+            f"label? Pass --unlabeled={marks} to skip these rows, or --unlabeled=null to skip only null "
             "and empty labels"
         )
 
     def refuse_ambiguous(self, markers: frozenset[str]) -> None:
-        """Raise InputError for strings that may be lists or numbers, and for integers beside booleans."""
+        """Raise InputError for strings that may be lists or numbers, and for numbers beside booleans or names."""
         texts = sorted(self.scalars.keys() - markers)
         joined = any(SEPARATOR in text for text in texts)
         booleans = any(text.casefold() in BOOLEANS for text in texts)
+        names = not all(map(_is_number, texts))
         for text in texts:
             subject = f"{self.scalars[text].place}: the label is {shown(self.scalars[text].label)}"
-            if text[0] + text[-1] in ("[]", "{}"):
+            if text[0] + text[-1] in ENCLOSED and len(text) > 1:
                 raise InputError(
-                    f"{subject}, a list in a string: write a|b, or use a list in a .jsonl file, or pass "
-                    f"--problem-type {SINGLE} if it is the name of a class"
+                    f"{subject}: the brackets or quotes are part of it; write a|b for several classes, use .jsonl "
+                    f"for lists, or pass --problem-type {SINGLE} if it is the name of a class"
                 )
             mark = next((mark for mark in OTHER_SEPARATORS if mark in text), None)
             if mark is not None and not joined:
@@ -191,10 +202,11 @@ class _Column:
                     f"{subject}: several classes, one class, or a number? Pass --label-separator '{mark}' for "
                     f"several, or --problem-type {SINGLE} for one, or write the number as 1234.5"
                 )
-            if booleans and INTEGER.fullmatch(text):
+            if _is_number(text) and (booleans or (names and text in self.numbers)):
+                others = "true or false" if booleans else "names"
                 raise InputError(
-                    f"{subject}, but others are true or false: write all in the same way, or pass "
-                    f"--problem-type {SINGLE} if they are different classes"
+                    f"{subject}, but others are {others}: pass --labels if it is the id of one, or "
+                    f"--problem-type {SINGLE} if it is another class"
                 )
 
 
@@ -214,12 +226,8 @@ def _is_number(text: str) -> bool:
     return bool(INTEGER.fullmatch(text) or DECIMAL.fullmatch(text))
 
 
-def _default_names(count: int) -> tuple[str, ...]:
-    return tuple(f"LABEL_{i}" for i in range(count))
-
-
-def _integer_names(texts: Iterable[str]) -> list[str]:
-    return [str(value) for value in sorted({int(as_number(text)) for text in texts})]
+def _default_names(count: int) -> list[str]:
+    return [f"LABEL_{i}" for i in range(count)]
 
 
 def _most_common_spellings(texts: Mapping[str, int]) -> list[str]:

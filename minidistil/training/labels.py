@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import math
 import re
+import shlex
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
@@ -74,7 +75,8 @@ class Schema:
             markers = {"null" if is_missing(row.label) else as_text(row.label) for row in unlabeled}
             raise InputError(
                 f"{unlabeled[0].place}: the label is {shown(unlabeled[0].label)}: {len(unlabeled):,} of "
-                f"{len(rows):,} rows have no label; pass --unlabeled={','.join(sorted(markers))} to skip them"
+                f"{len(rows):,} rows have no label; pass --unlabeled={shlex.quote(','.join(sorted(markers)))} to "
+                "skip them"
             )
         return summary
 
@@ -119,10 +121,13 @@ class Schema:
             values = self._by_name(label, place)
         elif isinstance(label, list) and self.vectors:
             values = self._vector(label, place)
-        elif self.problem_type == SINGLE:
-            return self._one_hot(self._index(label, place))
-        else:
+        elif self.problem_type == MULTI:
             return self._several(label, place)
+        elif isinstance(label, list):
+            expected = f"one class; pass --problem-type {MULTI} for several"
+            raise InputError(f"{place}: the label is {shown(label)}: expected {expected}")
+        else:
+            return self._one_hot(self._index(label, place))
         return values if self.problem_type == MULTI else _probabilities(values, label, place)
 
     def _one_hot(self, index: int) -> Target:

@@ -220,10 +220,14 @@ REFUSED = {
     "names with a comma": (["a", "b, c"], ["'b, c'", "--label-separator ','"]),
     "numbers with thousands separators": (["1,234", "987"], ["'1,234'", "write the number as 1234.5"]),
     "numbers with a decimal comma": (["0,5", "1,5"], ["write the number as 1234.5"]),
-    "lists that pandas wrote": (["['a', 'b']", "['a']"], ["a list in a string", "write a|b"]),
-    "lists in JSON": (['["a"]', '["b"]'], ["a list in a string"]),
-    "lists that NumPy wrote": (["[0 1]", "[1 0]"], ["a list in a string"]),
-    "objects in a string": (["{'a': 1}", "b"], ["a list in a string"]),
+    "lists that pandas wrote": (["['a', 'b']", "['a']"], ["the brackets or quotes are part of it", "write a|b"]),
+    "lists in JSON": (['["a"]', '["b"]'], ["the brackets or quotes are part of it"]),
+    "lists that NumPy wrote": (["[0 1]", "[1 0]"], ["the brackets or quotes are part of it"]),
+    "objects in a string": (["{'a': 1}", "b"], ["the brackets or quotes are part of it"]),
+    "tuples in a string": (["('a', 'b')", "c"], ["brackets or quotes"]),
+    "names with and without quotes": (['"a"', "a", "b"], ["brackets or quotes", f"--problem-type {SINGLE}"]),
+    "names and ids": (["pos", "neg", 0, 1], ["the label is 0, but others are names", f"--problem-type {SINGLE}"]),
+    "lists of one number": ([[0.0], [1.0]], ["all labels are LABEL_0"]),
     "booleans and integers": ([True, False, 1, 0], ["the label is 0, but others are true or false"]),
     "booleans and integers in a table": (["true", "0"], ["the label is '0', but others are true or false"]),
     "as many classes as rows": (
@@ -236,12 +240,15 @@ REFUSED = {
         [f"a{i}|b{i}" for i in range(8)],
         ["8 rows are 16 classes", f"--problem-type {MULTI}"],
     ),
-    "one class": (["a", "A", None], ["one class, A: expected at least 2"]),
-    "one id": ([0, 0], ["one class, 0"]),
-    "one class in lists": ([["a"], []], ["one class, a"]),
-    "no labels": ([None, -1, "-1", "-", ""], ["no classes: expected at least 2, or --problem-type regression"]),
-    "all -1": ([-1, -1], ["no classes"]),
-    "nothing": ([], ["no classes"]),
+    "one class": (["a", "A", None], ["training data: all labels are A; expected at least 2 classes"]),
+    "one id": ([0, 0], ["all labels are 0"]),
+    "one class in lists": ([["a"], []], ["all labels are a"]),
+    "no labels": (
+        [None, -1, "-1", "-", ""],
+        ["training data: no row has a label", "--problem-type regression"],
+    ),
+    "all -1": ([-1, -1], ["no row has a label"]),
+    "nothing": ([], ["no row has a label"]),
     "a control character": (
         ["a\x1b[31m", "b"],
         ["train.csv, line 2: the label is 'a\\x1b[31m'", "cannot be printed"],
@@ -358,13 +365,22 @@ def test_a_test_split_without_labels_is_not_a_class():
     refused([0, 1], "dev.csv, line 2: none of 3 rows has a label: all are -1", eval_labels=[-1, -1, -1])
 
 
-@pytest.mark.parametrize(("labels", "other"), [(["a", "b"], "c"), (["a", "b"], 0), ([0, 1], 2), ([0, 2], 1)])
+@pytest.mark.parametrize(("labels", "other"), [(["a", "b"], "c"), (["a", "b"], "0"), ([0, 1], 2), ([0, 2], 1)])
 def test_a_label_that_the_training_data_lacks_is_refused(labels, other):
     schema = infer_schema(rows(labels), rows([other], "dev.csv"))
     with pytest.raises(
         InputError, match=f"dev.csv, line 2: the label is {other!r}: expected one of .*; pass --labels"
     ):
         schema.read(rows([other], "dev.csv"))
+
+
+def test_ids_in_one_file_and_names_in_the_other_need_the_names_in_their_order():
+    labels, others = rows(["pos", "neg"]), rows([0, 1], "dev.csv")
+    refused(
+        ["pos", "neg"], "dev.csv, line 2: the label is 0, but others are names: pass --labels", eval_labels=[0, 1]
+    )
+    schema = infer_schema(labels, others, names=["pos", "neg"])
+    assert (schema.read(labels).targets, schema.read(others).targets) == ([(1, 0), (0, 1)], [(1, 0), (0, 1)])
 
 
 def test_labels_of_the_evaluation_data_are_found_in_any_case_and_as_floats():

@@ -73,13 +73,16 @@ STRANGE = [
     1e300,
     True,
     "9" * 5000,
-    ["neutral"],
 ]
 
 
 @pytest.mark.parametrize("label", STRANGE, ids=lambda label: repr(label)[:20])
 def test_an_unknown_label_is_an_error_with_its_line_and_the_known_labels(label):
     unreadable(NLI, label, shown(label), "expected one of entailment, neutral, contradiction, or its id")
+
+
+def test_a_list_for_one_class_is_refused_with_the_option_for_several():
+    unreadable(NLI, ["neutral"], "['neutral']: expected one class; pass --problem-type multi_label_classification")
 
 
 def test_soft_labels_are_probabilities():
