@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import random
 import re
@@ -14,6 +15,7 @@ from minidistil.errors import InputError
 from minidistil.training.label_rules import infer_schema
 from minidistil.training.labels import MULTI, REGRESSION, SINGLE
 from minidistil.training.records import Row
+from support.places import ROOT
 
 
 def rows(labels, file="train.csv"):
@@ -458,3 +460,50 @@ def test_labels_of_the_data_are_read_as_the_classes_that_they_name():
         names = chance.sample(["red", "2019", "0101", "New York", "é", "-2", "3.5", "true", "n/a!", "x|y"[0]], 4)
         labels = [chance.choice(names) for _ in range(20)] + names
         assert read(labels, problem_type=SINGLE)[2] == [[name] for name in labels]
+
+
+# The page
+
+
+def rows_of_table(heading):
+    """Yield the cells of a table of docs/training.md."""
+    text = (ROOT / "docs" / "training.md").read_text(encoding="utf-8")
+    _, _, table = text.partition(f"| labels | {heading} |")
+    for line in table.split("\n\n")[0].splitlines()[2:]:
+        yield [cell.strip().replace("\\|", "|") for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def labels_of(cell):
+    """Return the labels in a cell: JSON, or the strings of a table."""
+    for text in re.findall("`([^`]+)`", cell):
+        yield json.loads(text) if text[0] in '[{"' or "(JSON)" in cell else text
+
+
+@pytest.mark.parametrize("cells", rows_of_table("meaning"), ids=lambda cells: cells[0])
+def test_the_page_describes_what_labels_mean(cells):
+    labels = list(labels_of(cells[0]))
+    if " or " in cells[0]:
+        labels = labels[3:]
+    problem_type, names, _ = read(labels)
+    several, numbers = (
+        "several classes per text" in cells[1] and "if every" not in cells[1],
+        "regression" in cells[1],
+    )
+    assert problem_type == (REGRESSION if numbers else MULTI if several else SINGLE)
+    if "LABEL_0" in cells[1]:
+        assert names == ["LABEL_0", "LABEL_1", "LABEL_2"]
+    if "names" in cells[1] and not several:
+        assert len(names) == 2
+
+
+@pytest.mark.parametrize("cells", rows_of_table("question | option"), ids=lambda cells: cells[0])
+def test_the_page_lists_the_options_that_settle_ambiguous_labels(cells):
+    labels = list(labels_of(cells[0]))
+    if " or " in cells[0]:
+        labels = [labels[0], "c"]
+    elif not labels:
+        labels = ["a", "b", *[None] * 10] if "without a label" in cells[0] else [*"abcdefgh"]
+    with pytest.raises(InputError) as caught:
+        infer_schema(rows(labels)).read(rows(labels))
+    flag = re.search("`(--[a-z-]+)", cells[2])[1]
+    assert flag in str(caught.value)
