@@ -91,8 +91,8 @@ def infer_schema(
     elif integers:
         classes = [str(value) for value in sorted({int(as_number(text)) for text in texts})]
     if len(classes) < 2 and meant != REGRESSION:
-        found = f"all labels are {classes[0]}" if classes else "no row has a label"
-        raise InputError(f"training data: {found}; expected at least 2 classes, or --problem-type {REGRESSION}")
+        found = listed(classes) or "(none)"
+        raise InputError(f"the training data has the classes {found}: expected 2, or --problem-type {REGRESSION}")
     if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2) and texts:
         raise InputError(
             f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "

@@ -63,7 +63,7 @@ TOPICS = {  # heading: modules or packages that raise, the longest name counts; 
         "The inputs are not texts, are longer than the model takes, or an option does not fit the task.",
     ),
     "Training data": (
-        ["training.records", "training.data"],
+        ["training.records", "training.labels", "training.label_rules"],
         "A file is not JSONL, CSV or TSV, a column is missing, or a label does not fit the problem. The message "
         "names the line.",
     ),
