@@ -17,7 +17,7 @@ from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
 from ..tokenizer import Tokenizer
 from .data import Labels
-from .label_rules import infer_schema
+from .label_rules import Unlabeled, infer_schema
 from .labels import REGRESSION, Schema, check_name
 from .recipe import Recipe
 from .records import Row
@@ -32,7 +32,7 @@ def load_base(
     labels: Sequence[str] | None = None,
     problem_type: str | None = None,
     label_separator: str | None = None,
-    unlabeled: str | Sequence[str] | None = None,
+    unlabeled: Unlabeled | None = None,
     revision: str | None = None,
 ) -> tuple[DistilBertForSequenceClassification, Tokenizer, Schema, bool]:
     """Return the classifier to start from, its tokenizer, what labels mean for it, and whether its head is new.
@@ -68,8 +68,8 @@ def load_base(
 
 
 def _check_labels(labels: Sequence[str], problem_type: str | None) -> None:
-    if len(set(labels)) < len(labels) or not labels:
-        raise InputError(f"labels are {list(labels)}: expected different names", subject="labels")
+    if isinstance(labels, str) or len(set(labels)) < len(labels) or not labels:
+        raise InputError(f"labels are {labels!r}: expected a list of different names", subject="labels")
     if len(labels) < 2 and problem_type != REGRESSION:
         raise InputError(f"labels are {list(labels)}: expected at least 2, or --problem-type {REGRESSION}")
     for label in labels:

@@ -27,6 +27,7 @@ from .console import label_report
 from .data import Example, read_examples
 from .distributed import Processes
 from .evaluation import METRICS
+from .label_rules import Unlabeled
 from .labels import Schema, Summary
 from .loop import Trainer
 from .machine import EnergyMeter, machine
@@ -51,7 +52,7 @@ def fine_tune(
     labels: Sequence[str] | None = None,
     problem_type: str | None = None,
     label_separator: str | None = None,
-    unlabeled: str | Sequence[str] | None = None,
+    unlabeled: Unlabeled | None = None,
     revision: str | None = None,
     device: str | torch.device | None = None,
     eval_steps: int | None = None,

@@ -6,7 +6,7 @@ import dataclasses
 import re
 import shlex
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
 
 from ..errors import InputError
@@ -33,6 +33,7 @@ DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(
 WORDS = frozenset(("#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"))
 OTHER_SEPARATORS = (",", ";")
 ENCLOSED = ("[]", "{}", "()", '""', "''")
+Unlabeled = str | int | Sequence[str | int]  # labels of rows without a label; a string has commas between them
 BOOLEANS = ("true", "false")  # in any case
 FEW_CLASSES = 5  # more classes than this need two rows each, on average
 
@@ -44,7 +45,7 @@ def infer_schema(
     names: Sequence[str] | None = None,
     problem_type: str | None = None,
     separator: str | None = None,
-    unlabeled: str | Sequence[str] | None = None,
+    unlabeled: Unlabeled | None = None,
 ) -> Schema:
     """Decide what labels mean, from all rows; their order does not matter.
 
@@ -89,7 +90,7 @@ def infer_schema(
         widths = [len(row.label) for row in rows if isinstance(row.label, list)]
         classes = _default_names(max(widths, default=1))
     elif integers:
-        classes = [str(value) for value in sorted({int(as_number(text)) for text in texts})]
+        classes = sorted(set(map(as_number, texts)), key=int)
     if len(classes) < 2 and meant != REGRESSION:
         found = listed(classes) or "(none)"
         raise InputError(f"the training data has the classes {found}: expected 2, or --problem-type {REGRESSION}")
@@ -98,7 +99,7 @@ def infer_schema(
             f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
             f"choose another --label-column, or pass --problem-type {meant}, or {REGRESSION} for numbers"
         )
-    if integers and classes == [str(i) for i in range(len(classes))]:
+    if _are_ids(classes):
         classes = _default_names(len(classes))
     return dataclasses.replace(schema, names=tuple(classes), inferred=classes != _default_names(len(classes)))
 
@@ -140,9 +141,9 @@ class _Column:
     def _is_joined(self, text: str) -> bool:
         return SEPARATOR in text.strip(SEPARATOR) and text.casefold() not in (self.names or ())
 
-    def chosen_markers(self, unlabeled: str | Sequence[str]) -> frozenset[str]:
+    def chosen_markers(self, unlabeled: Unlabeled) -> frozenset[str]:
         """Return the labels that the user passed as those of rows without a label."""
-        values = unlabeled.split(",") if isinstance(unlabeled, str) else unlabeled
+        values = str(unlabeled).split(",") if isinstance(unlabeled, str | int) else unlabeled
         wanted = {as_number(value).casefold() for value in values}
         return frozenset(text for text in self.scalars if text.casefold() in wanted)
 
@@ -189,6 +190,7 @@ class _Column:
         joined = any(SEPARATOR in text for text in texts)
         booleans = any(text.casefold() in BOOLEANS for text in texts)
         names = not all(map(_is_number, texts))
+        ids = _are_ids(filter(INTEGER.fullmatch, texts))
         for text in texts:
             subject = f"{self.scalars[text].place}: the label is {shown(self.scalars[text].label)}"
             if text[0] + text[-1] in ENCLOSED and len(text) > 1:
@@ -202,7 +204,7 @@ class _Column:
                     f"{subject}: several classes, one class, or a number? Pass --label-separator '{mark}' for "
                     f"several, or --problem-type {SINGLE} for one, or write the number as 1234.5"
                 )
-            if _is_number(text) and (booleans or (names and text in self.numbers)):
+            if _is_number(text) and (booleans or (names and (ids or text in self.numbers))):
                 others = "true or false" if booleans else "names"
                 raise InputError(
                     f"{subject}, but others are {others}: pass --labels if it is the id of one, or "
@@ -224,6 +226,12 @@ def _are_vectors(lists: Sequence[list[Any]], names: Sequence[str] | None) -> boo
 
 def _is_number(text: str) -> bool:
     return bool(INTEGER.fullmatch(text) or DECIMAL.fullmatch(text))
+
+
+def _are_ids(texts: Iterable[str]) -> bool:
+    """Return whether texts are the integers from 0 to at least 1, without a gap."""
+    found = set(texts)
+    return len(found) > 1 and found == {str(i) for i in range(len(found))}
 
 
 def _default_names(count: int) -> list[str]:

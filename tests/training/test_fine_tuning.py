@@ -73,9 +73,9 @@ def test_given_labels_put_a_new_head_on_a_classifier(finished, texts, tmp_path):
     assert (run["new_head"], run["model"]["labels"]) == (True, ["no", "maybe", "yes"])
 
 
-@pytest.mark.parametrize("labels", [["a", "a"], []])
+@pytest.mark.parametrize("labels", [["a", "a"], [], "a,b"])
 def test_labels_must_differ(encoder, texts, tmp_path, labels):
-    with pytest.raises(InputError, match="expected different names"):
+    with pytest.raises(InputError, match="expected a list of different names"):
         fine_tune(encoder, texts, tmp_path / "out", labels=labels, device="cpu")
 
 

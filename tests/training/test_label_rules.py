@@ -182,6 +182,7 @@ CHOSEN = {
     "a semicolon between classes": (["b;a|c"], {"separator": ";"}, ["a|c", "b"], [["a|c", "b"]]),
     "a space between classes": (["b a", "c"], {"separator": " "}, ["a", "b", "c"], [["a", "b"], ["c"]]),
     "-1 without a label": ([-1, 0, 1], {"unlabeled": "-1"}, ["LABEL_0", "LABEL_1"], None),
+    "-1 as an integer": ([-1, 0, 1], {"unlabeled": -1}, ["LABEL_0", "LABEL_1"], None),
     "-1 as a class": ([-1, 0, 1], {"unlabeled": "null"}, ["-1", "0", "1"], [["-1"], ["0"], ["1"]]),
     "-1 as a class by its name": ([-1, 0, 1], {"names": ["-1", "0", "1"]}, ["-1", "0", "1"], None),
     "another mark": (["a", "b", "?", "99"], {"unlabeled": ["?", "99"]}, ["a", "b"], [["a"], ["b"], None, None]),
@@ -229,6 +230,7 @@ REFUSED = {
     "tuples in a string": (["('a', 'b')", "c"], ["brackets or quotes"]),
     "names with and without quotes": (['"a"', "a", "b"], ["brackets or quotes", f"--problem-type {SINGLE}"]),
     "names and ids": (["pos", "neg", 0, 1], ["the label is 0, but others are names", f"--problem-type {SINGLE}"]),
+    "names and ids in a table": (["pos", "neg", "0", "1"], ["the label is '0', but others are names"]),
     "lists of one number": ([[0.0], [1.0]], ["classes LABEL_0:"]),
     "booleans and integers": ([True, False, 1, 0], ["the label is 0, but others are true or false"]),
     "booleans and integers in a table": (["true", "0"], ["the label is '0', but others are true or false"]),
@@ -367,7 +369,7 @@ def test_a_test_split_without_labels_is_not_a_class():
     refused([0, 1], "dev.csv, line 2: none of 3 rows has a label: all are -1", eval_labels=[-1, -1, -1])
 
 
-@pytest.mark.parametrize(("labels", "other"), [(["a", "b"], "c"), (["a", "b"], "0"), ([0, 1], 2), ([0, 2], 1)])
+@pytest.mark.parametrize(("labels", "other"), [(["a", "b"], "c"), (["a", "b"], "7"), ([0, 1], 2), ([0, 2], 1)])
 def test_a_label_that_the_training_data_lacks_is_refused(labels, other):
     schema = infer_schema(rows(labels), rows([other], "dev.csv"))
     with pytest.raises(
