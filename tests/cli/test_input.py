@@ -279,9 +279,7 @@ BLANK = {  # with blank lines between records and at the end: the texts
 
 @pytest.mark.parametrize(("content", "texts"), BLANK.values(), ids=BLANK)
 @pytest.mark.parametrize("verb", ["zero-shot", "classify", "tag"])
-def test_blank_lines_are_skipped_unless_they_are_texts(
-    request, command, heads, tmp_path, content, texts, verb
-):
+def test_blank_lines_are_skipped_unless_they_are_texts(request, command, heads, tmp_path, content, texts, verb):
     name = request.node.callspec.id.rpartition("-")[2]
     (tmp_path / f"a.{name}").write_bytes(content.encode())
     options = {"zero-shot": ["--labels", "sports"], "classify": [], "tag": ["--model", heads["tag"]]}[verb]

@@ -107,7 +107,10 @@ def test_a_bad_argument_of_another_verb_is_a_one_line_error(verb, arguments, mes
 
 def test_a_line_without_a_context_is_named(verb):
     result = verb("answer", "--input", "-", "--jsonl", stdin=b'{"question": "who won"}\n')
-    assert "stdin, line 1 has the columns question, but no column for context: add it, or pass --context" in result.error
+    assert (
+        "stdin, line 1 has the columns question, but no column for context: add it, or pass --context"
+        in result.error
+    )
 
 
 @pytest.mark.parametrize(

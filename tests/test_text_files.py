@@ -1,0 +1,157 @@
+"""Records of text files: bounded lines, delimiters, large cells. More in tests/cli/test_input.py and test_records.py."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from minidistil import text_files
+from minidistil.errors import InputError
+from minidistil.text_files import read_records, text_columns
+
+CHILD = """
+import json, resource, sys
+from pathlib import Path
+from minidistil.errors import InputError
+from minidistil.text_files import read_records
+
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+messages = []
+for name, format in json.loads(sys.argv[1]):
+    try:
+        for record in read_records(None if name is None else Path(name), format):
+            pass
+    except InputError as error:
+        messages.append(str(error))
+print(json.dumps([messages, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs the module resource")
+def test_a_line_of_600_mb_is_an_error_with_its_number_and_little_memory(tmp_path):
+    million = b"a" * 2**20
+    bombs = {  # name: lines before the long one, and the part that is repeated in it
+        "a.txt.gz": (b"a\n", million),
+        "a.jsonl.gz": (b'{"text": "a"}\n{"text": "', million),
+        "a.csv.gz": (b"text\nb\n", million),
+        "rows.csv.gz": (b'text\n"', b"a" * 999 + b"\n"),  # one cell of many lines
+        "cells.csv.gz": (b"text\nb\n", b'"a\n",' * 1000),
+        "a.tsv.gz": (b"text\n", b"a\t" * 2**19),
+        "zeros.txt.gz": (b"a\n", bytes(2**20)),
+    }
+    for name, (start, part) in bombs.items():
+        repeated = gzip.compress(part * (2**20 // len(part)))
+        (tmp_path / name).write_bytes(gzip.compress(start) + repeated * 600)
+    plain = tmp_path / "plain.txt"
+    with plain.open("wb") as file:
+        file.write(b"a\nb\n")
+        file.truncate(600 * 2**20)  # a hole of zeros: no disk space
+    files = [(str(tmp_path / name), text_files.file_format(name)) for name in bombs]
+    arguments = json.dumps([*files, (str(plain), "txt"), (None, "jsonl")])
+    with plain.open("rb") as stdin:
+        stdin.seek(4)
+        done = subprocess.run(
+            [sys.executable, "-c", CHILD, arguments], stdin=stdin, capture_output=True, text=True, check=True
+        )
+    messages, kib = json.loads(done.stdout)
+    lines = [message.partition("line ")[2].partition(":")[0] for message in messages]
+    assert lines == [
+        *("2 is too long", "2 is too long", "3 is too long", "2", "3", "2 is too long", "2 is too long"),
+        *("3 is too long", "1 is too long"),
+    ]
+    assert all("expected at most 16,777,216" in message for message in messages)
+    assert kib * (1024 if sys.platform != "darwin" else 1) < 250 * 2**20
+
+
+@pytest.mark.parametrize("size", [200_000, 2**24 - 100])
+@pytest.mark.parametrize("kind", ["txt", "jsonl", "csv", "tsv"])
+def test_texts_of_any_size_below_the_limit_are_read(tmp_path, kind, size):
+    text = "word " * (size // 5)
+    contents = {
+        "txt": text + "\n",
+        "jsonl": json.dumps({"text": text}) + "\n",
+        "csv": f'text,id\n"{text}",1\n',
+        "tsv": f"text\tid\n{text}\t1\n",
+    }
+    path = tmp_path / f"a.{kind}"
+    path.write_text(contents[kind])
+    [record] = read_records(path, kind)
+    assert record.fields["text"] == text
+
+
+def test_the_size_limit_of_cells_is_only_raised(tmp_path, monkeypatch):
+    (tmp_path / "a.csv").write_text("text\na\n")
+    former = csv.field_size_limit(2**30)
+    try:
+        list(read_records(tmp_path / "a.csv", "csv"))
+        assert csv.field_size_limit() == 2**30
+        csv.field_size_limit(10)
+        list(read_records(tmp_path / "a.csv", "csv"))
+        assert csv.field_size_limit() == text_files.MAX_LINE
+    finally:
+        csv.field_size_limit(former)
+
+
+def test_large_cells_are_read_in_several_threads_at_once(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text("text\n" + ("a" * 200_000 + "\n") * 20)
+    counts = []
+    threads = [
+        threading.Thread(target=lambda: counts.append(len(list(read_records(path, "csv"))))) for _ in range(4)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert counts == [20] * 4
+
+
+@pytest.mark.parametrize(
+    ("header", "columns"),
+    [
+        ("text,label", ["text", "label"]),
+        ("text;label", ["text", "label"]),
+        ("text\tlabel", ["text", "label"]),
+        ("text|label", ["text", "label"]),
+        ("text", ["text"]),
+        ('"a; b; c",label', ["a; b; c", "label"]),
+        ('"a, b, c";label', ["a, b, c", "label"]),
+        (" text , label ", ["text", "label"]),
+        ("\ufefftext;label", ["text", "label"]),
+    ],
+)
+def test_the_delimiter_of_csv_is_the_most_frequent_outside_quotes(tmp_path, header, columns):
+    mark = next((mark for mark in (";", "\t", "|") if mark in header.replace('"a; b; c"', "")), ",")
+    (tmp_path / "a.csv").write_text(f"{header}\n{mark.join('12'[: len(columns)])}\n", encoding="utf-8")
+    [record] = read_records(tmp_path / "a.csv", "csv")
+    assert record.fields == dict(zip(columns, "12", strict=False))
+
+
+def test_a_json_document_of_several_lines_is_an_error_with_its_line(tmp_path):
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "a"}], indent=2))
+    with pytest.raises(InputError, match="line 1 is not JSON: Expecting value at character"):
+        list(read_records(tmp_path / "a.json", "jsonl"))
+    (tmp_path / "a.json").write_text(json.dumps([{"text": "a"}]))
+    with pytest.raises(InputError, match="line 1: expected a JSON object, found list"):
+        list(read_records(tmp_path / "a.json", "jsonl"))
+
+
+def test_the_pair_of_a_named_text_is_text_pair_unless_it_is_named():
+    names = ["review", "text_pair", "reason"]
+    assert text_columns(names, "review") == ("review", "text_pair")
+    assert text_columns(names, "review", "reason") == ("review", "reason")
+    assert text_columns(names, "text_pair") == ("text_pair", None)
+    assert text_columns(names) == (None, None)
+
+
+def test_stdin_is_read_like_a_file(monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbftext\na\n")))
+    [record] = read_records(None, "csv")
+    assert record == ({"text": "a"}, "stdin, line 2", 2)
