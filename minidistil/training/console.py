@@ -80,8 +80,9 @@ def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None
     lines = [["", "rows"] if eval_rows is None else ["", "training", "evaluation"]]
     if schema.problem_type == REGRESSION:
         lines.append(["labeled", *(f"{summary.labeled:,}" for summary in summaries)])
+        numbers = [[number for target in s.targets if target for number in target] for s in summaries]
         for name, function in (("lowest", min), ("highest", max)):
-            lines.append([name, *(f"{function(map(function, filter(None, s.targets))):g}" for s in summaries)])
+            lines.append([name, *(f"{function(values):g}" if values else "" for values in numbers)])
     else:
         lines += _class_lines(schema, summaries)
     if any(summary.skipped for summary in summaries):
@@ -89,8 +90,8 @@ def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None
         counts = [f"{summary.skipped.total():,}" for summary in summaries]
         lines.append(["skipped", *counts, f"no label: {printable(markers)}"])
     widths = [max(len(line[i]) for line in lines) for i in range(len(summaries) + 1)]
-    outputs = "" if schema.problem_type == REGRESSION else f", {len(schema.names):,} classes"
-    text = f"labels: {MEANINGS[schema.problem_type]} ({schema.problem_type}){outputs}"
+    outputs = f"{len(schema.names):,} {'per text' if schema.problem_type == REGRESSION else 'classes'}"
+    text = f"labels: {MEANINGS[schema.problem_type]} ({schema.problem_type}), {outputs}"
     for first, *rest in lines:
         cells = [cell.rjust(width) for cell, width in zip(rest, widths[1:], strict=False)]
         text += "\n" + "  ".join(["", first.ljust(widths[0]), *cells, *rest[len(cells) :]]).rstrip()

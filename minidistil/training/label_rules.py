@@ -124,7 +124,7 @@ class _Column:
                 self.scalars.setdefault(text, row)
                 if isinstance(row.label, int | float) and not isinstance(row.label, bool):
                     self.numbers.add(text)
-        self.vectors = not self.has_dicts and _are_vectors(self.lists, names)
+        self.vectors = not self.has_dicts and _are_vectors(self.lists)
 
     def problem_type(self) -> str:
         """Return the problem type that the labels have the form of."""
@@ -212,7 +212,7 @@ class _Column:
                 )
 
 
-def _are_vectors(lists: Sequence[list[Any]], names: Sequence[str] | None) -> bool:
+def _are_vectors(lists: Sequence[list[Any]]) -> bool:
     """Return whether lists have a value for each class, such as [0, 1] and [1, 0], and not ids, such as [3]."""
     items = [item for label in lists for item in label]
     if not items:
@@ -220,8 +220,7 @@ def _are_vectors(lists: Sequence[list[Any]], names: Sequence[str] | None) -> boo
     if all(isinstance(item, float) for item in items):  # ids are integers
         return True
     widths = {len(label) for label in lists}
-    fits = len(widths) == 1 and (min(widths) > 1 if names is None else widths == {len(names)})
-    return fits and all(map(is_probability, items))
+    return len(widths) == 1 and min(widths) > 1 and all(map(is_probability, items))
 
 
 def _is_number(text: str) -> bool:

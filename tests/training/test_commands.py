@@ -119,7 +119,7 @@ REPORTS = {
     ),
     "numbers": (
         [0.5, 3.75, 2, None],
-        "labels: numbers (regression)\n"
+        "labels: numbers (regression), 1 per text\n"
         "           rows\n"
         "  labeled     3\n"
         "  lowest    0.5\n"

@@ -155,7 +155,9 @@ def test_values_of_multiple_labels_are_probabilities(share):
 @pytest.mark.parametrize(
     ("label", "part"),
     [
-        ([1, 0, 1, 0], "it names a class twice; lists with a value for each class have 3 numbers"),
+        ([2, 0, 2], "it names a class twice; lists with a value for each class have 3 numbers"),
+        ([1, 0, 1, 0], "expected 3 numbers from 0 to 1"),
+        ([0, 1], "expected 3 numbers from 0 to 1"),
         (["war", 2], "it names a class twice"),
         ([1.0, 0.0], "expected 3 numbers from 0 to 1"),
         ([1.0, 0.0, 2.0], "expected 3 numbers from 0 to 1"),
