@@ -6,7 +6,7 @@ Shapes: T tokens, n sequences, L padded length, D model width, C labels, V vocab
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,12 @@ from .layout import Batch, Subset, enter, enter_choices, first_tokens
 from .model import DistilBertModel, Model, layer_norm, linear_layer
 from .ops import Ops
 
+Input: TypeAlias = Batch | Tensor  # packed, or padded ids
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "relu": F.relu}
 
 
 class Head(Model):
-    """An encoder with a head."""
+    """An encoder with a head, with random weights, or without storage on the device "meta"."""
 
     def __init__(self, config: DistilBertConfig):
         super().__init__(config)
@@ -56,15 +57,11 @@ class DistilBertForSequenceClassification(SequenceHead):
     """Classify texts, or pairs of texts."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        """Create the model with random weights, or without storage on "meta"."""
         super().__init__(config, config.num_labels, device)
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Classify a Batch, or padded ids and mask, both (n, L): logits (n, C).
-
-        Raises InputError as the encoder does, and for a row whose first position is masked.
-        """
-        batch, _ = enter(input_ids, attention_mask, self.config)
+    def forward(self, input_ids: Input, attention_mask: Tensor | None = None, **other: Any) -> Tensor:
+        """Classify a Batch, or padded ids and mask, both (n, L) and starting with a token: logits (n, C)."""
+        batch, _ = enter(input_ids, attention_mask, self.config, **other)
         return self.score(batch)
 
 
@@ -72,15 +69,11 @@ class DistilBertForMultipleChoice(SequenceHead):
     """Score each choice of a question, one sequence per choice."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        """Create the model with random weights, or without storage on "meta"."""
         super().__init__(config, 1, device)
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Score padded ids and mask, both (n, choices, L): (n, choices); or a Batch of m sequences: (m,).
-
-        Raises InputError as the classifier does.
-        """
-        batch, leave = enter_choices(input_ids, attention_mask, self.config)
+    def forward(self, input_ids: Input, attention_mask: Tensor | None = None, **other: Any) -> Tensor:
+        """Score padded ids and mask, both (n, choices, L): (n, choices); or a Batch of m sequences: (m,)."""
+        batch, leave = enter_choices(input_ids, attention_mask, self.config, **other)
         return leave(self.score(batch).squeeze(1))
 
 
@@ -88,15 +81,14 @@ class DistilBertForTokenClassification(Head):
     """Classify each token."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        """Create the model with random weights, or without storage on "meta"."""
         super().__init__(config)
         self.classifier = linear_layer(config.dim, config.num_labels)
         self.dropout = nn.Dropout(config.dropout)
         self.initialize(device)
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
+    def forward(self, input_ids: Input, attention_mask: Tensor | None = None, **other: Any) -> Tensor:
         """Classify the tokens of a Batch: (T, C); or of padded ids and mask, both (n, L): (n, L, C)."""
-        batch, leave = enter(input_ids, attention_mask, self.config)
+        batch, leave = enter(input_ids, attention_mask, self.config, **other)
         return leave(self.classifier(self.dropout(self.distilbert.encode(batch))))
 
 
@@ -111,7 +103,6 @@ class DistilBertForQuestionAnswering(Head):
     """Find the span of a context that answers a question."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        """Create the model with random weights, or without storage on "meta"."""
         if config.num_labels != 2:
             raise CheckpointError(f"num_labels is {config.num_labels}: question answering has 2, start and end")
         super().__init__(config)
@@ -119,9 +110,9 @@ class DistilBertForQuestionAnswering(Head):
         self.dropout = nn.Dropout(config.qa_dropout)
         self.initialize(device)
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> SpanLogits:
+    def forward(self, input_ids: Input, attention_mask: Tensor | None = None, **other: Any) -> SpanLogits:
         """Score the tokens of a Batch, or of padded ids and mask, both (n, L), as an answer's start and end."""
-        batch, leave = enter(input_ids, attention_mask, self.config)
+        batch, leave = enter(input_ids, attention_mask, self.config, **other)
         start, end = self.qa_outputs(self.dropout(self.distilbert.encode(batch))).unbind(1)
         return SpanLogits(leave(start), leave(end))
 
@@ -130,7 +121,6 @@ class DistilBertForMaskedLM(Head):
     """Predict masked tokens."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        """Create the model with random weights, or without storage on "meta"."""
         super().__init__(config)
         self.vocab_transform = linear_layer(config.dim, config.dim)
         self.vocab_layer_norm = layer_norm(config.dim)
@@ -139,13 +129,13 @@ class DistilBertForMaskedLM(Head):
         self.initialize(device)
 
     def forward(
-        self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None, *, tokens: Subset | None = None
+        self, input_ids: Input, attention_mask: Tensor | None = None, *, tokens: Subset | None = None, **other: Any
     ) -> Tensor:
         """Score the vocabulary at the tokens of a Batch: (T, V); of padded ids and mask, both (n, L): (n, L, V).
 
         tokens: with a Batch, score only these tokens: (Tq, V). The last block then computes only them.
         """
-        batch, leave = enter(input_ids, attention_mask, self.config)
+        batch, leave = enter(input_ids, attention_mask, self.config, **other)
         scores = self.project(self.distilbert.encode(batch, tokens))
         return leave(scores) if tokens is None else scores
 

@@ -214,13 +214,18 @@ class Batch:
 
 
 def enter(
-    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
+    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig, **other: Any
 ) -> tuple[Batch, Callable[[Tensor], Tensor]]:
     """Return a model's arguments as a batch, and the function that restores the shape of per-token results.
 
     That function is `Layout.pad` for padded arguments, and the identity for a batch. Raises InputError for ids
-    beyond the vocabulary and sequences beyond the position embeddings.
+    beyond the vocabulary and sequences beyond the position embeddings, TypeError for other arguments.
     """
+    if other:
+        raise TypeError(
+            f"unexpected arguments: {', '.join(other)}. A model takes input_ids and attention_mask, and returns a "
+            "tensor. Compute the loss from it, record hidden states with trace(), and use peft without task_type"
+        )
     if isinstance(inputs, Batch):
         if attention_mask is not None:
             raise InputError("attention_mask cannot be combined with a Batch: pass it with padded input_ids")
@@ -244,21 +249,21 @@ def enter(
 
 
 def enter_choices(
-    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig
+    inputs: Batch | Tensor, attention_mask: Tensor | None, config: DistilBertConfig, **other: Any
 ) -> tuple[Batch, Callable[[Tensor], Tensor]]:
     """Do the same as `enter` for multiple choice, where padded arguments are (n, choices, L).
 
     The returned function restores the shape of scores: (n * choices,) -> (n, choices); the identity for a batch.
     """
     if not isinstance(inputs, Tensor):
-        batch, _ = enter(inputs, attention_mask, config)
+        batch, _ = enter(inputs, attention_mask, config, **other)
         return batch, lambda scores: scores
     for name, tensor in (("input_ids", inputs), ("attention_mask", attention_mask)):
         if isinstance(tensor, Tensor) and (tensor.ndim != 3 or tensor.shape != inputs.shape):
             raise InputError(f"{name} is {_describe(tensor)}: expected the shape (questions, choices, length)")
     if isinstance(attention_mask, Tensor):
         attention_mask = attention_mask.flatten(0, 1)
-    batch, _ = enter(inputs.flatten(0, 1), attention_mask, config)
+    batch, _ = enter(inputs.flatten(0, 1), attention_mask, config, **other)
     return batch, lambda scores: scores.unflatten(0, inputs.shape[:2])
 
 

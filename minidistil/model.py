@@ -135,6 +135,11 @@ class Model(nn.Module):
         A view shares the modules, so changes of parameters, train() and eval() apply to both. Raises TypeError
         for a name that is not an operation, InputError for an operation that would not be called.
         """
+        unused = {"feed_forward", "linear_gelu"} & changes.keys()
+        if unused and self.config.activation != "gelu" and not {"linear", "block"} & changes.keys():
+            raise InputError(
+                f"activation is {self.config.activation}, so {min(unused)} is not called: replace linear"
+            )
         view = copy.copy(self)
         view._modules = {
             name: module.with_ops(**changes) if isinstance(module, Model) else module  # a head's encoder
@@ -159,6 +164,10 @@ class Model(nn.Module):
                 module.word_embeddings.weight[self.config.pad_token_id] = 0
             if isinstance(module, Embeddings) and self.config.sinusoidal_pos_embds:
                 module.position_embeddings.weight.copy_(sinusoids(*module.position_embeddings.weight.shape))
+
+    def get_input_embeddings(self) -> Table:
+        """Return the module of the word embeddings."""
+        return next(module for module in self.modules() if isinstance(module, Embeddings)).word_embeddings
 
     @property
     def device(self) -> torch.device:
@@ -204,12 +213,9 @@ class DistilBertModel(Model):
             x = self.embeddings(batch.ids, layout, ops)
             return self.transformer(x, layout, layout if queries is None else queries, ops)
 
-    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None) -> Tensor:
-        """Encode a Batch: (T, D); or padded ids and mask, both (n, L): (n, L, D), 0 at padding.
-
-        Raises InputError for invalid ids, masks or lengths.
-        """
-        batch, leave = enter(input_ids, attention_mask, self.config)
+    def forward(self, input_ids: Batch | Tensor, attention_mask: Tensor | None = None, **other: Any) -> Tensor:
+        """Encode a Batch: (T, D); or padded ids and mask, both (n, L): (n, L, D), 0 at padding."""
+        batch, leave = enter(input_ids, attention_mask, self.config, **other)
         return leave(self.encode(batch))
 
 

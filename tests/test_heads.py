@@ -233,3 +233,22 @@ def test_a_subset_of_tokens_can_be_scored():
         torch.testing.assert_close(mine.project(hidden[[3, 5]]), mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)
         scores = mine(batch, tokens=batch.layout.subset(torch.tensor([3, 5])))
         torch.testing.assert_close(scores, mine(batch)[[3, 5]], atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("head", [*TOKEN_HEADS, CHOICE, "DistilBertForSequenceClassification"])
+def test_arguments_of_transformers_are_refused_with_what_to_do(head):
+    """A task type of peft passes these."""
+    two = {"id2label": {0: "start", 1: "end"}}
+    model = getattr(minidistil, head)(DistilBertConfig(9, n_layers=1, n_heads=1, dim=8, hidden_dim=8, **two))
+    ids = torch.ones(1, 2, 3, dtype=torch.int64) if head == CHOICE else torch.ones(2, 3, dtype=torch.int64)
+    model(input_ids=ids, attention_mask=torch.ones_like(ids))
+    with pytest.raises(
+        TypeError, match=r"arguments: labels, return_dict\. .* Compute the loss .* without task_type"
+    ):
+        model(input_ids=ids, labels=None, return_dict=True)
+
+
+@pytest.mark.parametrize("head", ["DistilBertModel", "DistilBertForMaskedLM"])
+def test_the_word_embeddings_are_found_as_in_transformers(head):
+    mine, other = twins(head)
+    assert torch.equal(mine.get_input_embeddings().weight, other.get_input_embeddings().weight)
