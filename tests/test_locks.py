@@ -28,9 +28,11 @@ def test_a_folder_is_locked_once_and_then_again(tmp_path):
     folder = tmp_path / "new" / "run"
     with locked_folder(folder):
         (folder / "file").write_text("kept")
-        with pytest.raises(InputError, match="another run is writing to .*run: wait until it has finished"):
-            with locked_folder(folder):
-                pytest.fail("locked twice")
+        with (
+            pytest.raises(InputError, match=r"another run is writing to .*run: wait until it has finished"),
+            locked_folder(folder),
+        ):
+            pytest.fail("locked twice")
         assert (folder / LOCK).exists()
     assert [path.name for path in folder.iterdir()] == ["file"]
     with locked_folder(folder):
@@ -38,9 +40,8 @@ def test_a_folder_is_locked_once_and_then_again(tmp_path):
 
 
 def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
-    with pytest.raises(KeyError):
-        with locked_folder(tmp_path / "new"):
-            raise KeyError
+    with pytest.raises(KeyError), locked_folder(tmp_path / "new"):
+        raise KeyError
     assert not (tmp_path / "new").exists()
     (tmp_path / "old").mkdir()
     with locked_folder(tmp_path / "old"):
@@ -52,9 +53,8 @@ def test_a_new_folder_that_stays_empty_is_removed(tmp_path):
 def test_a_killed_process_releases_its_lock(tmp_path):
     with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path], stdout=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"locked\n"
-        with pytest.raises(InputError, match="another run is writing"):
-            with locked_folder(tmp_path):
-                pytest.fail("locked twice")
+        with pytest.raises(InputError, match="another run is writing"), locked_folder(tmp_path):
+            pytest.fail("locked twice")
         process.send_signal(signal.SIGKILL)
         process.wait()
     assert (tmp_path / LOCK).exists()
@@ -63,7 +63,7 @@ def test_a_killed_process_releases_its_lock(tmp_path):
 
 
 def test_a_lock_file_that_its_owner_removed_is_no_lock(tmp_path, monkeypatch):
-    """A process can open the file, wait, and lock it after its owner removed it: another process may have a new one."""
+    """A process can lock the file after its owner removed it, while another process locks a new one."""
     real = lock_file
 
     def remove_first(file, path):
@@ -71,17 +71,15 @@ def test_a_lock_file_that_its_owner_removed_is_no_lock(tmp_path, monkeypatch):
         real(file, path)
 
     monkeypatch.setattr(locks, "lock_file", remove_first)
-    with pytest.raises(InputError, match="has just written to .*: start this one again"):
-        with locked_folder(tmp_path):
-            pytest.fail("locked")
+    with pytest.raises(InputError, match=r"has just written to .*: start this one again"), locked_folder(tmp_path):
+        pytest.fail("locked")
 
 
 def test_a_folder_that_cannot_be_made_or_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
-        with pytest.raises(InputError, match=f"cannot write to {folder}: "):
-            with locked_folder(folder):
-                pytest.fail("locked")
+        with pytest.raises(InputError, match=f"cannot write to {folder}: "), locked_folder(folder):
+            pytest.fail("locked")
     assert (tmp_path / "file").read_text() == ""
 
 
@@ -93,9 +91,11 @@ def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    with pytest.warns(UserWarning, match="cannot lock .*: make sure that no other run writes to it"):
-        with locked_folder(tmp_path):
-            pass
+    with (
+        pytest.warns(UserWarning, match=r"cannot lock .*: make sure that no other run writes to it"),
+        locked_folder(tmp_path),
+    ):
+        pass
 
 
 def test_a_lock_lasts_until_the_file_is_closed(tmp_path):

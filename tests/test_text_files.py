@@ -1,4 +1,4 @@
-"""Records of text files: bounded lines, delimiters, large cells. More in tests/cli/test_input.py and test_records.py."""
+"""Records of text files: bounded lines, delimiters, large cells."""
 
 from __future__ import annotations
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas
 import pytest
 
 from minidistil.cli import answer as answering
-from minidistil.cli.sinks import table_rows
+from minidistil.cli.sinks import open_sink, table_rows
 from minidistil.pipelines import base
+from minidistil.text_files import csv_rows
 from support.cli import (
     POSITIONS,
     assert_close,
+    rows_in,
 )
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -196,6 +200,156 @@ def test_options_that_do_not_fit_the_files_are_refused(command, tmp_path, monkey
     result = command("classify", *arguments)
     assert message in result.error
     assert sorted(path.name for path in tmp_path.iterdir()) == ["texts.txt"]
+
+
+@pytest.mark.parametrize("exists", [True, False], ids=["link", "dangling link"])
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_link_as_output_is_kept_and_written_through(command, tmp_path, exists, fails):
+    target, link = tmp_path / "target.jsonl", tmp_path / "link.jsonl"
+    if exists:
+        target.write_text("kept\n")
+    link.symlink_to(target)
+    result = command("classify", "--input", "-", "--output", link, stdin=b"\xff\n" if fails else b"a\n")
+    assert result.code == (2 if fails else 0)
+    assert link.is_symlink()
+    if fails:
+        assert target.read_text() == "kept\n" if exists else not target.exists()
+    else:
+        assert json.loads(target.read_text())["label"]
+
+
+def test_a_link_to_a_missing_folder_is_an_error(command, tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "missing" / "answers")
+    error = command("classify", "--input", "-", "--output", tmp_path / "link", stdin=b"a\n").error
+    assert f"cannot write to {tmp_path / 'link'}: No such file or directory" in error
+    assert (tmp_path / "link").is_symlink()
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.parametrize("name", ["pipe", "pipe.csv"])
+def test_a_named_pipe_is_written_to_its_reader(command, tmp_path, name):
+    pipe = tmp_path / name
+    os.mkfifo(pipe)
+    error = command("classify", "--input", "-", "--output", pipe, stdin=b"a\n").error
+    assert f"cannot write to {pipe}: no process reads it; start its reader first" in error
+    (tmp_path / "texts.txt").write_text("a\n")
+    error = command("classify", "--input", tmp_path / "texts.txt", "--output", pipe, "--resume").error
+    assert f"--resume requires an --output that is a file, found {pipe}" in error
+    with subprocess.Popen([sys.executable, "-c", f"print(open({str(pipe)!r}).read())"], stdout=-1) as reader:
+        while (result := command("classify", "--input", "-", "--output", pipe, stdin=b"a\nb\n")).code:
+            assert "no process reads it" in result.error  # it has not started yet
+        lines = reader.stdout.read().splitlines()
+    assert len(lines) == (4 if name == "pipe.csv" else 3)  # with a header; print adds an empty line
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("output", ["-", "/dev/stdout"])
+def test_the_output_may_be_stdout(command, tmp_path, monkeypatch, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "texts.txt").write_text("a\nb\n")
+    result = command("classify", "--input", "texts.txt", "--output", output)
+    assert len(result.answers) == 2
+    error = command("classify", "--input", "texts.txt", "--output", output, "--resume").error
+    assert "--resume requires an --output that is a file, found stdout" in error
+    assert [path.name for path in tmp_path.iterdir()] == ["texts.txt"]
+
+
+@pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs /dev/fd")
+def test_a_file_that_is_open_already_is_not_truncated(command, tmp_path):
+    with (tmp_path / "log").open("w") as log:
+        log.write("kept\n")
+        log.flush()
+        assert command("classify", "--input", "-", "--output", f"/dev/fd/{log.fileno()}", stdin=b"a\n").code == 0
+    first, second = (tmp_path / "log").read_text().splitlines()
+    assert (first, json.loads(second).keys()) == ("kept", {"label", "score"})
+
+
+def test_devices_are_written_directly(command):
+    assert command("classify", "--input", "-", "--output", os.devnull, stdin=b"a\n").code == 0
+    assert Path(os.devnull).exists()
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write anywhere")
+def test_an_output_without_permission_is_named_and_kept(command, tmp_path):
+    path, folder = tmp_path / "answers", tmp_path / "folder"
+    path.write_text("kept\n")
+    path.chmod(0o400)
+    folder.mkdir(mode=0o500)
+    for output in (path, folder / "answers"):
+        error = command("classify", "--input", "-", "--output", output, stdin=b"a\n").error
+        assert f"cannot write to {output}: Permission denied" in error
+    assert path.read_text() == "kept\n"
+
+
+def test_two_runs_do_not_write_into_one_file(command, tmp_path):
+    output = tmp_path / "answers.jsonl"
+    with open_sink(str(output), "-") as sink:
+        sink.write([{"label": "of the first run"}], None, quiet=True)
+        error = command("classify", "--input", "-", "--output", output, stdin=b"a\n").error
+        assert f"another run is writing to {output}: wait until it has finished, or choose another output" in error
+    assert json.loads(output.read_text()) == {"label": "of the first run"}
+    assert command("classify", "--input", "-", "--output", output, stdin=b"a\n").code == 0
+
+
+def test_an_unknown_ending_of_the_output_is_refused(command, tmp_path):
+    for name in ("a.txt", "a.parquet", "a.csv.gz", "a.xlsx"):
+        error = command("classify", "--input", "-", "--output", tmp_path / name, stdin=b"a\n").error
+        assert f"--output {tmp_path / name}: expected a name that ends in .jsonl or .csv" in error
+    assert list(tmp_path.iterdir()) == []
+
+
+HARD = [
+    *(
+        "a\rb",
+        "a\nb",
+        "a\r\nb",
+        'q"x',
+        '"',
+        "\ufeffmark",
+        "=1+1",
+        "@SUM(A1)",
+        "a\0b",
+        "a,b;c\td|e",
+        " both ",
+        "\r",
+    ),
+    *(
+        "a\u2028b\u2029c\x85d\x0be\x0c",
+        "日本 🏈",
+        "NA",
+        "null",
+        "long " * 50_000,
+        "\\",
+        "'",
+        "\x1b[31m",
+        "-1",
+        "#c",
+        "",
+    ),
+]
+
+
+@pytest.mark.filterwarnings("ignore:texts longer than")
+def test_any_text_survives_a_table(command, tmp_path):
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in HARD)
+    output = tmp_path / "a.csv"
+    call = ("zero-shot", "--labels", "sports", "--jsonl", "--input", "-", "--output", output)
+    assert command(*call, stdin=rows.encode()).code == 0
+    csv_rows([])  # raises the size limit of cells
+    assert [row["sequence"] for row in rows_in(output)] == HARD
+    for engine in ("c", "python"):
+        table = pandas.read_csv(output, keep_default_na=False, dtype=str, engine=engine)
+        assert table["sequence"].tolist() == HARD
+    result = command("zero-shot", "--labels", "sports", "--input", output, "--text-column", "sequence")
+    assert [answer["sequence"] for answer in result.answers] == HARD  # and is read as input
+
+
+@pytest.mark.filterwarnings("ignore:texts longer than")
+def test_each_answer_on_stdout_is_one_line_without_control_characters(command):
+    rows = "".join(json.dumps({"text": text}) + "\n" for text in HARD)
+    result = command("zero-shot", "--labels", "sports", "--jsonl", "--input", "-", stdin=rows.encode())
+    assert [json.loads(line)["sequence"] for line in result.out.splitlines()] == HARD
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029]", result.out)
 
 
 def test_words_spans_and_vectors_become_rows():
