@@ -11,6 +11,7 @@ from typing import Any, NoReturn
 
 from ..errors import InputError
 from .labels import (
+    DECIMAL,
     INTEGER,
     MULTI,
     PROBLEM_TYPES,
@@ -28,10 +29,10 @@ from .labels import (
 )
 from .records import Row
 
-DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(e[+-][0-9]+)?", re.IGNORECASE)
 # words that pandas reads as missing
 WORDS = frozenset(("#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"))
 OTHER_SEPARATORS = (",", ";")
+SPACED = re.compile(r"[+-]?[0-9.]+( [+-]?[0-9.]+)+")  # numbers such as "0 1" or "1 234"
 ENCLOSED = ("[]", "{}", "()", '""', "''")
 Unlabeled = str | int | Sequence[str | int]  # labels of rows without a label; a string has commas between them
 BOOLEANS = ("true", "false")  # in any case
@@ -81,7 +82,7 @@ def infer_schema(
         skip_unlabeled=unlabeled is not None,
     )
     texts = Counter(schema.texts(rows))
-    integers = all(map(INTEGER.fullmatch, (*texts, *schema.texts(eval_rows))))
+    integers = all(INTEGER.fullmatch(as_number(text)) for text in (*texts, *schema.texts(eval_rows)))
     schema = dataclasses.replace(schema, integers=integers)
     if names is not None:
         return schema
@@ -170,11 +171,11 @@ class _Column:
 
     def _refuse_markers(self, markers: set[str]) -> NoReturn:
         def is_marked(row: Row) -> bool:
-            return is_missing(row.label) or (is_scalar(row.label) and as_number(row.label) in markers)
+            return is_scalar(row.label) and as_number(row.label) in markers
 
         marks = shlex.quote(",".join(sorted(markers)))
         for file in self.files:
-            if all(map(is_marked, file)):
+            if all(is_marked(row) or is_missing(row.label) for row in file):
                 raise InputError(f"{file[0].place}: none of {len(file):,} rows has a label: all are {marks}")
         rows = [row for file in self.files for row in file]
         row, count = self.scalars[min(markers)], sum(map(is_marked, rows))
@@ -198,7 +199,9 @@ class _Column:
                     f"{subject}: the brackets or quotes are part of it; write a|b for several classes, use .jsonl "
                     f"for lists, or pass --problem-type {SINGLE} if it is the name of a class"
                 )
-            mark = next((mark for mark in OTHER_SEPARATORS if mark in text), None)
+            mark = (
+                " " if SPACED.fullmatch(text) else next((mark for mark in OTHER_SEPARATORS if mark in text), None)
+            )
             if mark is not None and not joined:
                 raise InputError(
                     f"{subject}: several classes, one class, or a number? Pass --label-separator '{mark}' for "

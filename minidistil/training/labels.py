@@ -22,6 +22,7 @@ SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classifi
 PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
 SEPARATOR = "|"  # between several classes in a string
 INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})(\.0*)?")  # 0101 is a code, not an integer
+DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(e[+-][0-9]+)?", re.IGNORECASE)
 FEW_ROWS, FEW_PERCENT = 5, 2  # that are skipped without a label; MultiNLI's development set has 1.9 %
 JOINERS = {0x200C: None, 0x200D: None}  # invisible characters that emoji and Persian words need
 MAX_NAMES = 10  # in a message
@@ -261,9 +262,11 @@ def as_text(label: Any) -> str:
 
 @functools.lru_cache(10_000, typed=True)
 def as_number(label: Any) -> str:
-    """Return a label as a name; the strings "1.0" and "+1" become "1"."""
+    """Return a label as a name; the strings "1.0", "+1" and "1e+00" become "1"."""
     text = as_text(label)
-    return str(int(text.partition(".")[0])) if INTEGER.fullmatch(text) else text
+    if INTEGER.fullmatch(text):
+        return str(int(text.partition(".")[0]))
+    return f"{float(text):.0f}" if DECIMAL.fullmatch(text) and float(text).is_integer() else text
 
 
 def _probabilities(values: Target, label: Any, place: str) -> Target:
