@@ -5,14 +5,17 @@ from __future__ import annotations
 import importlib.metadata
 import json
 import pickle
+import re
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 import minidistil
 from minidistil import errors
 from minidistil.checkpoint.files import Folder
-from minidistil.errors import install_command, require
+from minidistil.errors import MAX_MESSAGE, input_name, install_command, printable, require
 from support.errors import KINDS, TOPICS, cause_and_remedy, messages, page, topic_of, unraised
 from support.places import ROOT
 
@@ -53,6 +56,60 @@ def test_every_kind_is_an_error_of_ours_and_a_value_error():
 def test_an_error_can_be_pickled():
     error = pickle.loads(pickle.dumps(minidistil.InputError("what and where")))
     assert (type(error), str(error)) == (minidistil.InputError, "what and where")
+
+
+def test_a_pickled_error_keeps_its_subject():
+    name = input_name(3, "text")
+    error = pickle.loads(pickle.dumps(minidistil.InputError(f"{name} is empty", subject=name)))
+    assert str(error) == "inputs[3]['text'] is empty"
+    assert (error.subject, error.subject.position, error.subject.field) == ("inputs[3]['text']", 3, "text")
+
+
+HOSTILE = {
+    "colors": ("\x1b[31mred", "\\x1b[31mred"),
+    "C1": ("\x9b31m", "\\x9b31m"),
+    "delete": ("\x7f\x08", "\\x7f\\x08"),
+    "right to left": ("\u202egnp.exe", "\\u202egnp.exe"),
+    "isolate": ("\u2066a\u2069", "\\u2066a\\u2069"),
+    "zero width": ("a\u200bb\ufeff", "a\\u200bb\\ufeff"),
+    "line separator": ("a\u2028b\x85c", "a\\u2028b\\x85c"),
+    "lone surrogate": ("\udcff", "\\udcff"),
+    "tag": ("\U000e0041", "\\U000e0041"),
+    "line breaks": ("one\r\n  two\tthree", "one two three"),
+    "text": ("é 日本 🏈", "é 日本 🏈"),
+}
+
+
+@pytest.mark.parametrize(("text", "shown"), HOSTILE.values(), ids=HOSTILE)
+def test_a_message_is_one_printable_line(text, shown):
+    assert (
+        str(minidistil.CheckpointError(f"tensor {text}: expected another")) == f"tensor {shown}: expected another"
+    )
+    with pytest.warns(UserWarning, match=re.escape(shown)):
+        errors.warn(text)
+
+
+@given(st.text(max_size=300))
+def test_any_text_is_printable_and_stays_the_same_when_it_is_printed_again(text):
+    line = printable(text)
+    assert line.isprintable()
+    assert printable(line) == line
+    line.encode()  # without lone surrogates
+    if text.isprintable():
+        assert line == text
+
+
+@pytest.mark.parametrize("character", ["a", "\x1b", "\U000e0041", "\n", "🏈"])
+def test_a_long_message_is_shortened_in_the_middle(character):
+    error = minidistil.InputError(f"the label is {character * 50_000_000}: expected a shorter one")
+    message = str(error)
+    assert len(message) <= MAX_MESSAGE
+    assert message.isprintable()
+    assert message.startswith("the label is ")
+    assert message.endswith(": expected a shorter one")
+    if character == "a":
+        assert "a [... 49,998,087 characters ...] a" in message
+    assert str(pickle.loads(pickle.dumps(error))) == message
 
 
 def test_a_missing_optional_package_names_the_command_that_installs_it():

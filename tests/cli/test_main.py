@@ -124,7 +124,7 @@ BROKEN = {
     "no header": (cut(4), "model.safetensors is not a readable"),
     "half a header": (cut(100), "model.safetensors is not a readable"),
     "garbage": (write("model.safetensors", b"\x10\0\0\0\0\0\0\0not json at all!"), "model.safetensors is not a"),
-    "endless header": (write("model.safetensors", b"\xff" * 64), "model.safetensors is not a readable"),
+    "endless header": (write("model.safetensors", b"\xff" * 64), "model.safetensors has a header of"),
     "less than promised": (promise_more, "model.safetensors is not a readable"),
     "weights are a folder": (
         lambda folder: ((folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()),
@@ -165,6 +165,89 @@ def test_a_token_id_beyond_the_vocabulary_is_a_one_line_error(command, copy):
         vocabulary.write("banana\n")
     assert command("classify", "the team", "--model", copy).code == 0
     assert "vocab" in command("classify", "the banana", "--model", copy).error
+
+
+UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+EVIL = "\x1b]0;title\x07\x9b31m\u202e\u2028\u200b"
+HOSTILE = {
+    "tensor names": change_weights(lambda t: t.update({EVIL: torch.ones(2)})),
+    "a model type": change_config(model_type=EVIL),
+    "labels": change_config(id2label={"0": EVIL, "1": "b", "2": "c"}, label2id={EVIL: 0, "b": 1, "c": 2}),
+}
+
+
+@pytest.mark.parametrize("spoil", HOSTILE.values(), ids=HOSTILE)
+def test_text_of_a_checkpoint_does_not_reach_the_terminal_raw(command, copy, spoil):
+    spoil(copy)
+    result = command("zero-shot", "the team", "--labels", "sports", "--model", copy)
+    assert result.code == 2
+    assert "title" in result.err
+    assert not UNPRINTABLE.search(result.err)
+    with pytest.raises(CheckpointError) as caught:
+        minidistil.pipeline("zero-shot-classification", copy, device="cpu")
+    assert not UNPRINTABLE.search(str(caught.value))
+
+
+def test_labels_of_a_checkpoint_do_not_reach_the_terminal_raw(command, copy):
+    HOSTILE["labels"](copy)
+    for options in ([], ["--json"]):
+        result = command("classify", "a man", "--model", copy, "--top-k", 3, *options)
+        assert "title" in result.out
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e]", result.out)
+
+
+DATA = {
+    "keys": f'{{{json.dumps(EVIL)}: "a", "title": 1}}',
+    "labels": f'{{"text": "a", "labels": [{json.dumps(EVIL)}, 5, "title"]}}',
+    "a huge key": '{"title": 1, "' + "k" * 1_000_000 + '": 1}',
+    "an input's name": f'{{"text": "a", "labels": ["title", "inputs[{"9" * 5000}]", ""]}}',
+    "another input's name": '{"text": "a", "labels": ["title", "inputs[3]", "sequences[2]", "top_k", ""]}',
+}
+
+
+@pytest.mark.parametrize("line", DATA.values(), ids=DATA)
+def test_text_of_the_input_does_not_reach_the_terminal_raw(command, line):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=line.encode())
+    assert "stdin, line 1" in result.error
+    assert "title" in result.error
+    assert not UNPRINTABLE.search(result.error)
+    assert len(result.error) < 2_100
+
+
+def test_text_that_looks_like_an_argument_or_an_input_is_shown_as_it_is(command):
+    result = command("zero-shot", "--jsonl", "--input", "-", stdin=DATA["another input's name"].encode())
+    assert "labels is ['title', 'inputs[3]', 'sequences[2]', 'top_k', '']" in result.error
+    assert (
+        "--template is 'top_k inputs[0]'"
+        in command("zero-shot", "a", "--labels", "b", "--template", "top_k inputs[0]").error
+    )
+
+
+def test_a_file_name_does_not_reach_the_terminal_raw(command, tmp_path):
+    (tmp_path / f"{EVIL}.jsonl").write_text("{")
+    error = command("classify", "--input", tmp_path / f"{EVIL}.jsonl").error
+    assert "title" in error
+    assert not UNPRINTABLE.search(error)
+    assert not UNPRINTABLE.search(command("classify", "--input", "missing\udcff\x1b").error)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["classify", "the", "team", "won", "--model", "m"],
+            "unrecognized arguments: team won; put a text of several",
+        ),
+        (["classify", "a", "--model", "m", "--reso"], "unrecognized arguments: --reso\n"),
+        (["train", "m", "d", "--output", "o", "--epoch", "3"], "unrecognized arguments: --epoch 3\n"),
+        (["classify", "a", "--model", "m", "--\x1b[31m"], "unrecognized arguments: --\\x1b[31m\n"),
+    ],
+)
+def test_words_without_quotes_and_abbreviated_options_are_usage_errors(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(arguments)
+    assert stopped.value.code == 2
+    assert message in capsys.readouterr().err
 
 
 def test_help_imports_neither_torch_nor_numpy():
