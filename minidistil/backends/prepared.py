@@ -133,7 +133,8 @@ def refuse_adapters(what: str, *layers: nn.Module, kinds: tuple[type, ...] = (nn
     for layer in layers:
         if type(layer) not in kinds:  # an adapter or a parametrization has a forward of its own
             raise PreparationError(
-                f"only nn.Linear can be {what}, found {type(layer).__name__}: merge it into the weights"
+                f"only nn.Linear can be {what}, found {type(layer).__module__}.{type(layer).__name__}: "
+                "merge it into the weights"
             )
         if layer.bias is None:
             raise PreparationError(f"a linear layer has no bias, so it cannot be {what}: expected a bias")

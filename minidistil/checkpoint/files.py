@@ -27,6 +27,11 @@ class Files:
         for filename in filenames:
             if (path := self.find(filename)) is not None:
                 return path
+        if self.find("adapter_config.json") is not None:
+            raise CheckpointError(
+                f"{self} has no {' or '.join(filenames)}, but adapter_config.json of peft: load its base model "
+                "and the adapter, with PeftModel.from_pretrained, and save what merge_and_unload() returns"
+            )
         raise CheckpointError(f"{self} has no {' or '.join(filenames)}{self.hint()}")
 
     def hint(self) -> str:
@@ -39,7 +44,9 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
     if isinstance(name, Files):
         return name
     if not isinstance(name, str | Path) or not str(name):
-        raise InputError(f"the name of a checkpoint is {name!r}: expected a folder or a Hub id")
+        hint = ", or the model in it, get_base_model()" if hasattr(name, "get_base_model") else ""  # of peft
+        shown = repr(name) if name is None or isinstance(name, str | int) else f"a {type(name).__name__}"
+        raise InputError(f"the name of a checkpoint is {shown}: expected a folder or a Hub id{hint}")
     try:
         for folder in (Path(name).expanduser(), *_shipped(str(name))):
             if folder.is_dir():
@@ -79,6 +86,21 @@ class Folder(Files):
             return path if path.is_file() else None
         except OSError as error:  # a name that is too long, a folder without read permission
             raise CheckpointError(f"cannot read {path}: {error}") from error
+
+    def hint(self) -> str:
+        """Return the end of the error message for a missing file: the models in the folder, if there are any."""
+        configs = [] if self.find("config.json") else [*self.path.glob("*/*config.json")]
+        folders = {config.parent.name for config in configs if _is_of_model(config)}
+        found = ", ".join(sorted(folders, key=lambda name: (len(name), name)))  # checkpoint-500, checkpoint-1000
+        return f", but these folders in it hold a model: {found}. Pass one of them" if found else super().hint()
+
+
+def _is_of_model(config: Path) -> bool:
+    """Return whether a file is the config of a model or an adapter, not of a module of sentence-transformers."""
+    try:
+        return config.name == "adapter_config.json" or '"model_type"' in config.read_text(errors="replace")
+    except OSError:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)

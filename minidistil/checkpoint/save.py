@@ -23,6 +23,14 @@ def save(model: Model, folder: str | Path) -> None:
     if model.device.type == "meta":
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
     quantized = any(isinstance(part, int8.Linear8) for part in model.modules())
+    blank: Model = type(model)(model.config, device="meta")  # type: ignore[call-arg]
+    known = {name for name, _ in blank.named_parameters(remove_duplicate=False)}
+    added = [name for name, _ in model.named_parameters() if name not in known]
+    if added and not quantized:
+        raise InputError(
+            f"{added[0]} is not a parameter of {type(model).__name__}, nor are {len(added) - 1} more: merge "
+            "adapters first, with merge_and_unload() of peft or with minidistil.training.merge_adapters"
+        )
     # named_parameters() yields tied parameters once, under their first name
     named = int8.to_stored(model) if quantized else dict(model.named_parameters())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}

@@ -248,7 +248,7 @@ EMBED = Verb(
     help="embed a text as a vector",
     show=_show_vector,
     call_options={
-        "--pooling": {"metavar": "NAME", "help": "mean or cls (default: as the checkpoint declares)"},
+        "--pooling": {"metavar": "NAME", "help": "such as mean, cls or max (default: as the checkpoint declares)"},
         "--normalize": flag("scale the vector to norm 1"),
     },
 )

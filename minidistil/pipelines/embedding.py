@@ -210,6 +210,7 @@ class SentenceEmbedding(Pipeline):
         options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "batch_size": batch_size}
         if output_value == "sentence_embedding":
             options |= {"truncate_dim": truncate_dim, "normalize": normalize_embeddings or None}
+            options["convert_to_tensor"] = False
         options = {name: value for name, value in options.items() if value is not None}
         embed = self if output_value == "sentence_embedding" else self._token_embeddings
         answers = embed(iter(texts), **options)

@@ -6,13 +6,26 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .adaptation import gradient_checkpointing, merge_adapters, resize_token_embeddings
     from .evaluation import evaluate
     from .fine_tuning import fine_tune
     from .recipe import Recipe
 
-__all__ = ["Recipe", "evaluate", "fine_tune"]
+__all__ = [
+    "Recipe",
+    "evaluate",
+    "fine_tune",
+    "gradient_checkpointing",
+    "merge_adapters",
+    "resize_token_embeddings",
+]
 
-_MODULES = {"Recipe": "recipe", "evaluate": "evaluation", "fine_tune": "fine_tuning"}  # imported on first use
+_MODULES = {  # imported on first use
+    "Recipe": "recipe",
+    "evaluate": "evaluation",
+    "fine_tune": "fine_tuning",
+    **dict.fromkeys(("gradient_checkpointing", "merge_adapters", "resize_token_embeddings"), "adaptation"),
+}
 
 
 def __getattr__(name: str) -> Any:
