@@ -62,13 +62,13 @@ TOPICS = {  # heading: modules or packages that raise, the longest name counts; 
         ["pipelines"],
         "The inputs are not texts, are longer than the model takes, or an option does not fit the task.",
     ),
-    "Training data": (
-        ["training.records", "training.labels", "training.label_rules"],
-        "A file is not JSONL, CSV or TSV, a column is missing, or a label does not fit the problem. The message "
-        "names the line.",
+    "Data files": (
+        ["text_files", "training.records", "training.labels", "training.label_rules"],
+        "A file is not text in UTF-8, JSONL, CSV or TSV, a line is too long, a column is missing, or a label does "
+        "not fit the problem. The message names the line.",
     ),
     "Training and evaluation": (
-        ["training"],
+        ["training", "locks"],
         "A hyperparameter is out of range, the output folder holds another run, or the loss is not finite.",
     ),
     "Command line": (
