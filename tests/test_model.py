@@ -20,7 +20,7 @@ from minidistil import (
     Prepared,
     ops,
 )
-from minidistil.ops import attention, linear
+from minidistil.ops import Ops, attention, linear
 from support.twins import CONFIGS, FORMS, LENGTHS, first_difference, inputs, ours, theirs, twins
 
 CASES = [(form, length) for form in FORMS for length in LENGTHS]
@@ -241,11 +241,14 @@ def test_a_prepared_state_that_is_a_module_is_not_registered_in_the_model(part):
 
 
 @pytest.mark.parametrize("name", ["feed_forward", "linear_gelu"])
-def test_a_relu_model_refuses_an_operation_with_gelu_which_it_would_not_call(name):
+def test_a_relu_model_refuses_an_operation_with_gelu_which_it_would_not_call(name, tmp_path):
     mine, _ = twins("relu")
     with pytest.raises(InputError, match=f"activation is relu, so {name} is not called: replace linear"):
         mine.with_ops(**{name: whole_feed_forward})
     batch = Batch.from_padded(*inputs("ragged", 17, 1000))
+    mine.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=f"activation is relu, so {name} is not called"):
+        minidistil.from_pretrained(tmp_path, ops=Ops(**{name: whole_feed_forward}))
     view = mine.with_ops(linear=lambda x, lin: 2 * lin(x), **{name: whole_feed_forward})
     assert not torch.allclose(view(batch), mine(batch))
 
