@@ -86,20 +86,19 @@ def infer_schema(
     schema = dataclasses.replace(schema, integers=integers)
     if names is not None:
         return schema
-    classes = _most_common_spellings(texts)
     if meant == REGRESSION or column.vectors:
         widths = [len(row.label) for row in rows if isinstance(row.label, list)]
         classes = _default_names(max(widths, default=1))
-    elif integers:
-        classes = sorted(set(map(as_number, texts)), key=int)
-    if len(classes) < 2 and meant != REGRESSION:
+    else:
+        classes = sorted(set(map(as_number, texts)), key=int) if integers else _most_common_spellings(texts)
+        if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2):
+            raise InputError(
+                f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
+                f"choose another --label-column, or pass --problem-type {meant}, or {REGRESSION} for numbers"
+            )
+    if meant != REGRESSION and len(classes) < 2:
         found = listed(classes) or "(none)"
         raise InputError(f"the training data has the classes {found}: expected 2, or --problem-type {REGRESSION}")
-    if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2) and texts:
-        raise InputError(
-            f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
-            f"choose another --label-column, or pass --problem-type {meant}, or {REGRESSION} for numbers"
-        )
     if _are_ids(classes):
         classes = _default_names(len(classes))
     return dataclasses.replace(schema, names=tuple(classes), inferred=classes != _default_names(len(classes)))
