@@ -23,6 +23,8 @@ from .sentence_transformers import POOLINGS, Layer, Normalize, declared, width_a
 Text: TypeAlias = str | Sequence[str]  # a text, or a pair of texts
 OWN_ARGUMENTS = ("do_lower_case", "include_prompt", "layers", "pairs", "prompts")  # of the pipeline, not of a call
 
+ENCODE_ARGUMENTS = ("convert_to_numpy", "normalize_embeddings", "output_value", "precision", "show_progress_bar")
+
 
 class FeatureExtraction(Pipeline):
     """Return the last hidden state of each token."""
@@ -306,6 +308,14 @@ class SentenceEmbedding(Pipeline):
 
     def _tensor(self, array: Array) -> Any:
         return _tensor(array).to(self.device)
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """Call `run` with the pipeline's default arguments and these."""
+        if only := options.keys() & ENCODE_ARGUMENTS:
+            raise TypeError(
+                f"{min(only)} is an argument of encode(): call encode(), or see the arguments of run()"
+            )
+        return super().__call__(*args, **options)
 
     @classmethod
     def check_arguments(cls, names: Iterable[str]) -> None:

@@ -1,7 +1,9 @@
 """Vectors match sentence-transformers, for every argument of a call."""
 
+import copy
 import importlib.util
 import json
+import pickle
 import shutil
 from pathlib import Path
 
@@ -311,6 +313,18 @@ def both(repository, their_encode):
 def test_encode_matches_sentence_transformers(both, inputs, options):
     pipe, encode = both
     assert_same(pipe.encode(inputs, **options), encode(inputs, **options))
+
+
+def test_arguments_of_encode_alone_are_refused_by_a_call_with_what_to_do(both):
+    with pytest.raises(
+        TypeError, match=r"normalize_embeddings is an argument of encode\(\): call encode\(\), or see"
+    ):
+        both[0](TEXTS, normalize_embeddings=True)
+
+
+def test_a_copied_pipeline_embeds_the_same(both):
+    for copied in (copy.deepcopy(both[0]), pickle.loads(pickle.dumps(both[0]))):
+        assert_same(copied(TEXTS), both[0](TEXTS))
 
 
 def test_encode_shows_progress(both, capsys):
