@@ -136,7 +136,7 @@ def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, argume
     from .sinks import open_sink
 
     with open_sink(options.output, options.input, options.resume) as sink:
-        if source.total is not None and sink.answered > source.total:
+        if sink.answered and source.total is not None and sink.answered > source.total:
             raise InputError(
                 f"{options.output} has {sink.answered} answers, but {options.input} has {source.total} texts"
             )
@@ -155,7 +155,7 @@ def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, argume
                     yield from map(_plain, itertools.islice(found, skipped, None))
                 skipped = 0
 
-        sink.write(answers(), source.total, options.quiet)
+        sink.write(answers(), None if options.quiet else source.total, options.quiet)
 
 
 @contextlib.contextmanager

@@ -24,10 +24,13 @@ from .output import one_line, print_json
 from .training import RECIPE, add_eval, add_train
 from .verbs import VERBS
 
-FLAGS = [*(flag for verb in VERBS for flag in verb.call_options), *(f"--{name}" for name, *_ in RECIPE)]
-TRAINING = ("--eval-steps", "--save-steps", "--labels", "--problem-type", "--label-separator")
+FLAGS = [
+    *(flag for verb in VERBS for flag in verb.call_options),
+    *(f"--{name}" for name, *_ in RECIPE),
+    *("--eval-steps", "--save-steps", "--problem-type", "--label-separator", "--unlabeled"),
+]
 OPTIONS = {  # of Python arguments
-    **{flag.removeprefix("--").replace("-", "_"): flag for flag in (*FLAGS, *TRAINING)},
+    **{flag.removeprefix("--").replace("-", "_"): flag for flag in FLAGS},
     **{"hypothesis_template": "--template", "candidate_labels": "--labels"},
 }
 EXAMPLES = """examples:

@@ -56,19 +56,23 @@ def open_sink(path: str | None, source: str, resume: bool = False) -> Iterator[S
         raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
     if is_file and target.suffix.lower() not in ENDINGS:
         raise InputError(f"--output {path}: expected a name that ends in .jsonl or .csv")
-    with _named_errors(str(path)), _open(target, wait=is_file) as file:
-        sink = Sink(file, str(path))
+    with _named_errors(str(path)):
+        file = _open(target, wait=is_file)
+    sink = Sink(file, str(path))
+    locked = False
+    try:
         if is_file:
             lock_file(file.fileno(), target)
-            sink.end = 0
-        try:
-            if resume:
-                sink.count_answered()
-            yield sink
-        finally:
-            if new and not sink.begun:
-                with contextlib.suppress(OSError):  # Windows removes no open file
-                    target.resolve().unlink()  # the file, not a link to it
+            locked, sink.end = True, 0
+        if resume:
+            sink.count_answered()
+        yield sink
+    finally:
+        if new and locked and not sink.begun:
+            with contextlib.suppress(OSError):  # Windows removes no open file
+                target.resolve().unlink()  # the file, not a link to it
+        with _named_errors(str(path)):
+            file.close()
 
 
 def _open(path: Path, wait: bool) -> IO[str]:
@@ -91,7 +95,7 @@ class Sink:
         """Wrap an open file. name: for messages; its ending sets the format."""
         self.file, self.name = file, name
         self.is_table = file_format(name) == "csv"
-        self.columns: list[str] = []  # of the table, known from the first answer
+        self.columns: list[str] = []  # of the table, or keys of an answer, known from the first answer
         self.answered = 0  # texts that an earlier run answered completely
         self.end: int | None = None  # length of their answers, in bytes; None for stdout, pipes and devices
         self.begun = False  # whether answers have been written
@@ -112,10 +116,10 @@ class Sink:
             if line.endswith(b"\n"):  # a killed run can leave an incomplete line
                 self.answered, end, last = self.answered + 1, end + len(line), line
         try:
-            json.loads(last)
+            answer = json.loads(last)
         except (ValueError, RecursionError):
             raise InputError(f"{self.name}, line {self.answered} is not an answer: {NO_EARLIER_RUN}") from None
-        self.end = end
+        self.end, self.columns = end, list(answer) if isinstance(answer, dict) else []
 
     def _count_rows(self, file: IO[bytes]) -> None:
         read = 0
@@ -168,19 +172,25 @@ class Sink:
 
     def _format(self, answer: Any, number: int) -> str:
         if not self.is_table:
+            if isinstance(answer, dict):
+                self._check_columns(answer)
             return json_line(answer) + "\n"
         rows: list[list[Any]] = []
         for row in table_rows(answer):
             if not self.columns:
-                self.columns = list(row)
                 rows.append([NUMBER, *row])
-            if list(row) != self.columns:
-                raise InputError(
-                    f"{self.name} has the columns {', '.join(self.columns)}, but the new answer has "
-                    f"{', '.join(row)}: --resume requires the options of the earlier run"
-                )
+            self._check_columns(row)
             rows.append([number, *row.values()])
         return "".join(map(csv_line, rows))
+
+    def _check_columns(self, row: dict[str, Any]) -> None:
+        """Raise InputError if the answers of an earlier run have other columns."""
+        self.columns = self.columns or list(row)
+        if list(row) != self.columns:
+            raise InputError(
+                f"{self.name} has the columns {', '.join(self.columns)}, but the new answer has {', '.join(row)}: "
+                "--resume requires the options of the earlier run"
+            )
 
 
 def csv_line(cells: Iterable[Any]) -> str:

@@ -178,9 +178,9 @@ def _metric(recipe: Recipe, problem_type: str, evaluated: bool) -> str:
     metric = recipe.metric or METRICS[problem_type][0]
     if metric not in METRICS[problem_type]:
         known = ", ".join(METRICS[problem_type])
-        raise InputError(f"metric is {metric!r}: expected one of {known}, for {problem_type}")
+        raise InputError(f"metric is {metric!r}: expected one of {known}, for {problem_type}", subject="metric")
     if recipe.metric is not None and not evaluated:
-        raise InputError(f"metric is {metric!r}, which requires eval_data")
+        raise InputError(f"metric is {metric!r}, which requires evaluation data", subject="metric")
     return metric
 
 

@@ -81,9 +81,7 @@ class Recipe:
                 f"schedule is {self.schedule!r}: expected one of {', '.join(SCHEDULES)}", subject="schedule"
             )
         if self.dtype not in ("float32", "bfloat16", "float16"):
-            raise InputError(
-                f"dtype is {self.dtype!r}: expected float32, bfloat16 or float16", subject="dtype"
-            )
+            raise InputError(f"dtype is {self.dtype!r}: expected float32, bfloat16 or float16", subject="dtype")
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, counted from 0, in a run of `steps` steps."""

@@ -308,3 +308,20 @@ def test_the_help_of_a_verb_shows_the_defaults_of_its_pipeline(verb):
 )
 def test_errors_name_the_option_rather_than_the_argument_in_python(command, arguments, message):
     assert message in command(*arguments).error
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("--batch-size", 0),
+        ("--learning-rate", -1),
+        ("--eval-steps", 0),
+        ("--problem-type", "x"),
+        ("--metric", "x"),
+    ],
+)
+def test_errors_of_train_name_the_option(capsys, copy, tmp_path, option, value):
+    (tmp_path / "a.csv").write_text("text,label\na,ENTAILMENT\nb,NEUTRAL\nc,CONTRADICTION\n")
+    arguments = ["train", copy, tmp_path / "a.csv", "--output", tmp_path / "out", option, value, "--device", "cpu"]
+    assert cli.main([*map(str, arguments)]) == 2
+    assert f"minidistil: {option} is " in capsys.readouterr().err

@@ -70,7 +70,7 @@ def test_a_killed_run_resumes_to_the_answers_of_an_uninterrupted_run(folder, tmp
 
 def test_errors_of_a_resumed_run_name_the_line_of_the_file(folder, tmp_path, capsys):
     (tmp_path / "texts.txt").write_bytes(b"The team won.\na man\n\xff\n")
-    (tmp_path / "answers.jsonl").write_text('{"label": "x"}\n', encoding="utf-8")
+    (tmp_path / "answers.jsonl").write_text('{"sequence": "", "labels": [], "scores": []}\n', encoding="utf-8")
     command = ["zero-shot", "--labels", "a,b", "--model", str(folder), "--input", str(tmp_path / "texts.txt")]
     assert cli.main([*command, "--output", str(tmp_path / "answers.jsonl"), "--resume"]) == 2
     assert "texts.txt, line 3 is not UTF-8" in capsys.readouterr().err
@@ -83,6 +83,7 @@ def test_an_output_that_cannot_be_resumed_is_refused_and_unchanged(folder, tmp_p
         ("my notes", "line 1 is not an answer: --resume requires the output of an earlier run"),
         ("{}\nmy notes\n", "line 2 is not an answer"),
         ("{notes}\n", "line 1 is not an answer"),
+        ('{"text": "a"}\n', "has the columns text, but the new answer has label, score"),
         ("my notes\nmore", "line 1 is not an answer: --resume requires the output of an earlier run"),
         ("{}\n" * 201, "has 201 answers, but"),
     ):
@@ -96,14 +97,16 @@ def test_an_output_that_cannot_be_resumed_is_refused_and_unchanged(folder, tmp_p
 
 
 @pytest.fixture
-def several_blocks(monkeypatch, folder):
+def several_blocks(monkeypatch):
     """Answer 5 texts or fewer together, with one pipeline for all runs."""
     monkeypatch.setattr(base, "FIRST_WINDOW", 2)
     monkeypatch.setattr(base, "WINDOW", 5)
     pipes = {}
 
     def load(task, options):
-        return pipes.setdefault(task, minidistil.pipeline(task, folder, device="cpu"))
+        if task not in pipes:
+            pipes[task] = minidistil.pipeline(task, options.model, device="cpu")
+        return pipes[task]
 
     monkeypatch.setattr(answering, "load_pipeline", load)
 
@@ -112,16 +115,19 @@ VERBS = {
     "classify": ["classify"],
     "top 3": ["classify", "--top-k", "3"],
     "zero-shot": ["zero-shot", "--labels", "a,b,日本"],
+    "tag": ["tag"],
+    "embed": ["embed", "--pooling", "mean"],
 }
 
 
 @pytest.mark.usefixtures("several_blocks")
 @pytest.mark.parametrize("kind", ["jsonl", "csv"])
 @pytest.mark.parametrize("verb", VERBS.values(), ids=VERBS)
-def test_a_run_cut_at_any_byte_resumes_to_the_same_bytes(folder, tmp_path, verb, kind):
+def test_a_run_cut_at_any_byte_resumes_to_the_same_bytes(folder, heads, tmp_path, verb, kind):
     source = table(tmp_path / "texts.csv", ["text"], *([f"{text}{i % 5}"] for i, text in enumerate(ODD * 4)))
     output = tmp_path / f"answers.{kind}"
-    command = [*verb, "--quiet", "--model", str(folder), "--input", str(source), "--output", str(output)]
+    model = str(heads.get(verb[0], folder))
+    command = [*verb, "--quiet", "--model", model, "--input", str(source), "--output", str(output)]
     assert cli.main(command) == 0
     whole = output.read_bytes()
     odd = [i + k for i, byte in enumerate(whole) if byte >= 128 or byte in b'\n"' for k in (0, 1)]

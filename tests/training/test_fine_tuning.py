@@ -149,7 +149,7 @@ def test_eval_data_requires_labels_and_metric_requires_eval_data(encoder, texts,
     path = write(tmp_path / "test.jsonl", [{"text": "good", "label": -1}])
     with pytest.raises(InputError, match=r"test.jsonl: none of the 1 rows has a label"):
         fine_tune(encoder, texts, tmp_path / "out", eval_data=path, device="cpu")
-    with pytest.raises(InputError, match="which requires eval_data"):
+    with pytest.raises(InputError, match="which requires evaluation data"):
         fine_tune(encoder, texts, tmp_path / "out", recipe=Recipe(metric="loss"), device="cpu")
     assert not (tmp_path / "out").exists()
 

@@ -21,7 +21,7 @@ def test_a_second_run_into_a_folder_is_refused_and_changes_nothing(encoder, text
         (output / "run.json").write_text("{}")
         (output / ".saving-now").write_text("a file that the first run is writing")
         before = files_of(output)
-        with pytest.raises(InputError, match="another run is writing to .*run: wait until it has finished"):
+        with pytest.raises(InputError, match=r"another run is writing to .*run: wait until it has finished"):
             fine_tune(encoder, texts, output, recipe=QUICK, device="cpu", **how)
         assert files_of(output) == before
 

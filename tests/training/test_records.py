@@ -159,7 +159,11 @@ BROKEN = {
         '{"text": "a", "label": 0}\n{"text": "a"}\n',
         ["line 2 has the columns text, but no column for a label"],
     ),
-    "no keys": ("jsonl", '{"text": "a", "label": 0}\n{}\n', ["line 2 has the columns (none), but no column for a text"]),
+    "no keys": (
+        "jsonl",
+        '{"text": "a", "label": 0}\n{}\n',
+        ["line 2 has the columns (none), but no column for a text"],
+    ),
     "no string": ("jsonl", '{"text": 1, "label": 0}\n', ["line 1: text is int: expected a string"]),
     "no text": ("jsonl", '{"text": null, "label": 0}\n', ["line 1: text is NoneType"]),
     "half of a character": (
@@ -263,7 +267,9 @@ def test_named_columns_are_used(tmp_path, kind):
     assert read(pair="reason") == ("p", "r", "l")
     assert read(label="verdict") == ("p", "h", "v")
     for names in ({"text": "x"}, {"pair": "x"}, {"label": "x"}, {"text": "claim", "pair": "x"}):
-        refused(path, ", ".join(header), "no column for x", "--text-column, --pair-column", columns=Columns(**names))
+        refused(
+            path, ", ".join(header), "no column for x", "--text-column, --pair-column", columns=Columns(**names)
+        )
     refused(path, "no column for x, y, z", columns=Columns("x", "y", "z"))
 
 
