@@ -8,6 +8,7 @@ from pathlib import Path
 from ..backends import int8
 from ..errors import InputError
 from ..model import Model
+from .architectures import MODELS
 from .files import write_files, write_json
 from .tensors import FLOATS, INT8
 
@@ -23,14 +24,8 @@ def save(model: Model, folder: str | Path) -> None:
     if model.device.type == "meta":
         raise InputError("there is nothing to save: the model is on the meta device, without weights")
     quantized = any(isinstance(part, int8.Linear8) for part in model.modules())
-    blank: Model = type(model)(model.config, device="meta")  # type: ignore[call-arg]
-    known = {name for name, _ in blank.named_parameters(remove_duplicate=False)}
-    added = [name for name, _ in model.named_parameters() if name not in known]
-    if added and not quantized:
-        raise InputError(
-            f"{added[0]} is not a parameter of {type(model).__name__}, nor are {len(added) - 1} more: merge "
-            "adapters first, with merge_and_unload() of peft or with minidistil.training.merge_adapters"
-        )
+    if type(model) in MODELS.values() and not quantized:
+        _refuse_adapters(model)
     # named_parameters() yields tied parameters once, under their first name
     named = int8.to_stored(model) if quantized else dict(model.named_parameters())
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in named.items()}
@@ -48,3 +43,15 @@ def save(model: Model, folder: str | Path) -> None:
             "config.json": lambda path: write_json(path, config.to_dict()),
         },
     )
+
+
+def _refuse_adapters(model: Model) -> None:
+    """Raise InputError for parameters that the model's class lacks, since the checkpoint would not load."""
+    blank: Model = type(model)(model.config, device="meta")  # type: ignore[call-arg]
+    known = {name for name, _ in blank.named_parameters(remove_duplicate=False)}
+    for name, _ in model.named_parameters():
+        if name not in known:
+            raise InputError(
+                f"a {type(model).__name__} has no parameter {name}: merge adapters first, with merge_and_unload() "
+                "of peft or with minidistil.training.merge_adapters"
+            )

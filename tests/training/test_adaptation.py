@@ -120,9 +120,7 @@ def test_adapters_are_merged_before_saving(tmp_path):
     layer = model.distilbert.transformer.layer[1]
     layer.ffn.lin1, layer.attention.q_lin = Adapter(layer.ffn.lin1), Adapter(layer.attention.q_lin)
     adapted = model(BATCH)
-    with pytest.raises(
-        InputError, match=r"q_lin\.delta is not a parameter of DistilBertFor.*, nor are 5 more: merge"
-    ):
+    with pytest.raises(InputError, match=r"a DistilBertFor\S+ has no parameter \S+q_lin\.delta: merge adapters"):
         model.save_pretrained(tmp_path)
     assert not any(tmp_path.iterdir())
     merge_adapters(model)
