@@ -185,7 +185,10 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 if twice := {column for column in header if header.count(column) > 1}:
                     raise InputError(f"{name} has two columns {' and '.join(sorted(twice))}: names must differ")
             elif len(cells) != len(header):
-                raise InputError(f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}")
+                raise InputError(
+                    f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}"
+                    f"{delimiter_hint(cells)}"
+                )
             else:
                 if len(header) == 1:  # as in a file of texts
                     yield from _empty(header[0], name, range(start - blank, start))

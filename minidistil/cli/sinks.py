@@ -52,7 +52,7 @@ def open_sink(path: str | None, source: str, resume: bool = False) -> Iterator[S
         yield Sink(sys.stdout, "stdout")
         return
     new = not target.exists()
-    if is_file and not new and source != "-" and target.samefile(source):
+    if is_file and not new and _is_input(target, source):
         raise InputError(f"--output {path} is the input: it would be overwritten while it is read")
     if is_file and target.suffix.lower() not in ENDINGS:
         raise InputError(f"--output {path}: expected a name that ends in .jsonl or .csv")
@@ -73,6 +73,15 @@ def open_sink(path: str | None, source: str, resume: bool = False) -> Iterator[S
                 target.resolve().unlink()  # the file, not a link to it
         with _named_errors(str(path)):
             file.close()
+
+
+def _is_input(path: Path, source: str) -> bool:
+    if source != "-":
+        return path.samefile(source)
+    try:
+        return os.path.samestat(path.stat(), os.fstat(0))
+    except OSError:  # stdin is closed
+        return False
 
 
 def _open(path: Path, wait: bool) -> IO[str]:

@@ -229,10 +229,13 @@ def test_the_delimiter_of_a_csv_file_is_found_in_its_header(command, classify, t
     assert_close(command("classify", "--input", source).answers, [classify("a man")[0]])
 
 
-def test_another_delimiter_of_a_tsv_file_is_named(command, tmp_path):
+def test_a_delimiter_that_the_file_does_not_use_is_named(command, tmp_path):
     (tmp_path / "data.tsv").write_text("id;label\na;b\n")
     error = command("classify", "--input", tmp_path / "data.tsv").error
     assert "name it with --text-column; the columns seem to be separated by ';'" in error
+    (tmp_path / "data.csv").write_text("id,text\na;b\n")
+    error = command("classify", "--input", tmp_path / "data.csv").error
+    assert "line 2 has 1 cells: the header has 2; the columns seem to be separated by ';'" in error
 
 
 USUAL = ["sentence", "premise,hypothesis", "question,sentence", "text,text_pair"]

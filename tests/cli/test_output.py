@@ -67,6 +67,15 @@ def test_an_output_that_is_the_input_is_refused(command, tmp_path, link):
     assert path.read_text() == "a\n"
 
 
+def test_an_output_that_is_read_from_stdin_is_refused(folder, tmp_path):
+    path = tmp_path / "texts.txt"
+    path.write_text("a\n")
+    arguments = ["classify", "--model", str(folder), "--device", "cpu", "--input", "-", "--output", str(path)]
+    with path.open("rb") as stdin, start(*arguments, stdin=stdin) as process:
+        assert "is the input: it would be overwritten while it is read" in process.stderr.read().decode()
+    assert path.read_text() == "a\n"
+
+
 FAILURES = [
     (["--model", "./nowhere"], b"a\n"),
     (["--dtype", "int3"], b"a\n"),
