@@ -14,6 +14,7 @@ import json
 import re
 import sys
 import zlib
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -182,8 +183,8 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 blank += 1
             elif not header:
                 header, blank = [column.strip() for column in cells], 0
-                if twice := {column for column in header if header.count(column) > 1}:
-                    raise InputError(f"{name} has two columns {' and '.join(sorted(twice))}: names must differ")
+                if twice := [column for column, count in Counter(header).items() if count > 1]:
+                    raise InputError(f"{name} has two columns {' and '.join(twice)}: names must differ")
             elif len(cells) != len(header):
                 raise InputError(
                     f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}"

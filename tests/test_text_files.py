@@ -134,6 +134,15 @@ def test_the_delimiter_of_csv_is_the_most_frequent_outside_quotes(tmp_path, head
     assert record.fields == dict(zip(columns, "12", strict=False))
 
 
+def test_a_header_of_millions_of_columns_is_read_in_seconds(tmp_path):
+    (tmp_path / "a.csv").write_text("," * 2**23 + "\n1\n")
+    with pytest.raises(InputError, match="has two columns : names must differ"):
+        list(read_records(tmp_path / "a.csv", "csv"))
+    (tmp_path / "a.csv").write_text(",".join(f"c{i}" for i in range(10**6)) + "\n1\n")
+    with pytest.raises(InputError, match="line 2 has 1 cells: the header has 1000000"):
+        list(read_records(tmp_path / "a.csv", "csv"))
+
+
 def test_a_json_document_of_several_lines_is_an_error_with_its_line(tmp_path):
     (tmp_path / "a.json").write_text(json.dumps([{"text": "a"}], indent=2))
     with pytest.raises(InputError, match="line 1 is not JSON: Expecting value at character"):

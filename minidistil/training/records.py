@@ -100,7 +100,7 @@ def _from_hub(source: str) -> Iterator[Record]:
     try:
         dataset = datasets.load_dataset(name, *config, split=split)
     except Exception as error:  # repositories raise many kinds
-        raise InputError(f"cannot read {source}: {' '.join(str(error).split())}") from error
+        raise InputError(f"cannot read {source}: {error}") from error
     classes = {  # of a column, or of the lists in it
         column: inner.names
         for column, feature in dataset.features.items()
