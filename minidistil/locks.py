@@ -1,4 +1,4 @@
-"""Locks that one process holds at a time. The operating system releases them when the process ends, if killed too."""
+"""Locks that one process holds at a time. The operating system releases them when it ends, if killed too."""
 
 from __future__ import annotations
 
