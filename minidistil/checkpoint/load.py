@@ -118,7 +118,8 @@ def load(
     model.eval()
     if quantize:
         int8.quantize_model(model)
-    return model if ops is None else model.with_ops(**vars(ops))
+    replaced = {name: op for name, op in vars(ops or Ops()).items() if op is not getattr(Ops, name)}
+    return model.with_ops(**replaced) if replaced else model
 
 
 def _check_layers(path: Path, stored: Mapping[str, Stored], config: DistilBertConfig) -> None:
@@ -275,6 +276,10 @@ def _check_match(
         hint = "; from_pretrained(..., new_head=True) adds a new, untrained head" if head_only else ""
         named = [name for name in model.config.architectures if name != type(model).__name__]
         hint = f"; architectures in config.json names {', '.join(named)}{hint}" if named else hint
+        own = {part for name in (*shapes, "bert") for part in name.split(".")[:2]}
+        outer = {name.partition(".")[0] for name in stored}
+        if planned.missing and len(outer) == 1 and not outer & own:
+            hint = f"; every name in the file begins with {min(outer)}: save the state dict of the model inside it"
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 
