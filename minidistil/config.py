@@ -13,7 +13,10 @@ from .errors import CheckpointError
 
 LIMIT = 2**28  # upper bound of every size, so that sizes in bytes cannot overflow
 DIGITS = 9  # maximum length of an id that is stored as a string
-MAX_LABELS = 100_000  # largest num_labels of a config without label names
+MAX_LABELS = 100_000
+MAX_BYTES = 2**22  # of a JSON file
+MAX_CONTAINERS = 100_000  # lists and objects in a JSON file
+MAX_DEPTH = 64  # of lists and objects in each other
 ALIASES = {
     "hidden_size": "dim",
     "num_attention_heads": "n_heads",
@@ -106,6 +109,11 @@ class DistilBertConfig:
         labels = self.id2label
         if not isinstance(labels, Mapping) or not labels or set(labels) != set(range(len(labels))):
             raise CheckpointError(f"id2label is {labels}: expected a label for each id, counting from 0")
+        for index, label in labels.items():
+            if not isinstance(label, str) or not is_text(label):
+                raise CheckpointError(
+                    f"id2label[{index}] is {label!r}: expected a string that can be encoded in UTF-8"
+                )
 
     hidden_size = property(lambda self: self.dim, doc="General name of `dim` in transformers.")
     num_attention_heads = property(lambda self: self.n_heads, doc="General name of `n_heads` in transformers.")
@@ -192,14 +200,42 @@ def _converted_bert(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_json(path: str | Path) -> dict[str, Any]:
-    """Read a file that holds one JSON object."""
+    """Read a file that holds one JSON object.
+
+    Raises CheckpointError, also for what could not be saved again: lone surrogates and deep nesting.
+    """
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        with Path(path).open("rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES or content.count(b"[") + content.count(b"{") > MAX_CONTAINERS:
+            raise ValueError(f"it has more than {MAX_BYTES:,} bytes, or {MAX_CONTAINERS:,} lists and objects")
+        text = content.decode()
+        values = json.loads(text)
+        if isinstance(values, dict):
+            _check_nesting(values, with_strings="\\ud" in text.lower())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
+
+
+def _check_nesting(values: object, with_strings: bool) -> None:
+    """Raise ValueError for containers nested too deep and, with strings, for lone surrogates."""
+    containers: list[tuple[str, int, Any]] = [("", 0, values)]
+    for place, depth, container in containers:  # which grows
+        if depth > MAX_DEPTH:
+            raise ValueError(f"{place[:100]} is nested deeper than {MAX_DEPTH}")
+        for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if isinstance(value, dict | list):
+                containers.append((f"{place}{str(key)[:50]}.", depth + 1, value))
+            elif with_strings and not (is_text(str(key)) and is_text(str(value))):
+                raise ValueError(f"{place}{str(key)[:50]} has a lone surrogate, which is not text")
+
+
+def is_text(string: str) -> bool:
+    """Return whether a string has no lone surrogates, so that it can be encoded in UTF-8."""
+    return string.encode(errors="ignore").decode() == string
 
 
 def _is_number(value: object) -> bool:
@@ -244,6 +280,11 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
         return []
     if not isinstance(values, dict):
         raise CheckpointError(f"{key} is {values!r}: expected a JSON object")
+    if len(values) > MAX_LABELS:
+        raise CheckpointError(f"{key} has {len(values):,} labels: expected at most {MAX_LABELS:,}")
+    for label in values.values() if key == "id2label" else ():
+        if isinstance(label, dict | list):
+            raise CheckpointError(f"{key} has the label {label!r}: expected a string")
     return list(values.items())
 
 

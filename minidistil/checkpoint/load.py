@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..backends import int8
-from ..config import CHOICES, DistilBertConfig
+from ..config import CHOICES
 from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
@@ -27,9 +26,7 @@ M = TypeVar("M", bound=Model)
 
 LISTED = 8  # maximum names per kind in an error message
 MANY_LAYERS = 64  # a config with more is compared with the file before a model is built
-FEED_FORWARD = re.compile(
-    r"\blayer\.(\d+)\.(?:\w+\.)?(?:ffn\.lin1|intermediate\.dense)\.weight$"
-)  # one in each layer
+LAYER_TENSORS = 16  # of each layer, at least
 
 if hasattr(os, "register_at_fork"):  # a forked child has no OpenMP threads, and would wait for them for ever
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
@@ -98,7 +95,7 @@ def load(
     elif num_labels is not None:
         raise InputError(f"num_labels is {num_labels!r}, but only a new head can have it: pass new_head=True")
     path, stored = find_weights(files, int8=quantize and not new_head)
-    _check_layers(path, stored, config)
+    _check_layers(path, len(stored), config.n_layers)
     try:
         model = cls(config, device="meta")  # type: ignore[call-arg]
     except CheckpointError as error:
@@ -122,15 +119,13 @@ def load(
     return model.with_ops(**replaced) if replaced else model
 
 
-def _check_layers(path: Path, stored: Mapping[str, Stored], config: DistilBertConfig) -> None:
+def _check_layers(path: Path, tensors: int, layers: int) -> None:
     """Raise CheckpointError for a config of many layers that the file does not have: they must not be built."""
-    if config.n_layers > MANY_LAYERS:
-        names = [name for name, part in stored.items() if part.shape == [config.hidden_dim, config.dim]]
-        layers = {match[1] for name in names if (match := FEED_FORWARD.search(name))}
-        if config.n_layers > len(layers):
-            raise CheckpointError(
-                f"{path}: n_layers in config.json is {config.n_layers}, but the file has {len(layers)} layers"
-            )
+    if layers > MANY_LAYERS and tensors < layers * LAYER_TENSORS:
+        raise CheckpointError(
+            f"{path}: n_layers in config.json is {layers}, but the file has {tensors} tensors: "
+            f"expected at least {layers * LAYER_TENSORS}"
+        )
 
 
 @torch.no_grad()

@@ -24,8 +24,8 @@ from ..checks import is_int
 from ..errors import CheckpointError
 from .names import tied_name
 
-MAX_BYTES = 2**21  # of a pickle, or of the directory of an archive; for 24 layers, both have less than 2**17
-MAX_OPCODES = 100_000  # of a pickle; a state dict of 24 layers has about 20,000
+MAX_BYTES = 2**20  # of a pickle, or of the directory of an archive; for 24 layers, both have less than 2**17
+MAX_OPCODES = 50_000  # of a pickle; a state dict of 24 layers has about 20,000
 MAX_DIMENSIONS = 8
 MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 DTYPES = {
@@ -154,7 +154,7 @@ def _tensors(state: object, starts: dict[str, int], memory: mmap.mmap) -> dict[s
         if not isinstance(name, str):
             raise _Unsupported(f"has names of type {_kind(name)}")
         if not isinstance(view, _View):
-            hint = ", to be saved alone," if isinstance(view, dict) else ""
+            hint = " that may be the state dict" if isinstance(view, dict) else ""
             raise _Unsupported(f"holds {name[:100]!r}, a {_kind(view)}{hint}")
         name.encode()  # raises for a lone surrogate
         storage = view.storage

@@ -28,6 +28,8 @@ FILES = (  # in the order of transformers
 )
 INT8 = "model-int8.safetensors"  # minidistil's own format: a name that transformers does not load
 DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+MAX_HEADER = 2**20  # bytes of the header of a safetensors file; for 24 layers, it has less than 2**16
+MAX_TENSORS = 4096  # of a checkpoint, which is 256 layers
 POINTER = b"version https://git-lfs"  # the start of a file that git-lfs has not downloaded
 
 
@@ -45,7 +47,10 @@ def find_weights(files: Files, *, int8: bool = False) -> tuple[Path, dict[str, S
     int8: prefer weights in 8 bits. Raises CheckpointError for files that are missing, broken or unsafe.
     """
     path = files.get(*((INT8, *FILES) if int8 else (*FILES, INT8)))
-    return path, _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
+    tensors = _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointError(f"{path} has {len(tensors):,} tensors: expected at most {MAX_TENSORS:,}")
+    return path, tensors
 
 
 def _read(path: Path) -> dict[str, Stored]:
@@ -59,6 +64,10 @@ def _read(path: Path) -> dict[str, Stored]:
 
 def _safetensors(path: Path) -> dict[str, Stored]:
     """Memory-map a safetensors file: a tensor is read when it is used."""
+    with path.open("rb") as header:
+        length = int.from_bytes(header.read(8), "little")
+    if length > MAX_HEADER:
+        raise CheckpointError(f"{path} has a header of {length:,} bytes: expected at most {MAX_HEADER:,}")
     try:
         file = safe_open(path, framework="pt")
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
@@ -91,6 +100,8 @@ def _sharded(files: Files, index: Path) -> dict[str, Stored]:
     shard_of = read_json(index).get("weight_map")
     if not isinstance(shard_of, dict) or not shard_of:
         raise CheckpointError(f"{index}: weight_map is {shard_of!r}: expected a file for each name")
+    if len(shard_of) > MAX_TENSORS:
+        raise CheckpointError(f"{index} names {len(shard_of):,} tensors: expected at most {MAX_TENSORS:,}")
     ending = ".safetensors" if index.name.endswith(".safetensors.index.json") else ".bin"
     for name, shard in shard_of.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or not shard.endswith(ending):

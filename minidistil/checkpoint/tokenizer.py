@@ -8,12 +8,12 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from ..config import DistilBertConfig, read_json
+from ..config import DistilBertConfig, is_text, read_json
 from ..errors import CheckpointError
 from ..tokenizer import NO_LIMIT, SPECIAL_TOKENS, Tokenizer, is_library_failure, special_token, token_content
 from .files import Files, find_files, write_files, write_json, write_text
+from .tokenizer_limits import check_added, check_tokenizer, check_vocabulary, read_text
 
-LONGEST_WORD = 1000  # maximum characters of a word in WordPiece, whose time grows with the cube of the length
 NAMED_TOKENS = ("bos_token", "eos_token", *SPECIAL_TOKENS)  # in the order of transformers
 NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and defaults
     "do_lower_case": ("lowercase", True),
@@ -66,7 +66,7 @@ def _settings(files: Files) -> dict[str, Any]:
         if settings.get("tokenizer_class") not in GENERIC:
             settings.setdefault(key, token)
         content = token_content(settings.get(key))
-        if content is not None and not (isinstance(content, str) and _is_text(content)):
+        if content is not None and not (isinstance(content, str) and is_text(content)):
             raise CheckpointError(
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a string"
             )
@@ -80,14 +80,15 @@ def _read_if_present(files: Files, name: str) -> dict[str, Any]:
 
 def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     try:
-        backend = tokenizers.Tokenizer.from_file(str(path))
+        content = read_text(path)
+        check_tokenizer(content)
+        backend = tokenizers.Tokenizer.from_str(content)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except BaseException as error:
         if not is_library_failure(error):
             raise
         raise CheckpointError(f"{path} is not a readable tokenizer: {error}") from error
-    longest = getattr(backend.model, "max_input_chars_per_word", 0)
-    if longest > LONGEST_WORD:
-        raise CheckpointError(f"{path}: max_input_chars_per_word is {longest}: expected at most {LONGEST_WORD}")
     normalizer = backend.normalizer
     if isinstance(normalizer, normalizers.BertNormalizer) and settings.get("tokenizer_class") not in GENERIC:
         for key, (name, _) in NORMALIZER.items():
@@ -102,7 +103,10 @@ def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
 def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     """Create BERT's WordPiece: each word is split greedily into the longest tokens of the vocabulary."""
     try:
+        check_vocabulary("it", read_text(path).splitlines())
         model = models.WordPiece.from_file(str(path), unk_token=special_token(settings, "unk_token"))
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:
         raise CheckpointError(f"{path} is not a readable vocabulary: {error}") from error
     backend = tokenizers.Tokenizer(model)
@@ -144,6 +148,10 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
         added += [_token(token, special=True) for token in unlisted]
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
+    try:
+        check_added(token.content for token in added)
+    except CheckpointError as error:
+        raise CheckpointError(f"{files}: the tokenizer has too long or too many added tokens: {error}") from error
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
     return [token for token in added if token.content not in known]
 
@@ -167,8 +175,3 @@ def _max_length(files: Files, settings: dict[str, Any]) -> int:
             f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected numbers of at least 1"
         )
     return int(min(*known, NO_LIMIT))
-
-
-def _is_text(token: str) -> bool:
-    """Return whether a string has no lone surrogates."""
-    return token.encode(errors="ignore").decode() == token

@@ -21,8 +21,10 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from support.fuzz import hostile
 from support.fuzz.cases import TARGETS, make
-from support.fuzz.checkpoints import intact
+from support.fuzz.checkpoints import Content, intact
+from support.fuzz.hostile import HOSTILE
 from support.fuzz.tables import TEXTS
 from support.places import ROOT
 
@@ -35,7 +37,7 @@ MAX_GROWTH = 2 * GROWTH  # bytes of growth at which the process is killed
 class Outcome(NamedTuple):
     """The outcome of a case."""
 
-    case: int
+    case: int | str  # the number of a damaged checkpoint, or the name of a hostile one
     target: str
     damage: str
     kind: str  # "logits", "refused", or a kind of bug
@@ -74,10 +76,16 @@ def _panic() -> None:
     raise BaseException("a panic of Rust is not an Exception")
 
 
+def _compute(seconds: float) -> None:
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
 FAULTS: dict[int, Callable[[], object]] = {  # bugs that a worker must report, by negative case numbers
     -1: os.abort,
     -2: lambda: time.sleep(100),
-    -3: lambda: time.sleep(1.1 * SECONDS),
+    -3: lambda: _compute(1.1 * SECONDS),
     -4: lambda: bytearray(b"x") * int(1.1 * GROWTH),
     -5: lambda: [bytearray(b"x") * 2**20 for _ in range(2**16)],
     -6: lambda: mmap.mmap(-1, 4 * GROWTH),  # never touched, so no growth
@@ -86,17 +94,25 @@ FAULTS: dict[int, Callable[[], object]] = {  # bugs that a worker must report, b
 }
 
 
-def run(case: int) -> Outcome:
-    """Run a case in this process."""
-    fault = FAULTS.get(case, lambda: None)
+def content_of(case: int | str) -> tuple[str, str, Content]:
+    """Return the damaged file of a case, the damage, and all files."""
+    if isinstance(case, str):
+        return HOSTILE[case][2], case, hostile.make(case)
     name, damage, content, _ = make(max(case, 0))
+    return name, damage, content
+
+
+def run(case: int | str) -> Outcome:
+    """Run a case in this process."""
+    fault = FAULTS.get(case, lambda: None) if isinstance(case, int) else lambda: None
+    name, damage, content = content_of(case)
     folder = Path(tempfile.mkdtemp())  # a new one, because files of the last may still be mapped
     try:
         for filename, part in content.items():
             (folder / filename).write_bytes(part)
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # reset the peak
         before = _memory("VmRSS")
-        start = time.perf_counter()
+        start = time.process_time()  # other processes may be busy
         details = ""
         try:
             fault()
@@ -104,13 +120,13 @@ def run(case: int) -> Outcome:
         except BaseException as error:  # a panic of Rust is not an Exception
             result = f"{type(error).__module__}.{type(error).__qualname__}: {str(error)[:500]}"
             details = traceback.format_exc()
-        seconds = time.perf_counter() - start
+        seconds = time.process_time() - start
         growth = _memory("VmHWM") - before
     finally:
         shutil.rmtree(folder)
     kind, _, message = result.partition(": ")
     kind = "too much memory" if growth > GROWTH else "too slow" if seconds > SECONDS else kind
-    crc = zlib.crc32(content[TARGETS[name].file])
+    crc = zlib.crc32(content[TARGETS[name].file]) if isinstance(case, int) else 0
     return Outcome(case, name, damage, kind, message.replace(str(folder), "FOLDER"), seconds, growth, crc, details)
 
 
@@ -134,7 +150,7 @@ def work() -> None:
                 assert answer(Path(name)) == "logits", (tokenizer, target.weights, answer(Path(name)))
     print("ready", file=out, flush=True)
     for line in sys.stdin:
-        print(json.dumps(run(int(line))), file=out, flush=True)
+        print(json.dumps(run(json.loads(line))), file=out, flush=True)
 
 
 class Worker:
@@ -187,10 +203,10 @@ class Worker:
             self.errors.seek(0)
             return self.errors.read().decode(errors="replace")[-3000:]
 
-    def run(self, case: int) -> Outcome:
+    def run(self, case: int | str) -> Outcome:
         process = self.start()
         assert process.stdin is not None
-        process.stdin.write(b"%d\n" % case)
+        process.stdin.write(json.dumps(case).encode() + b"\n")
         process.stdin.flush()
         line = self._line(process, self.timeout, self.max_growth)
         if isinstance(line, bytes) and line.endswith(b"\n"):
@@ -198,7 +214,7 @@ class Worker:
         if isinstance(line, bytes):
             code = process.wait()
             line = f"killed by signal {-code}" if code < 0 else f"exit {code}"
-        return Outcome(case, *make(max(case, 0))[:2], line, details=self.stop())
+        return Outcome(case, *content_of(case)[:2], line, details=self.stop())
 
     @staticmethod
     def _line(process: subprocess.Popen[bytes], timeout: float, max_growth: int) -> bytes | str:
@@ -216,7 +232,7 @@ class Worker:
         return process.stdout.readline()
 
 
-def outcomes(cases: Iterable[int]) -> Iterator[Outcome]:
+def outcomes(cases: Iterable[int | str]) -> Iterator[Outcome]:
     """Run cases; repeat a case with a bug in a new worker, because a busy machine may be slow."""
     with Worker() as worker:
         for case in cases:
