@@ -6,7 +6,8 @@ much as the matmul itself. Prepacking converts the weights once, and keeps a sec
 
     model = model.with_ops(**onednn.prepacked())
 
-Query, key and value become one matmul of three times the width, and GELU is fused into the matmul.
+Query, key and value become one matmul of three times the width. GELU and the sum with the residual are fused into
+the matmul before them.
 """
 
 from __future__ import annotations
@@ -16,11 +17,14 @@ import sys
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..errors import InputError
+from ..layout import Layout
+from ..model import Attention, Block, FeedForward
 from ..ops import Ops
-from .prepared import Prepared, refuse_adapters
+from .prepared import PreparationError, Prepared, refuse_adapters
 
 FEW, MANY = 256, 1280  # between these numbers of rows, oneDNN runs a narrowing matmul on AMX at half speed
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, at its maximum, and M_TRIM_THRESHOLD, from malloc.h
@@ -81,14 +85,62 @@ def qkv(x: Tensor, state: Packed) -> tuple[Tensor, ...]:
     return _matmul(x, state, "none").tensor_split(3, dim=1)
 
 
+def linear_add(x: Tensor, state: Packed, residual: Tensor) -> Tensor:
+    """x Wᵀ + b + residual: (T, K), (T, N) -> (T, N)."""
+    if state.split and FEW < len(x) <= MANY:
+        parts = zip(x.split(FEW), residual.split(FEW), strict=True)
+        return torch.cat([linear_add(rows, state, others) for rows, others in parts])
+    return torch.ops.mkldnn._linear_pointwise.binary(x, residual, state.weight, state.bias, "add")
+
+
 def _matmul(x: Tensor, state: Packed, activation: str) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, state.weight, state.bias, activation, [], "none")
+    return torch.ops.mkldnn._linear_pointwise.default(x, state.weight, state.bias, activation, [], "none")
+
+
+class PackedBlock(NamedTuple):
+    """The weights of one transformer block."""
+
+    qkv: Packed
+    out: Packed
+    lin1: Packed
+    lin2: Packed
+    activation: str  # "gelu" or "relu"
+    heads: int
+    norms: tuple[nn.LayerNorm, nn.LayerNorm]
+
+
+def pack_block(block: Block) -> PackedBlock:
+    """Prepack the linear layers of a block. Raises InputError for adapters and other changes of its modules."""
+    attention, ffn, norms = block.attention, block.ffn, (block.sa_layer_norm, block.output_layer_norm)
+    kinds = (Block, Attention, FeedForward, nn.LayerNorm, nn.LayerNorm)
+    for module, kind in zip((block, attention, ffn, *norms), kinds, strict=True):
+        if type(module) is not kind:
+            raise PreparationError(f"a {type(module).__name__} cannot be prepacked: expected {kind.__name__}")
+    qkv = pack(attention.q_lin, attention.k_lin, attention.v_lin)
+    linears = pack(attention.out_lin), pack(ffn.lin1), pack(ffn.lin2)
+    return PackedBlock(qkv, *linears, ffn.activation, attention.n_heads, norms)
+
+
+def block(x: Tensor, state: PackedBlock, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
+    """Run one transformer block, with `ops.attention` and `ops.add_norm`: (T, D) -> (Tq, D)."""
+    q, k, v = (y.unflatten(1, (state.heads, -1)) for y in qkv(x, state.qkv))  # three of (T, H, d)
+    context = ops.attention(queries.select(q), k, v, queries, layout)  # (Tq, H, d)
+    x = _add_norm(context.flatten(1), state.out, queries.select(x), state.norms[0], ops)
+    return _add_norm(_matmul(x, state.lin1, state.activation), state.lin2, x, state.norms[1], ops)
+
+
+def _add_norm(x: Tensor, state: Packed, residual: Tensor, norm: nn.LayerNorm, ops: Ops) -> Tensor:
+    """LayerNorm(x Wᵀ + b + residual): (T, K), (T, N) -> (T, N)."""
+    if ops.add_norm is not Ops.add_norm:
+        return ops.add_norm(linear(x, state), residual, norm.weight, norm.bias, norm.eps)
+    return F.layer_norm(linear_add(x, state, residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
 
 
 def prepacked() -> dict[str, Prepared]:
     """Return the operations, for `with_ops`. They keep a prepacked copy of the weights of each model."""
     return {
-        "qkv": Prepared(pack, qkv),
+        "block": Prepared(pack_block, block),
+        "qkv": Prepared(pack, qkv),  # these three are called where another `block` is used
         "linear": Prepared(pack, linear),
         "linear_gelu": Prepared(pack, linear_gelu),
     }

@@ -96,20 +96,17 @@ def _unchanged(entry: Entry, modules: Iterable[nn.Module]) -> bool:
 
 def _parts(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], list[Tensor | None]]:
     """Return all submodules, parameters and buffers. Raises InputError where prepared weights would ignore one."""
-    parts: list[nn.Module] = []
+    parts = list(modules)
     tensors: list[Tensor | None] = []
-    for module in modules:
+    for module in parts:  # grows: the children of each part are appended
         own = module.__dict__  # faster than attributes, whose lookup ends in nn.Module.__getattr__
         if own["training"] or own["_forward_pre_hooks"] or own["_forward_hooks"] or not _ASSIGNED.isdisjoint(own):
             raise PreparationError(_refusal(module))
-        parts.append(module)
         tensors += own["_parameters"].values()
         if own["_buffers"]:
             tensors += own["_buffers"].values()
         if own["_modules"]:
-            more = _parts(m for m in own["_modules"].values() if m is not None)
-            parts += more[0]
-            tensors += more[1]
+            parts += [child for child in own["_modules"].values() if child is not None]
     if _global_forward_pre_hooks or _global_forward_hooks:
         raise PreparationError("there are global forward hooks, which would not run: remove them")
     return parts, tensors

@@ -116,8 +116,50 @@ def test_a_bfloat16_pipeline_runs_without_prepacking_on_other_cpus():
     assert answers[0] == answers[1] == answers[2]
 
 
+def test_a_prepacked_block_runs_the_attention_and_the_add_norm_of_the_view():
+    calls = []
+
+    def record(name):
+        def operation(*args, **options):
+            calls.append(name)
+            return getattr(Ops, name)(*args, **options)
+
+        return operation
+
+    plain, batch = twins()[0], Batch.from_lists([[1, 2, 3], [4]])
+    mine = {name: record(name) for name in ("attention", "add_norm")}
+    with torch.inference_mode():
+        expected, logits = plain(batch), plain.with_ops(**onednn.prepacked(), **mine)(batch)
+    layers = plain.config.n_layers
+    assert (calls.count("attention"), calls.count("add_norm")) == (layers, 2 * layers)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+def test_the_prepacked_linear_layers_run_in_another_block():
+    plain, batch = twins()[0], Batch.from_lists([[1, 2, 3], [4]])
+    fast = plain.with_ops(**onednn.prepacked()).with_ops(block=Ops.block)
+    with torch.inference_mode():
+        expected, logits = plain(batch), fast(batch)
+    assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max()
+
+
+@pytest.mark.parametrize("part", ["attention", "ffn", "sa_layer_norm"])
+def test_a_block_with_a_module_of_another_class_is_not_prepacked(part):
+    model = ours(theirs({}))
+    block = model.distilbert.transformer.layer[0]
+    kind = type(getattr(block, part))
+    getattr(block, part).__class__ = type("Mine", (kind,), {})
+    with (
+        torch.inference_mode(),
+        pytest.raises(InputError, match=f"a Mine cannot be prepacked: expected {kind.__name__}"),
+    ):
+        model.with_ops(**onednn.prepacked())(Batch.from_lists([[1, 2]]))
+
+
 def test_adapters_are_not_prepacked():
-    with pytest.raises(InputError, match=r"only nn\.Linear can be prepacked, found Sequential"):
+    with pytest.raises(
+        InputError, match=r"only nn\.Linear can be prepacked, found torch\.nn\.modules\.container\.Sequential"
+    ):
         onednn.pack(torch.nn.Sequential())
 
 
