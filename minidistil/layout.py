@@ -226,6 +226,8 @@ def enter(
             f"unexpected arguments: {', '.join(other)}. A model takes input_ids and attention_mask, and returns a "
             "tensor. Compute the loss from it, record hidden states with trace(), and use peft without task_type"
         )
+    if torch.jit.is_tracing():
+        raise InputError("torch.jit.trace would be wrong for other lengths: use torch.compile")
     if isinstance(inputs, Batch):
         if attention_mask is not None:
             raise InputError("attention_mask cannot be combined with a Batch: pass it with padded input_ids")
@@ -235,11 +237,8 @@ def enter(
         leave = batch.layout.pad
     else:
         raise InputError(f"input_ids is {type(inputs).__name__}: expected a Batch or a tensor of token ids")
-    if batch.largest_id >= config.vocab_size:
-        raise InputError(
-            f"a token id is {batch.largest_id}, but vocab_size is {config.vocab_size}: "
-            "use the tokenizer of this checkpoint"
-        )
+    if (most := batch.largest_id) >= config.vocab_size:
+        raise InputError(f"a token id is {most}, but vocab_size is {config.vocab_size}: use the tokenizer for it")
     if batch.largest_position >= config.max_position_embeddings:
         raise InputError(
             f"a sequence has {batch.largest_position + 1} tokens, but the model has "

@@ -27,6 +27,26 @@ SPECIAL_TOKENS = {
     "cls_token": "[CLS]",
     "mask_token": "[MASK]",
 }
+CLEANED = (
+    " .",
+    " ?",
+    " !",
+    " ,",
+    " ' ",
+    " n't",
+    " 'm",
+    " 's",
+    " 've",
+    " 're",
+)  # spaces to strip from decoded text, in this order
+REPLACEMENTS = {  # arguments of transformers' tokenizers
+    "padding": "omit it, and call padded() on the batch for input_ids and attention_mask",
+    "return_tensors": "omit it, and call padded() on the batch for input_ids and attention_mask",
+    "text_pair": "pass pairs=",
+    "return_offsets_mapping": "call encodings(), whose elements have offsets",
+    "is_split_into_words": "call encodings(words=True)",
+    "add_special_tokens": "call backend.encode(text, add_special_tokens=False)",
+}
 BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these in BERT's tokenization
 CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
@@ -41,8 +61,24 @@ class Encoded(NamedTuple):
     truncated: int  # number of texts that were truncated
 
 
+def _special_token(role: str) -> Any:
+    """Return a property: the special token of a role, None if there is none."""
+    return property(lambda tokenizer: special_token(tokenizer.settings, role))
+
+
+def _special_id(role: str) -> Any:
+    """Return a property: the id of the special token of a role, None if the vocabulary has none."""
+    return property(lambda tokenizer: tokenizer.special_tokens().get(role))
+
+
 class Tokenizer:
     """Converts texts, or pairs of texts, to token ids."""
+
+    unk_token, unk_token_id = _special_token("unk_token"), _special_id("unk_token")
+    sep_token, sep_token_id = _special_token("sep_token"), _special_id("sep_token")
+    pad_token, pad_token_id = _special_token("pad_token"), _special_id("pad_token")
+    cls_token, cls_token_id = _special_token("cls_token"), _special_id("cls_token")
+    mask_token, mask_token_id = _special_token("mask_token"), _special_id("mask_token")
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int, settings: dict[str, Any] | None = None):
         """Wrap a tokenizer of the tokenizers library.
@@ -60,6 +96,15 @@ class Tokenizer:
         pad = special_token(self.settings, "pad_token")
         backend.encode_special_tokens = bool(self.settings.get("split_special_tokens"))
         self.pad_id = 0 if pad is None else backend.token_to_id(pad) or 0
+
+    def __len__(self) -> int:
+        """Return the number of tokens, added tokens included."""
+        return self.backend.get_vocab_size()
+
+    def __repr__(self) -> str:
+        """Return the kind of the tokenizer, its number of tokens and its maximum length."""
+        kind = type(self.backend.model).__name__
+        return f"Tokenizer({kind}, {len(self)} tokens, max_length={self.max_length})"
 
     @classmethod
     def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Tokenizer:
@@ -89,7 +134,8 @@ class Tokenizer:
         pairs: str | Sequence[str] | None = None,
         *,
         max_length: int | None = None,
-        truncation: str = "longest_first",
+        truncation: bool | str = True,
+        **others: Any,
     ) -> Batch:
         """Encode a text, n texts, or n pairs of texts, as one Batch.
 
@@ -97,12 +143,17 @@ class Tokenizer:
             texts: a text, or a list of texts.
             pairs: the second text of each pair, if there are pairs.
             max_length: maximum tokens of a text or pair, special tokens included; None: the maximum of the model.
-            truncation: which text is truncated to fit: "longest_first", "only_first" or "only_second"; "error":
-                raise InputError for a longer text.
+            truncation: which text is truncated to fit: "longest_first", which is True, "only_first" or
+                "only_second"; "error", which is False: raise InputError for a longer text.
+            others: arguments of transformers' tokenizers, which raise InputError with their replacement.
 
         Raises InputError for a text that cannot be encoded or truncated to fit. `batch.truncated` is the number of
         texts that were truncated.
         """
+        for name in others:
+            if name not in REPLACEMENTS:
+                raise TypeError(f"Tokenizer got an unexpected keyword argument {name!r}")
+            raise InputError(f"{name} is not an argument of this tokenizer: {REPLACEMENTS[name]}", subject=name)
         from .layout import Batch  # imports torch
 
         encoded = self.encode(texts, pairs, max_length=max_length, truncation=truncation)
@@ -114,7 +165,7 @@ class Tokenizer:
         pairs: Sequence[str] | None = None,
         *,
         max_length: int | None = None,
-        truncation: str = "longest_first",
+        truncation: bool | str = True,
         names: Sequence[str] | None = None,
     ) -> Encoded:
         """Encode to lists of token ids; see `__call__`. names: of the texts, for error messages."""
@@ -129,7 +180,7 @@ class Tokenizer:
         pairs: Sequence[str] | None = None,
         *,
         max_length: int | None = None,
-        truncation: str = "longest_first",
+        truncation: bool | str = True,
         stride: int | None = None,
         names: Sequence[str] | None = None,
         offsets: bool = True,
@@ -150,6 +201,7 @@ class Tokenizer:
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
         limit = self._limit(max_length, pairs is not None, stride)
+        truncation = truncation_strategy(truncation)
         if truncation not in TRUNCATIONS:
             raise InputError(f"truncation is {truncation!r}: expected one of {', '.join(TRUNCATIONS)}")
         if truncation == "only_second" and pairs is None:
@@ -195,6 +247,44 @@ class Tokenizer:
             )
         return limit
 
+    def get_vocab(self) -> dict[str, int]:
+        """Return the id of each token, added tokens included."""
+        return self.backend.get_vocab()
+
+    def special_tokens(self) -> dict[str, int]:
+        """Return the ids of the special tokens that the vocabulary has, by role, such as "mask_token"."""
+        tokens = {role: special_token(self.settings, role) for role in SPECIAL_TOKENS}
+        ids = {role: self.backend.token_to_id(token) for role, token in tokens.items() if token is not None}
+        return {role: index for role, index in ids.items() if index is not None}
+
+    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
+        """Return the id of a token, or a list of ids of tokens; that of the unknown token for any other text."""
+        if not isinstance(tokens, str):
+            return [self.convert_tokens_to_ids(token) for token in tokens]
+        index = self.backend.token_to_id(tokens)
+        return self.unk_token_id if index is None else index
+
+    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
+        """Return the token of an id, or a list of tokens; None for an id beyond the vocabulary."""
+        if is_int(ids):
+            return self.backend.id_to_token(_checked_ids([ids])[0])
+        special = set(self.special_tokens().values()) if skip_special_tokens else set()
+        return [self.backend.id_to_token(i) for i in _checked_ids(ids) if i not in special]
+
+    def decode(
+        self, ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
+    ) -> str:
+        """Return the text of token ids: a list, an array or a tensor.
+
+        clean_up_tokenization_spaces: remove spaces before punctuation; None: as tokenizer_config.json sets it.
+        """
+        text = self.backend.decode(_checked_ids(ids), skip_special_tokens=skip_special_tokens)
+        clean = clean_up_tokenization_spaces
+        if self.settings.get("clean_up_tokenization_spaces") if clean is None else clean:
+            for mark in CLEANED:
+                text = text.replace(mark, mark.strip())
+        return text
+
     def id_of(self, role: str) -> int:
         """Return the id of a special token, such as "mask_token". Raises CheckpointError if there is none."""
         token = special_token(self.settings, role)
@@ -212,6 +302,22 @@ def special_token(settings: dict[str, Any], role: str) -> Any:
 def token_content(token: Any) -> Any:
     """Return a special token as a string; it is stored as a string, or as an object with flags."""
     return token.get("content") if isinstance(token, dict) else token
+
+
+def truncation_strategy(truncation: bool | str) -> str:
+    """Convert a `truncation` argument of transformers to one of `TRUNCATIONS`."""
+    if isinstance(truncation, bool):
+        return "longest_first" if truncation else "error"
+    return "error" if truncation == "do_not_truncate" else truncation
+
+
+def _checked_ids(ids: Any) -> list[int]:
+    """Return token ids as a list. Raises InputError for anything else."""
+    ids = ids.tolist() if hasattr(ids, "tolist") else ids
+    listed: list[Any] = [ids] if is_int(ids) else list(ids) if isinstance(ids, Iterable) else [None]
+    if not all(is_int(i) and 0 <= i < 2**32 for i in listed):
+        raise InputError(f"ids is {ids!r:.60}: expected token ids", subject="ids")
+    return listed
 
 
 def is_library_failure(error: BaseException) -> bool:

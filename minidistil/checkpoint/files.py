@@ -39,8 +39,16 @@ class Files:
         return ": expected a checkpoint in the Hub's format"
 
 
-def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
-    """Find a checkpoint: a folder, else a checkpoint that ships with the package, else a Hub repository."""
+def find_files(
+    name: str | Path | Files,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+) -> Files:
+    """Find a checkpoint: a folder, else a checkpoint that ships with the package, else a Hub repository.
+
+    token, local_files_only: as for huggingface_hub.
+    """
     if isinstance(name, Files):
         return name
     if not isinstance(name, str | Path) or not str(name):
@@ -59,7 +67,7 @@ def find_files(name: str | Path | Files, revision: str | None = None) -> Files:
         raise CheckpointError(f"{name} is not a folder: {error}") from error
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
         raise CheckpointError(f"there is no folder {name}: expected a folder with config.json, or a Hub id")
-    return HubRepository(name, revision)
+    return HubRepository(name, revision, token, local_files_only)
 
 
 def _shipped(name: str) -> Iterable[Path]:
@@ -128,9 +136,12 @@ class HubRepository(Files):
     All files come from the same commit, that of the first file.
     """
 
-    def __init__(self, name: str, revision: str | None):
+    def __init__(
+        self, name: str, revision: str | None, token: str | bool | None = None, local_files_only: bool = False
+    ):
         self.name = name
         self.revision = revision
+        self.options: dict[str, Any] = {"token": token, "local_files_only": local_files_only}
         self.pinned = False
 
     def __str__(self) -> str:
@@ -146,9 +157,9 @@ class HubRepository(Files):
         if self.pinned and known_missing():
             return None  # a commit never changes
         try:
-            path = Path(hf_hub_download(self.name, filename, revision=self.revision))
+            path = Path(hf_hub_download(self.name, filename, revision=self.revision, **self.options))
         except errors.LocalEntryNotFoundError as error:
-            if constants.HF_HUB_OFFLINE or known_missing():
+            if constants.HF_HUB_OFFLINE or self.options["local_files_only"] or known_missing():
                 return None
             hint = "; HF_HUB_OFFLINE=1 uses cached files only" if self.pinned else ""
             raise CheckpointError(
@@ -182,6 +193,8 @@ class HubRepository(Files):
         """Return where the file was looked for, for the error message."""
         from huggingface_hub import constants
 
+        if self.options["local_files_only"]:
+            return " in the cache, and local_files_only is True"
         return " in the cache, and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else " on the Hub"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from ..checkpoint.tasks import TASKS
 from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import InputError
 from ..tokenizer import Tokenizer
+from .arguments import merged, without_transformers_arguments
 from .base import Pipeline
 
 if TYPE_CHECKING:
@@ -20,57 +22,87 @@ if TYPE_CHECKING:
 
 
 def pipeline(
-    task: str,
+    task: str | None = None,
     model: str | Path | Model | None = None,
     tokenizer: str | Path | Tokenizer | None = None,
     *,
     revision: str | None = None,
     dtype: str | torch.dtype | None = None,
     device: str | int | torch.device | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    model_kwargs: Mapping[str, Any] | None = None,
     **defaults: Any,
 ) -> Pipeline:
     """Create a pipeline for a task.
 
     Args:
-        task: a name in `checkpoint.tasks.TASKS`.
+        task: a name in `checkpoint.tasks.TASKS`; None: the first that the model's class has.
         model: a name as for `from_pretrained`, or a model; None: the default model of the task, if it has one.
         tokenizer: a name or a tokenizer; None: the tokenizer of the checkpoint.
         revision: a branch, tag or commit of the model's repository on the Hub.
         dtype: as for `from_pretrained`.
         device: -1 is the CPU, another integer that CUDA device; None: CUDA if there is one, or the device of a
             loaded model.
-        defaults: arguments of every call; see `run` of each task.
+        token: access token of the Hub; None or True: that of `hf auth login`; False: none.
+        local_files_only: use cached files only.
+        model_kwargs: any of these arguments in a dict, as transformers takes them.
+        defaults: arguments of every call; see `run` of each task. `torch_dtype` is `dtype`.
 
     Raises InputError for arguments that do not fit together.
     """
-    if not isinstance(task, str) or task not in TASKS:
-        raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}")
-    model = TASKS[task].default_model if model is None else model
+    if model_kwargs is not None or "torch_dtype" in defaults:
+        named = {"revision": revision, "dtype": dtype, "device": device, "token": token}
+        if local_files_only:
+            named["local_files_only"] = True
+        passed = {name: value for name, value in named.items() if value is not None}
+        return pipeline(task, model, tokenizer, **merged(passed, defaults, model_kwargs))
+    defaults = without_transformers_arguments(defaults)
+    if task is not None and (not isinstance(task, str) or task not in TASKS):
+        raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}", subject="task")
+    if model is None and task is not None:
+        model = TASKS[task].default_model
     if model is None:
         raise InputError("model is missing: expected a folder, a Hub id or a model")
-    task_class = pipeline_class(task)
-    task_class.check_arguments(defaults)  # before a long download
+    if task is not None:
+        pipeline_class(task).check_arguments(defaults)  # before a long download
 
-    from ..model import Model  # here torch is imported
+    from ..checkpoint.architectures import class_for_files  # here torch is imported
+    from ..model import Model
     from .inference import Engine, choose_device
 
     if isinstance(model, Model):
         if tokenizer is None or dtype is not None or revision is not None:
             raise InputError("a loaded model needs its tokenizer, and takes no dtype or revision: pass tokenizer=")
+        task = _task_of(type(model)) if task is None else task
+        task_class = pipeline_class(task)
         if device is not None and (target := choose_device(device)) != model.device:
             model = model.to(target)
         engine = Engine(model, task)
     else:
-        files = find_files(model, revision)  # once: model and tokenizer come from the same commit
+        files = find_files(model, revision, token, local_files_only)  # once: all files are of the same commit
         target = choose_device(device)
+        task = _task_of(class_for_files(files, new_head=False)) if task is None else task
+        task_class = pipeline_class(task)
         declared, files = task_class.declared(files)  # the small files first: errors come before a long download
         files.get("config.json")
         tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
         defaults = {**declared, **defaults}
         engine = Engine.load(files, task, dtype, target)
     if not isinstance(tokenizer, Tokenizer):
-        tokenizer = load_tokenizer(tokenizer)
+        tokenizer = load_tokenizer(find_files(tokenizer, None, token, local_files_only))
     return task_class(task, engine, tokenizer, **defaults)
+
+
+def _task_of(model_class: type[Model]) -> str:
+    """Return the first task of a model class."""
+    for task, (name, *_) in TASKS.items():
+        if name == model_class.__name__:
+            return task
+    raise InputError(
+        f"there is no pipeline for a {model_class.__name__}: call the model, or pass task= ({', '.join(TASKS)})",
+        subject="task",
+    )
 
 
 def pipeline_class(task: str) -> type[Pipeline]:

@@ -12,13 +12,15 @@ import functools
 import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
+from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
 from ..checkpoint.files import Files
 from ..checks import check_count
 from ..config import DistilBertConfig
 from ..errors import InputError, input_name, warn
-from ..tokenizer import Tokenizer
+from ..tokenizer import Tokenizer, truncation_strategy
+from .arguments import ARGUMENTS, without_transformers_arguments
 from .scores import Array
 
 WINDOW = 1024  # maximum number of inputs that are sorted by length together
@@ -40,6 +42,13 @@ class Engine(Protocol):
     @property
     def device(self) -> Any:
         """Device of the model."""
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype in which the model computes."""
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of the model into a folder."""
 
     def hand_over(self) -> Any:
         """Return the model to code that may change it. Changes apply from the next batch on."""
@@ -73,9 +82,26 @@ class Pipeline:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `run` with the pipeline's default arguments and these."""
+        if ARGUMENTS.keys() & options:
+            options = without_transformers_arguments(options)
         arguments = signature(type(self).run).bind_partial(self, *args, **options).arguments
         del arguments["self"]
         return self.run(**{**self.defaults, **arguments})
+
+    def __repr__(self) -> str:
+        """Return the task, the model and the tokenizer."""
+        return f"{type(self).__name__}(task={self.task!r}, engine={self.engine!r}, tokenizer={self.tokenizer!r})"
+
+    def predict(self, inputs: Any) -> Any:
+        """Call the pipeline, under a name of scikit-learn's."""
+        return self(inputs)
+
+    transform = predict
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of the model and of the tokenizer into a folder, which `pipeline` loads."""
+        self.engine.save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
 
     def run(self, *args: Any, **options: Any) -> Any:
         """Answer one input or many; each task documents its arguments."""
@@ -105,6 +131,11 @@ class Pipeline:
     def device(self) -> Any:
         """Device of the model."""
         return self.engine.device
+
+    @property
+    def dtype(self) -> Any:
+        """Dtype in which the model computes."""
+        return self.engine.dtype
 
     def limit(self, max_length: int | None = None) -> int:
         """Return the maximum tokens of a text: `max_length` or the tokenizer's, at most the model's maximum."""
@@ -225,10 +256,3 @@ def truncation_options(name: str, options: Any, truncation: bool | str | None = 
     if truncation is None:
         truncation = max_length is not None and options.get("padding", False) is False
     return truncation_strategy(truncation), max_length
-
-
-def truncation_strategy(truncation: bool | str) -> str:
-    """Convert a `truncation` argument of transformers to a strategy of `Tokenizer`."""
-    if isinstance(truncation, bool):
-        return "longest_first" if truncation else "error"
-    return "error" if truncation == "do_not_truncate" else truncation

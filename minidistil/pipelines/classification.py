@@ -16,12 +16,12 @@ import numpy as np
 
 from ..checks import check_count, check_text
 from ..errors import CheckpointError, InputError, input_name, warn
-from ..tokenizer import Tokenizer
-from .base import Answer, Engine, Ids, Pipeline, deliver, is_list_like, read_inputs, truncation_strategy
+from ..tokenizer import Tokenizer, truncation_strategy
+from .base import Answer, Engine, Ids, Pipeline, deliver, is_list_like, read_inputs
 from .scores import Array, ranked, sigmoid, softmax
 
 CONTRADICTION = (
-    "contradict",
+    "contr",
     "not_entail",
     "non_entail",
 )  # label prefixes, in NLI models with three labels and with two

@@ -5,7 +5,7 @@ Shape: V vocabulary.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..checks import check_count, check_text
@@ -15,18 +15,6 @@ from .base import Answer, Engine, Ids, Pipeline, deliver, read_inputs, truncatio
 from .scores import Array, softmax, top
 
 TOP_K = 5
-CLEANED = (
-    " .",
-    " ?",
-    " !",
-    " ,",
-    " ' ",
-    " n't",
-    " 'm",
-    " 's",
-    " 've",
-    " 're",
-)  # spaces to strip, in this order
 
 
 class FillMask(Pipeline):
@@ -134,13 +122,6 @@ class FillMask(Pipeline):
         for i in top(scores, top_k):
             token = i if targets is None else targets[i]
             filled = [t for t in (*ids[:mask], token, *ids[mask + 1 :]) if t != self.tokenizer.pad_id]
-            row = {"score": float(scores[i]), "token": token, "token_str": self._decode([token], False)}
-            answer.append({**row, "sequence": self._decode(filled, skip_special)})
+            row = {"score": float(scores[i]), "token": token, "token_str": self.tokenizer.decode([token])}
+            answer.append({**row, "sequence": self.tokenizer.decode(filled, skip_special)})
         return answer
-
-    def _decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        text = self.tokenizer.backend.decode(ids, skip_special_tokens=skip_special)
-        if self.tokenizer.settings.get("clean_up_tokenization_spaces"):
-            for mark in CLEANED:
-                text = text.replace(mark, mark.strip())
-        return text

@@ -8,6 +8,7 @@ Shapes: T tokens of a batch, n sequences, L length of one, D model width, C labe
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import torch
@@ -95,6 +96,20 @@ class Engine:
     def device(self) -> torch.device:
         """Device of the model."""
         return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype in which the model computes."""
+        return self.model.dtype
+
+    def __repr__(self) -> str:
+        """Return the class of the model, its dtype and device."""
+        name = str(self.dtype).removeprefix("torch.")
+        return f"Engine({type(self.model).__name__}, dtype={name}, device={self.device})"
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write the files of the model into a folder."""
+        self.model.save_pretrained(folder)
 
     def hand_over(self) -> Model:
         """Return the model, and free its prepacked weights: not every change, such as to `.data`, is noticed."""

@@ -187,3 +187,12 @@ def test_an_int8_pipeline_refuses_a_conversion_at_any_time(checkpoint, batches):
     with pytest.raises(InputError, match="load the checkpoint with dtype='float16'"):
         pipe.model.half()
     assert len(pipe(TEXTS)) == len(TEXTS)
+
+
+def test_a_trace_for_one_length_is_refused(checkpoint):
+    model = minidistil.from_pretrained(checkpoint())
+    ids = torch.tensor([[2, 5, 6, 3]])
+    with pytest.raises(
+        InputError, match=r"torch\.jit\.trace would be wrong for other lengths: use torch\.compile"
+    ):
+        torch.jit.trace(model, (ids, torch.ones_like(ids)))

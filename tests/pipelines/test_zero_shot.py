@@ -184,7 +184,7 @@ def test_the_test_of_large_logits_has_large_logits(checkpoint):
     assert max(row["score"] for row in rows) > 200
 
 
-@pytest.mark.parametrize("name", ["multi_class", "banana", "candidate_label"])
+@pytest.mark.parametrize("name", ["banana", "candidate_label"])
 def test_an_unknown_argument_is_an_error(checkpoint, zero_shot, name):
     with pytest.raises(TypeError, match=name):
         zero_shot(TEXTS[0], LABELS, **{name: True})
