@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
+import hashlib
 import json
 import re
 import tempfile
@@ -13,6 +15,9 @@ from typing import Any
 from safetensors import SafetensorError
 
 from ..errors import CheckpointError, InputError
+
+COMMIT = re.compile("[0-9a-f]{40}")
+HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # of git, and SHA-256
 
 
 class Files:
@@ -66,7 +71,9 @@ def find_files(
     except (OSError, RuntimeError) as error:  # a name that is too long, ~ without a home
         raise CheckpointError(f"{name} is not a folder: {error}") from error
     if isinstance(name, Path) or name.startswith((".", "/", "~")) or name.count("/") > 1 or "\\" in name:
-        raise CheckpointError(f"there is no folder {name}: expected a folder with config.json, or a Hub id")
+        raise CheckpointError(
+            f"there is no folder {name}: expected a folder with config.json, or a Hub id{_similar(name)}"
+        )
     return HubRepository(name, revision, token, local_files_only)
 
 
@@ -76,6 +83,17 @@ def _shipped(name: str) -> Iterable[Path]:
     return (
         root / name for root in (here / "weights", here.parent / "weights") if "/" not in name and name.strip(".")
     )
+
+
+def _similar(name: str | Path) -> str:
+    """Return a hint with the folders that have a similar name; empty if there is none."""
+    path = Path(name).expanduser()
+    try:
+        folders = [place for place in path.parent.iterdir() if place.is_dir()]
+    except OSError:
+        return ""
+    matches = difflib.get_close_matches(path.name, [place.name for place in folders])
+    return f"; similar folders: {', '.join(str(path.parent / match) for match in matches)}" if matches else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,21 +169,21 @@ class HubRepository(Files):
         """Return the path of a file, downloaded unless cached; None if the repository has no such file."""
         from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
 
-        def known_missing() -> bool:
-            return try_to_load_from_cache(self.name, filename, revision=self.revision) is _CACHED_NO_EXIST
+        def cached() -> object:
+            return try_to_load_from_cache(self.name, filename, revision=self.revision)
 
-        if self.pinned and known_missing():
+        before = cached()
+        if self.pinned and before is _CACHED_NO_EXIST:
             return None  # a commit never changes
+        offline = constants.HF_HUB_OFFLINE or self.options["local_files_only"]
+        if not (self.pinned or before is not None or offline):
+            self._check_connection(filename)
         try:
             path = Path(hf_hub_download(self.name, filename, revision=self.revision, **self.options))
         except errors.LocalEntryNotFoundError as error:
-            if constants.HF_HUB_OFFLINE or self.options["local_files_only"] or known_missing():
+            if offline or cached() is _CACHED_NO_EXIST:
                 return None
-            hint = "; HF_HUB_OFFLINE=1 uses cached files only" if self.pinned else ""
-            raise CheckpointError(
-                f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached: "
-                f"{_reason(error.__cause__ or error)}{hint}"
-            ) from error
+            raise self._unreachable(filename, error.__cause__ or error) from error
         except errors.EntryNotFoundError:
             return None
         except errors.GatedRepoError as error:
@@ -175,6 +193,7 @@ class HubRepository(Files):
         except errors.RepositoryNotFoundError as error:
             raise CheckpointError(
                 f"there is no folder and no Hub repository {self.name}; if it is private, log in: hf auth login"
+                f"{_similar(self.name)}"
             ) from error
         except errors.RevisionNotFoundError as error:
             raise CheckpointError(f"{self.name} on the Hub has no revision {self.revision}") from error
@@ -184,10 +203,56 @@ class HubRepository(Files):
             raise CheckpointError(
                 f"cannot download {filename} of {self} from the Hub: {_reason(error)}{hint}"
             ) from error
-        if not self.pinned:
-            self.revision = path.parents[filename.count("/")].name  # a file in a subfolder is deeper
-            self.pinned = True
+        commit = path.parents[filename.count("/")].name  # a file in a subfolder is deeper
+        if str(path) != before:  # downloaded now
+            self._verify(path, filename, commit)
+        self.revision, self.pinned = commit, True
         return path
+
+    def _check_connection(self, filename: str) -> None:
+        """Raise CheckpointError if the Hub cannot be reached. hf_hub_download would try for 23 seconds."""
+        from huggingface_hub import errors, get_hf_file_metadata, hf_hub_url
+
+        try:
+            get_hf_file_metadata(
+                hf_hub_url(self.name, filename, revision=self.revision), token=self.options["token"]
+            )
+        except (errors.HfHubHTTPError, errors.HFValidationError):
+            return  # hf_hub_download explains these
+        except Exception as error:  # of the HTTP library, which depends on huggingface_hub's version
+            raise self._unreachable(filename, error) from error
+
+    def _unreachable(self, filename: str, error: BaseException) -> CheckpointError:
+        hint = "; HF_HUB_OFFLINE=1 uses cached files only" if self.pinned else _similar(self.name)
+        return CheckpointError(
+            f"cannot reach the Hub for {filename} of {self}, which is neither a folder here nor cached: "
+            f"{_reason(error)}{hint}"
+        )
+
+    def _verify(self, path: Path, filename: str, commit: str) -> None:
+        """Compare a downloaded file with its ETag and its commit. A file that differs is deleted.
+
+        The ETag is a SHA-256 for large files and the hash of git's blob for small ones.
+        """
+        from huggingface_hub import get_hf_file_metadata, hf_hub_url
+
+        fixed = self.pinned or (self.revision is not None and COMMIT.fullmatch(self.revision))
+        try:
+            if fixed and commit != self.revision:
+                raise ValueError(f"it is of commit {commit}: expected {self.revision}")
+            if path.is_symlink():  # to a file that is named by its ETag
+                etag: str | None = path.readlink().name
+            else:  # as on Windows
+                url = hf_hub_url(self.name, filename, revision=commit)
+                etag = get_hf_file_metadata(url, token=self.options["token"]).etag
+            if etag is not None and etag != _hash(path, etag):
+                raise ValueError(f"it differs from its ETag, {etag}")
+        except Exception as error:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise CheckpointError(
+                f"the download of {filename} of {self} failed its check, and was deleted: {_reason(error)}"
+            ) from error
 
     def hint(self) -> str:
         """Return where the file was looked for, for the error message."""
@@ -196,6 +261,17 @@ class HubRepository(Files):
         if self.options["local_files_only"]:
             return " in the cache, and local_files_only is True"
         return " in the cache, and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else " on the Hub"
+
+
+def _hash(path: Path, etag: str) -> str:
+    """Return the hash of a file of the kind that an ETag has; the ETag itself if it is of an unknown kind."""
+    if not HASH.fullmatch(etag):
+        return etag
+    digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
+    with path.open("rb") as file:
+        while chunk := file.read(2**20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def _reason(error: BaseException) -> str:

@@ -349,6 +349,18 @@ def test_a_path_that_does_not_exist_is_not_looked_for_on_the_hub(tmp_path):
             minidistil.from_pretrained(name)
 
 
+def test_an_error_for_a_mistyped_folder_names_similar_ones(tmp_path, monkeypatch):
+    for name in ("runs/model", "runs/model-2", "runs/other"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    for name in (tmp_path / "runs" / "modle", "./runs/modle"):
+        with pytest.raises(
+            CheckpointError, match=r"there is no folder .*similar folders: \S*runs/model, "
+        ) as caught:
+            minidistil.from_pretrained(name)
+        assert "other" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     "name", ["~nobody-of-this-name/model", "a\0b", "two words", "a//b", "-a", "a/b:c", "x" * 300]
 )

@@ -36,9 +36,9 @@ PRELOADED += ["httpx", "httpx2", "httpcore", "httpcore2", "truststore", "fileloc
 CONTEXT.set_forkserver_preload(PRELOADED)
 
 
-def etag_of(content: bytes) -> str:
-    """Return the ETag of a file's content."""
-    return hashlib.sha256(content).hexdigest()
+def etag_of(content: bytes, large: bool = True) -> str:
+    """Return the ETag of a file's content: a SHA-256, or the hash of git's blob."""
+    return (hashlib.sha256(content) if large else hashlib.sha1(b"blob %d\0" % len(content) + content)).hexdigest()
 
 
 @dataclasses.dataclass
@@ -69,6 +69,8 @@ class Hub:
         self.status: int | None = None  # the status of all responses
         self.errors: dict[str, list[int]] = {}  # request -> statuses of the next responses
         self.cuts: collections.Counter[str] = collections.Counter()  # file -> number of downloads to break off
+        self.wrong: set[str] = set()  # files that are sent with a wrong byte
+        self.moved: dict[str, str] = {}  # file -> another commit that responses name
         self.expired: str | None = None  # an expired token
         self.after_get: Callable[[str], None] = lambda filename: None
         bound = type("Bound", (Handler,), {"hub": self})
@@ -137,7 +139,9 @@ class Handler(BaseHTTPRequestHandler):
             content = repository.commits[commit][filename]
             where = f"{self.hub.storage}/stored/{name}/resolve/{commit}/{filename}"
             linked = {"X-Linked-ETag": f'"{etag_of(content)}"', "X-Linked-Size": str(len(content))}
-            return self.reply(302, {"Location": where, "X-Repo-Commit": commit, **linked})
+            return self.reply(
+                302, {"Location": where, "X-Repo-Commit": self.hub.moved.get(filename, commit), **linked}
+            )
         return self.send_file(name, commit, filename, body)
 
     def refuse(self, status: int, code: str | None = None, commit: str | None = None) -> None:
@@ -149,8 +153,8 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.repositories[name].commits[commit][filename]
         size = len(content)
         headers = {
-            "ETag": f'"{etag_of(content)}"',
-            "X-Repo-Commit": commit,
+            "ETag": f'"{etag_of(content, filename.endswith(LARGE))}"',
+            "X-Repo-Commit": self.hub.moved.get(filename, commit),
             "Content-Disposition": f'inline; filename="{filename}";',
         }
         start = int(self.headers.get("Range", "bytes=0-").removeprefix("bytes=").removesuffix("-"))
@@ -163,6 +167,8 @@ class Handler(BaseHTTPRequestHandler):
             cut = self.hub.cuts[filename] > 0
             self.hub.cuts[filename] -= cut
             part = content[start : (start + size) // 2 if cut else size]
+            if filename in self.hub.wrong:
+                part = bytes([part[0] ^ 1]) + part[1:]
             self.hub.sent[filename] += len(part)
             self.wfile.write(part)
             self.hub.after_get(filename)
@@ -224,11 +230,25 @@ def _enter(environment: dict[str, str]) -> None:
     assert "huggingface_hub" not in sys.modules  # which would have read another environment
     os.environ.clear()
     os.environ.update(environment)
-    time.sleep = lambda seconds: None  # huggingface_hub waits between its retries
+    time.sleep = waits.append  # huggingface_hub waits between its retries
     torch.set_num_threads(1)  # other tests may run beside these
 
 
 # Functions that a client runs
+
+waits: list[float] = []  # seconds that the process would have waited
+
+
+def load_without_waiting(name: str) -> float:
+    """Load a model that cannot be loaded, and return the seconds that it waited, or raise another error."""
+    import minidistil
+
+    try:
+        minidistil.from_pretrained(name)
+    except minidistil.CheckpointError as error:
+        if "cannot reach the Hub" not in str(error):
+            raise
+    return sum(waits)
 
 
 def load(name: str, **options: Any) -> float:
@@ -236,6 +256,12 @@ def load(name: str, **options: Any) -> float:
     import minidistil
 
     return minidistil.from_pretrained(name, **options).state_dict()["classifier.bias"][0].item()
+
+
+def load_in(folder: str, name: str) -> float:
+    """Load a model from another working directory."""
+    os.chdir(folder)
+    return load(name)
 
 
 def load_pinned(name: str, revision: str) -> float:
