@@ -364,3 +364,41 @@ def test_a_bert_key_takes_precedence_over_the_distilbert_key(bert_key, key, othe
     values = {"model_type": "bert", "intermediate_size": 32, "hidden_dropout_prob": 0.25}
     for both in ({key: other, **values}, {**values, key: other}):
         assert getattr(read(**both), key) == values[bert_key]
+
+
+@pytest.mark.parametrize(
+    ("content", "place"),
+    [
+        ('{"id2label": {"0": "a", "1": "\\ud800"}}', r"id2label\.1"),
+        ('{"id2label": {"0": "a", "1": "b"}, "summary": [{"x\\uDFFF": 1}]}', r"summary\.0\.x"),
+        ('{"architectures": ["\\ud83d\\ude00", "\\ude00\\ud83d"]}', r"architectures\.1"),
+    ],
+)
+def test_a_lone_surrogate_is_refused_when_it_is_read(tmp_path, content, place):
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=rf"config\.json.*{place}\S* has a lone surrogate"):
+        DistilBertConfig.from_file(tmp_path / "config.json")
+
+
+def test_an_escaped_emoji_is_read(tmp_path):
+    (tmp_path / "config.json").write_text('{"id2label": {"0": "\\ud83d\\ude00", "1": "\\\\ud800"}}')
+    assert DistilBertConfig.from_file(tmp_path / "config.json").id2label == {0: "\U0001f600", 1: "\\ud800"}
+
+
+@pytest.mark.parametrize("label", ["\ud800", "a\udfff", 5, None])
+def test_a_label_that_cannot_be_saved_is_refused_by_the_constructor(label):
+    with pytest.raises(CheckpointError, match=r"id2label\[1\] is "):
+        DistilBertConfig(id2label={0: "a", 1: label})
+
+
+def test_json_beyond_the_limits_is_refused(tmp_path):
+    for content, message in (
+        ('{"x": ' + "[" * 100 + "]" * 100 + "}", "nested deeper than 64"),
+        ('{"x": "' + "x" * 2**22 + '"}', "4,194,304 bytes"),
+        ('{"x": [' + "[]," * 100_000 + "1]}", "100,000 lists and objects"),
+    ):
+        (tmp_path / "config.json").write_text(content)
+        with pytest.raises(CheckpointError, match=rf"config\.json.*{message}"):
+            DistilBertConfig.from_file(tmp_path / "config.json")
+    with pytest.raises(CheckpointError, match="id2label has 100,001 labels: expected at most 100,000"):
+        read(id2label={str(i): "a" for i in range(100_001)})
