@@ -306,5 +306,5 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, in UTF-8."""
-    path.write_text(text, encoding="utf-8")
+    """Write a text file, in UTF-8. Lone surrogates, which names of files may have, are escaped, as in JSON."""
+    path.write_text(text, encoding="utf-8", errors="backslashreplace")

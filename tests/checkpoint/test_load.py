@@ -19,6 +19,7 @@ import minidistil
 from minidistil import CheckpointError, DistilBertForSequenceClassification, DistilBertModel, InputError
 from minidistil.checkpoint import files
 from minidistil.checkpoint import save as saving
+from minidistil.checkpoint.files import write_json
 from support.places import OURS, ROOT
 
 TINY = {
@@ -638,3 +639,9 @@ def test_a_config_of_many_layers_is_refused_before_they_are_built(tmp_path, laye
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda self: pytest.fail("a module was built"))
     with pytest.raises(CheckpointError, match=f"is {layers}, but the file has 1000 tensors: expected at least"):
         minidistil.from_pretrained(tmp_path)
+
+
+def test_the_name_of_a_file_that_is_not_unicode_is_written(tmp_path):
+    name = os.fsdecode(b"t\xff.jsonl")
+    write_json(tmp_path / "run.json", {"data": name})
+    assert json.loads((tmp_path / "run.json").read_text("utf-8")) == {"data": name}
