@@ -107,14 +107,14 @@ class Tokenizer:
         return f"Tokenizer({kind}, {len(self)} tokens, max_length={self.max_length})"
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, revision: str | None = None) -> Tokenizer:
+    def from_pretrained(cls, name: str | Path, revision: str | None = None, **options: Any) -> Tokenizer:
         """Load tokenizer.json, or vocab.txt, with tokenizer_config.json and the files of older versions.
 
-        name, revision: as for `minidistil.from_pretrained`. Raises CheckpointError, which names the file.
+        name, revision, and the options token and local_files_only: as for `minidistil.from_pretrained`. Raises CheckpointError, which names the file.
         """
         from .checkpoint.tokenizer import load_tokenizer
 
-        return load_tokenizer(name, revision)
+        return load_tokenizer(name, revision, **options)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, as transformers reads them."""

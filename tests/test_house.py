@@ -20,7 +20,7 @@ ORDER = [
     *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.names", "checkpoint.pickles"),
     *("checkpoint.tensors", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
     *("checkpoint.tokenizer_limits", "checkpoint.tokenizer"),
-    *("pipelines.scores", "pipelines.arguments", "pipelines.base", "pipelines.pooling", "pipelines.inference"),
+    *("pipelines.scores", "checkpoint.arguments", "pipelines.base", "pipelines.pooling", "pipelines.inference"),
     *("pipelines.classification", "pipelines.fill_mask", "pipelines.token_classification"),
     "pipelines.question_answering",
     *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),

@@ -10,7 +10,6 @@ compiled model, until it is called once without torch.compile. Call a view once 
 
 from __future__ import annotations
 
-import threading
 import weakref
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
@@ -21,6 +20,9 @@ from torch.nn.modules.module import _global_forward_hooks, _global_forward_pre_h
 from torch.optim.optimizer import Optimizer, register_optimizer_step_post_hook
 
 from ..errors import InputError
+from ..forks import fork_safe_lock
+
+LOCK = fork_safe_lock()  # of all preparations
 
 
 class PreparationError(InputError):
@@ -48,7 +50,6 @@ class Prepared:
     def __init__(self, prepare: Callable[..., Any], run: Callable[..., Any]):
         self.prepare, self.run = prepare, run
         self._entries: weakref.WeakKeyDictionary[nn.Module, Entry] = weakref.WeakKeyDictionary()
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (self.prepare, self.run)
@@ -63,7 +64,7 @@ class Prepared:
         return self.run(x, entry.state, **context)
 
     def _prepare(self, modules: tuple[nn.Module, ...]) -> Entry:
-        with self._lock:
+        with LOCK:
             entry = self._entries.get(modules[0])
             if entry is None or not _unchanged(entry, modules):  # else another thread has prepared them
                 parts, tensors = _parts(modules)

@@ -18,6 +18,7 @@ from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
 from .architectures import class_for_files, class_for_task, read_config, refuse_unsupported_bert, with_new_labels
+from .arguments import resolve_dtype
 from .files import Files, find_files
 from .names import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
 from .tensors import INT8, Stored, find_weights
@@ -42,6 +43,9 @@ def from_pretrained(
     ops: Ops | None = None,
     new_head: bool = False,
     num_labels: int | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **other: Any,
 ) -> Model:
     """Load a checkpoint, in eval mode.
 
@@ -56,12 +60,16 @@ def from_pretrained(
         ops: the operations to compute with.
         new_head: ignore the head in the files and draw a new one, as transformers does, with torch's generator.
         num_labels: number of labels of the new head; None: the labels of config.json.
+        token: access token of the Hub; None or True: that of `hf auth login`; False: none.
+        local_files_only: use cached files only.
+        other: `torch_dtype`, which is `dtype`, and arguments of transformers that have no effect here.
 
     Single-segment BERT checkpoints are converted to DistilBERT. Raises CheckpointError, which names the file and
     the tensor or key, and InputError, which names the argument. On CPU, weights in the dtype of the file are
     memory-mapped, not copied.
     """
-    files = find_files(name, revision)
+    files = find_files(name, revision, token, local_files_only)
+    dtype = resolve_dtype(dtype, other)
     cls = class_for_files(files, new_head) if task is None else class_for_task(task)
     return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
@@ -77,8 +85,12 @@ def load(
     ops: Ops | None = None,
     new_head: bool = False,
     num_labels: int | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **other: Any,
 ) -> M:
     """Load a checkpoint as a given class; see `from_pretrained`."""
+    dtype = resolve_dtype(dtype, other)
     if ops is not None and not isinstance(ops, Ops):
         raise InputError(f"ops is {type(ops).__name__}: expected Ops(...)")
     target = parse_device("cpu" if device is None else device)
@@ -86,7 +98,7 @@ def load(
     if quantize:
         ops = int8.compose(ops)
     target_dtype = torch.float32 if quantize else _target_dtype(dtype, target)
-    files = find_files(name, revision)
+    files = find_files(name, revision, token, local_files_only)
     config, bert = read_config(files)
     if bert and not new_head:
         refuse_unsupported_bert(files, cls.__name__.removeprefix("Distil"))

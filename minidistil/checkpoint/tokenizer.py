@@ -11,6 +11,7 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 from ..config import DistilBertConfig, is_text, read_json
 from ..errors import CheckpointError
 from ..tokenizer import NO_LIMIT, SPECIAL_TOKENS, Tokenizer, is_library_failure, special_token, token_content
+from .arguments import without_transformers_arguments
 from .files import Files, find_files, write_files, write_json, write_text
 from .tokenizer_limits import check_added, check_tokenizer, check_vocabulary, read_text
 
@@ -23,9 +24,17 @@ NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and def
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that use tokenizer.json unchanged
 
 
-def load_tokenizer(name: str | Path | Files, revision: str | None = None) -> Tokenizer:
+def load_tokenizer(
+    name: str | Path | Files,
+    revision: str | None = None,
+    token: str | bool | None = None,
+    local_files_only: bool = False,
+    **other: Any,
+) -> Tokenizer:
     """Load a tokenizer; see `Tokenizer.from_pretrained`."""
-    files = find_files(name, revision)
+    if unknown := without_transformers_arguments(other):
+        raise TypeError(f"from_pretrained() got an unexpected keyword argument {min(unknown)!r}")
+    files = find_files(name, revision, token, local_files_only)
     files.find("config.json")  # first, since every checkpoint has one: on the Hub it determines the commit
     settings = _settings(files)
     path = files.get("tokenizer.json", "vocab.txt")

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..checkpoint.arguments import merged, without_transformers_arguments
 from ..checkpoint.files import find_files
 from ..checkpoint.tasks import TASKS
 from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import InputError
 from ..tokenizer import Tokenizer
-from .arguments import merged, without_transformers_arguments
 from .base import Pipeline
 
 if TYPE_CHECKING:

@@ -234,11 +234,6 @@ def read_inputs(name: str, inputs: Any, expected: str = "a text or an iterable o
     return inputs
 
 
-def check_inputs(name: str, inputs: object) -> None:
-    """Raise InputError for a value that is neither a text nor an iterable of texts."""
-    read_inputs(name, inputs)
-
-
 def truncation_options(name: str, options: Any, truncation: bool | str | None = None) -> tuple[str, int | None]:
     """Return the truncation strategy and max_length of the tokenizer options in the argument `name`.
 

@@ -6,6 +6,7 @@ Shapes: T tokens of a text, D model width, n texts, W width of pooled vectors.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -16,7 +17,7 @@ from ..checkpoint.files import Files
 from ..checks import check_count, check_text
 from ..errors import InputError, input_name
 from ..tokenizer import NO_LIMIT, Tokenizer
-from .base import Engine, Ids, Pipeline, check_inputs, deliver, truncation_options
+from .base import Engine, Ids, Pipeline, deliver, read_inputs, truncation_options
 from .scores import Array
 from .sentence_transformers import POOLINGS, Layer, Normalize, declared, width_after
 
@@ -52,11 +53,11 @@ class FeatureExtraction(Pipeline):
         Returns nested lists (1, T, D) for a text of T tokens, special tokens included, or a tensor; a list of
         those for a list; an iterator for another iterable. Raises InputError for inputs that are not text.
         """
-        check_inputs("inputs", inputs)
+        texts = read_inputs("inputs", inputs)
         check_count("batch_size", batch_size)
         strategy, max_length = truncation_options("tokenize_kwargs", tokenize_kwargs, truncation)
         limit = self.config.max_position_embeddings if strategy == "error" else self.limit(max_length)
-        hidden = self._hidden([inputs] if isinstance(inputs, str) else inputs, strategy, limit, batch_size)
+        hidden = self._hidden(texts, strategy, limit, batch_size)
         answers = map(_tensor, hidden) if return_tensors else (states.tolist() for states in hidden)
         return deliver(inputs, isinstance(inputs, str), answers)
 
@@ -207,8 +208,7 @@ class SentenceEmbedding(Pipeline):
             if value not in expected:
                 supported = " or ".join(map(repr, filter(None, dict.fromkeys(expected))))
                 raise InputError(f"{name} is {value!r}: expected {supported}", subject=name)
-        check_inputs("inputs", inputs)
-        texts: list[Text] = [inputs] if isinstance(inputs, str) else [*inputs]
+        texts: list[Text] = [*read_inputs("inputs", inputs)]
         options: dict[str, Any] = {"prompt": prompt, "prompt_name": prompt_name, "batch_size": batch_size}
         if output_value == "sentence_embedding":
             options |= {"truncate_dim": truncate_dim, "normalize": normalize_embeddings or None}
@@ -252,11 +252,8 @@ class SentenceEmbedding(Pipeline):
 
     def _windows(self, inputs: Text | Iterable[Text], prompt: str, limit: int) -> Iterator[list[Ids]]:
         """Yield the token ids of a stream of texts and pairs, in windows."""
-        check_inputs("inputs", inputs)
-        examples = (
-            self._example(text, input_name(i), prompt)
-            for i, text in enumerate([inputs] if isinstance(inputs, str) else inputs)
-        )
+        texts = read_inputs("inputs", inputs)
+        examples = (self._example(text, input_name(i), prompt) for i, text in enumerate(texts))
         return (
             self.encode_pairs(window, names, "longest_first", limit)
             for names, window in self.windows(examples)
@@ -316,6 +313,13 @@ class SentenceEmbedding(Pipeline):
                 f"{min(only)} is an argument of encode(): call encode(), or see the arguments of run()"
             )
         return super().__call__(*args, **options)
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Raise InputError, since the settings of pooling would be lost."""
+        raise InputError(
+            "the pooling of sentence embeddings is not saved: copy the folder of the checkpoint, or save the "
+            "model with pipe.model.save_pretrained(folder) and pass pooling= when you load it"
+        )
 
     @classmethod
     def check_arguments(cls, names: Iterable[str]) -> None:

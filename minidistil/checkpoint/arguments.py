@@ -56,3 +56,12 @@ def merged(*arguments: Mapping[str, Any] | None) -> dict[str, Any]:
                 raise InputError(f"{name} is passed twice: pass it once", subject=name)
             result[name] = value
     return result
+
+
+def resolve_dtype(dtype: Any, other: Mapping[str, Any]) -> Any:
+    """Return dtype=, or torch_dtype= among the other arguments of `from_pretrained`, where nothing else may be."""
+    passed = merged({} if dtype is None else {"dtype": dtype}, without_transformers_arguments(other))
+    dtype = passed.pop("dtype", None)
+    if passed:
+        raise TypeError(f"from_pretrained() got an unexpected keyword argument {min(passed)!r}")
+    return dtype
