@@ -226,7 +226,7 @@ def enter(
             f"unexpected arguments: {', '.join(other)}. A model takes input_ids and attention_mask, and returns a "
             "tensor. Compute the loss from it, record hidden states with trace(), and use peft without task_type"
         )
-    if torch.jit.is_tracing():
+    if torch.jit.is_tracing():  # type: ignore[attr-defined]
         raise InputError("torch.jit.trace would be wrong for other lengths: use torch.compile")
     if isinstance(inputs, Batch):
         if attention_mask is not None:

@@ -110,7 +110,8 @@ class Tokenizer:
     def from_pretrained(cls, name: str | Path, revision: str | None = None, **options: Any) -> Tokenizer:
         """Load tokenizer.json, or vocab.txt, with tokenizer_config.json and the files of older versions.
 
-        name, revision, and the options token and local_files_only: as for `minidistil.from_pretrained`. Raises CheckpointError, which names the file.
+        name, revision, and the options token and local_files_only: as for `minidistil.from_pretrained`. Raises
+        CheckpointError, which names the file.
         """
         from .checkpoint.tokenizer import load_tokenizer
 

@@ -15,12 +15,19 @@ from support.places import ROOT
 
 PACKAGE = ROOT / "minidistil"
 ORDER = [
-    *("errors", "checks", "text_files", "locks", "forks", "reference", "config", "layout", "ops", "model", "heads", "tracing", "tokenizer"),
-    *("batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
-    *("checkpoint", "checkpoint.files", "checkpoint.tasks", "checkpoint.names", "checkpoint.pickles"),
-    *("checkpoint.tensors", "checkpoint.architectures", "checkpoint.load", "checkpoint.save"),
+    *("errors", "checks", "forks", "reference", "config", "layout", "ops", "model", "heads", "tracing"),
+    *("tokenizer", "batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
+    *("io", "io.text_files", "io.locks"),
+    *("checkpoint", "checkpoint.arguments", "checkpoint.files", "checkpoint.tasks", "checkpoint.names"),
+    *(
+        "checkpoint.pickles",
+        "checkpoint.tensors",
+        "checkpoint.architectures",
+        "checkpoint.load",
+        "checkpoint.save",
+    ),
     *("checkpoint.tokenizer_limits", "checkpoint.tokenizer"),
-    *("pipelines.scores", "checkpoint.arguments", "pipelines.base", "pipelines.pooling", "pipelines.inference"),
+    *("pipelines.scores", "pipelines.base", "pipelines.pooling", "pipelines.inference"),
     *("pipelines.classification", "pipelines.fill_mask", "pipelines.token_classification"),
     "pipelines.question_answering",
     *("pipelines.sentence_transformers", "pipelines.embedding", "pipelines"),
@@ -59,8 +66,8 @@ FREE_OF_TORCH = [
         "cli.verbs",
         "cli.sources",
         "cli.sinks",
-        "text_files",
-        "locks",
+        "io.text_files",
+        "io.locks",
         "forks",
     ),
 ]

@@ -29,7 +29,7 @@ from .options import (
 from .output import print_json
 
 if TYPE_CHECKING:
-    from ..text_files import Record
+    from ..io.text_files import Record
     from .sources import Source
 
 NO_OPTIONS: dict[str, dict[str, Any]] = {}

@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from ..errors import InputError
-from ..locks import lock_file
-from ..text_files import MAX_LINE, csv_rows, file_format
+from ..io.locks import lock_file
+from ..io.text_files import MAX_LINE, csv_rows, file_format
 from .output import json_line
 
 NUMBER = "row"  # first column of an output table: the number of the text, from 1

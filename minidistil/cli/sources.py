@@ -8,8 +8,8 @@ from pathlib import Path
 
 from ..checks import check_text
 from ..errors import InputError
+from ..io.text_files import MAX_LINE, TEXT_COLUMNS, Record, delimiter_hint, file_format, read_lines, read_records
 from ..pipelines import base
-from ..text_files import MAX_LINE, TEXT_COLUMNS, Record, delimiter_hint, file_format, read_lines, read_records
 
 
 class Source:

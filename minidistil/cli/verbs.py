@@ -13,7 +13,7 @@ from .options import comma_separated, flag, integer, names
 from .output import display_width, one_line, pad, score_lines
 
 if TYPE_CHECKING:
-    from ..text_files import Record
+    from ..io.text_files import Record
     from .sources import Source
 
 # zero-shot
@@ -101,7 +101,7 @@ def _texts_or_pairs(
 def _read_pairs(
     options: argparse.Namespace, source: Source, records: Iterator[Record]
 ) -> Iterator[str | dict[str, str]]:
-    from ..text_files import text_columns
+    from ..io.text_files import text_columns
     from .sources import text_of
 
     for record in records:

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias, TypeVar
 
+from ..checkpoint.arguments import ARGUMENTS, without_transformers_arguments
 from ..checkpoint.files import Files
 from ..checks import check_count
 from ..config import DistilBertConfig
 from ..errors import InputError, input_name, warn
 from ..tokenizer import Tokenizer, truncation_strategy
-from .arguments import ARGUMENTS, without_transformers_arguments
 from .scores import Array
 
 WINDOW = 1024  # maximum number of inputs that are sorted by length together

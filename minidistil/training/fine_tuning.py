@@ -20,7 +20,7 @@ from ..checks import check_count
 from ..config import read_json
 from ..errors import InputError
 from ..heads import DistilBertForSequenceClassification
-from ..locks import LOCK, locked_folder
+from ..io.locks import LOCK, locked_folder
 from .base import load_base
 from .card import write_card
 from .console import label_report

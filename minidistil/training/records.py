@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from ..checks import check_text, is_int
 from ..errors import InputError, require
-from ..text_files import Record, delimiter_hint, file_format, read_records, text_columns
+from ..io.text_files import Record, delimiter_hint, file_format, read_records, text_columns
 
 LABEL_COLUMNS = ("label", "labels", "gold_label", "score", "is_duplicate")
 

@@ -16,8 +16,8 @@ import pytest
 
 from minidistil.cli import answer as answering
 from minidistil.cli.sinks import open_sink, table_rows
+from minidistil.io.text_files import csv_rows
 from minidistil.pipelines import base
-from minidistil.text_files import csv_rows
 from support.cli import (
     POSITIONS,
     assert_close,

@@ -63,12 +63,12 @@ TOPICS = {  # heading: modules or packages that raise, the longest name counts; 
         "The inputs are not texts, are longer than the model takes, or an option does not fit the task.",
     ),
     "Data files": (
-        ["text_files", "training.records", "training.labels", "training.label_rules"],
+        ["io.text_files", "training.records", "training.labels", "training.label_rules"],
         "A file is not text in UTF-8, JSONL, CSV or TSV, a line is too long, a column is missing, or a label does "
         "not fit the problem. The message names the line.",
     ),
     "Training and evaluation": (
-        ["training", "locks"],
+        ["training", "io.locks"],
         "A hyperparameter is out of range, the output folder holds another run, or the loss is not finite.",
     ),
     "Command line": (

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minidistil.errors import InputError
-from minidistil.locks import LOCK, locked_folder
+from minidistil.io.locks import LOCK, locked_folder
 from minidistil.training import fine_tune
 from support.runs import QUICK
 

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from minidistil.errors import InputError, MissingDependency
-from minidistil.text_files import TEXT_COLUMNS
+from minidistil.io.text_files import TEXT_COLUMNS
 from minidistil.training.data import Labels
 from minidistil.training.records import LABEL_COLUMNS, Columns, Row, read_rows
 

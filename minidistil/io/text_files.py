@@ -19,7 +19,7 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
-from .errors import InputError
+from ..errors import InputError
 
 MAX_LINE = 2**24  # bytes of a line; characters of a row of a table, which may span lines
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from .errors import InputError, warn
+from ..errors import InputError, warn
 
 LOCK = ".lock"  # name of the lock file of a folder
 OFFSET = 2**31 - 2  # of the byte that is locked on Windows, where a locked byte cannot be read

@@ -12,15 +12,15 @@ import threading
 
 import pytest
 
-from minidistil import text_files
 from minidistil.errors import InputError
-from minidistil.text_files import read_records, text_columns
+from minidistil.io import text_files
+from minidistil.io.text_files import read_records, text_columns
 
 CHILD = """
 import json, resource, sys
 from pathlib import Path
 from minidistil.errors import InputError
-from minidistil.text_files import read_records
+from minidistil.io.text_files import read_records
 
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 messages = []

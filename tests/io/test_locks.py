@@ -10,14 +10,14 @@ import sys
 
 import pytest
 
-from minidistil import locks
 from minidistil.errors import InputError
-from minidistil.locks import LOCK, lock_file, locked_folder
+from minidistil.io import locks
+from minidistil.io.locks import LOCK, lock_file, locked_folder
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from minidistil.locks import locked_folder
+from minidistil.io.locks import locked_folder
 with locked_folder(Path(sys.argv[1])):
     print("locked", flush=True)
     time.sleep(600)

@@ -1,0 +1,1 @@
+"""Files of texts and labels, and locks of files and folders."""
