@@ -25,6 +25,7 @@ from support.hub_server import (
     load_all,
     load_in,
     load_pinned,
+    load_with,
     load_without_waiting,
     run_pipeline,
     tokenize,
@@ -488,6 +489,15 @@ def test_a_cached_file_is_not_verified_again(hub, client):
 
 
 # Access
+
+
+def test_a_token_may_be_an_argument(hub, client):
+    hub.repositories[NAME].token = "hf_secret"
+    assert NAME in error_of(client, load_with, NAME, {"token": "hf_wrong"})
+    assert client(load_with, NAME, {"token": "hf_secret"}) == 1.0
+    hub.requests.clear()
+    assert client(load_with, NAME, {"local_files_only": True}) == 1.0
+    assert hub.requests == []
 
 
 def test_a_private_repository_needs_a_token(hub, client):

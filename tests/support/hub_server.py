@@ -258,6 +258,11 @@ def load(name: str, **options: Any) -> float:
     return minidistil.from_pretrained(name, **options).state_dict()["classifier.bias"][0].item()
 
 
+def load_with(name: str, options: dict[str, Any]) -> float:
+    """Load a model with options."""
+    return load(name, **options)
+
+
 def load_in(folder: str, name: str) -> float:
     """Load a model from another working directory."""
     os.chdir(folder)
