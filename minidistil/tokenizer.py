@@ -51,6 +51,8 @@ BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these 
 CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
 CHUNK = 1 << 16  # characters
+MANY_PARTS = 16  # of both texts of a pair: the library combines them
+MANY_ADDED = 100  # with more added tokens, texts are not cut beside one
 LOCK = fork_safe_lock()  # truncation is a setting of the library's tokenizer, not an argument
 
 
@@ -395,10 +397,15 @@ class _Words:
 
     def __init__(self, backend: tokenizers.Tokenizer):
         self.backend = backend
-        self.added = {token.content.lower() for token in backend.get_added_tokens_decoder().values()}
-        self.margin = max(map(len, self.added), default=0)
         chinese = backend.normalizer is not None and backend.normalizer.handle_chinese_chars
         self.boundary = CHINESE_BOUNDARY if chinese else BOUNDARY
+        # added tokens that have a boundary inside, so that a cut could split them
+        added = [t for t in backend.get_added_tokens_decoder().values() if self.boundary.search(t.content, 1)]
+        self.exact = {t.content for t in added if not t.normalized}
+        self.normalized = {t.content.lower() for t in added if t.normalized}
+        self.margin = max((len(t.content) for t in added), default=0)
+        contents = self.exact | self.normalized
+        self.separate = tuple(t for t in self.exact if len(added) <= MANY_ADDED and not _overlaps(t, contents))
 
     def shortened(self, item: str | tuple[str, str], limit: int, compare: bool) -> str | tuple[str, str]:
         """Return a text or a pair without its end; see `_shortened`."""
@@ -410,6 +417,8 @@ class _Words:
                 pair = pair if n <= m else self.beginning(item[1], n)[0]
             elif n <= m:
                 text = self.beginning(item[0], m)[0]
+        if min(n, m) > MANY_PARTS * limit:
+            raise InputError("the pair is too long: it consists of added tokens that overlap")
         return text, pair
 
     def count(self, text: str) -> int:
@@ -420,8 +429,11 @@ class _Words:
         """Return the first position from `start` on at which the text can be cut, or its length."""
         for match in self.boundary.finditer(text, start):
             at = match.start()
-            around = text[max(0, at - self.margin) : at + self.margin].lower()
-            if not any(token in around for token in self.added):
+            if text.startswith(self.separate, at) or text.endswith(self.separate, 0, at):
+                return at
+            around = text[max(0, at - self.margin) : at + self.margin]
+            lower = around.lower()
+            if not any(token in around for token in self.exact) and not any(t in lower for t in self.normalized):
                 return at
         return len(text)
 
@@ -445,6 +457,15 @@ class _Words:
             end = self.cut(texts[i], starts[i] + CHUNK)
             counts[i] += self.count(texts[i][starts[i] : end])
             starts[i] = end
+
+
+def _overlaps(token: str, others: Iterable[str]) -> bool:
+    """Return whether an occurrence of a token in a text can overlap one of another token, or another of its own."""
+    return any(
+        (token != other and (token in other or other in token))
+        or any(token.endswith(other[:i]) or other.endswith(token[:i]) for i in range(1, len(other)))
+        for other in others
+    )
 
 
 def _listed(texts: object, what: str) -> list[Any]:

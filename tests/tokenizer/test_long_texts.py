@@ -8,6 +8,7 @@ import sys
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tokenizers import AddedToken
 
 from minidistil import Tokenizer
 from support.places import ROOT
@@ -27,7 +28,7 @@ WORDS = [
     "x" * 101,
 ]
 ODD = [" ", "\n", "\t", ".", "...", "-", "。", "\u0301", "e\u0301", "\u00a0", "\u2003", "\x00", "\u200b", "\u3000"]
-PIECES = st.sampled_from([*WORDS, *ODD, "[MASK]", "[MA", "SK]"])
+PIECES = st.sampled_from([*WORDS, *ODD, "[MASK]", "[mask]", "[SEP]", "[MA", "SK]"])
 TEXTS = st.lists(PIECES, max_size=60).map(lambda pieces: "".join(pieces) * 20)
 
 
@@ -40,6 +41,28 @@ def encode_whole(tokenizer, texts, pairs, limit, strategy):
     """Encode with the tokenizers library."""
     tokenizer.backend.enable_truncation(limit, strategy=strategy)
     return tokenizer.backend.encode(texts, pairs)
+
+
+@pytest.fixture(scope="module")
+def with_added_tokens(tmp_path_factory):
+    """Return a tokenizer with added tokens that overlap, that contain others, and that have spaces."""
+    folder = tmp_path_factory.mktemp("added")
+    tokenizer = Tokenizer.from_pretrained("minidistil-mnli")
+    own = [AddedToken(token, normalized=False) for token in ("-a-", "a-a", "[MASK]a", "the  ")]
+    tokenizer.backend.add_tokens([*own, AddedToken("Word", normalized=True), AddedToken(".word", normalized=True)])
+    tokenizer.save_pretrained(folder)
+    return Tokenizer.from_pretrained(folder)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    TEXTS
+    | st.lists(st.sampled_from(["-", "a", "[MASK]", "word", ".", " ", "the "])).map(lambda p: "".join(p) * 20)
+)
+def test_tokens_match_with_added_tokens_that_overlap(with_added_tokens, text):
+    for limit in (4, 9):
+        expected = encode_whole(with_added_tokens, text, None, limit, "longest_first")
+        assert with_added_tokens.encode([text], max_length=limit).ids == [expected.ids]
 
 
 @settings(max_examples=150, deadline=None)
@@ -69,9 +92,11 @@ def test_offsets_match_those_of_the_whole_text(tokenizer):
     [
         ("'the ' * 60_000", "'team ' * 60_000"),
         ("'the quick ' * 1_000_000", None),
+        ("'[MASK]' * 40_000", "'a[MASK]' * 40_000"),
+        ("'x[mask]' * 40_000", "'x[mask] ' * 40_000"),
         ("'中文' * 500_000", "'слово\\n' * 60_000"),
     ],
-    ids=["pair", "10 MB", "without spaces"],
+    ids=["pair", "10 MB", "special tokens", "brackets", "without spaces"],
 )
 @pytest.mark.parametrize("truncation", ["longest_first", "error"])
 def test_memory_stays_small(text, pair, truncation):

@@ -65,7 +65,7 @@ def archive(opcodes: bytes, records: Content | None = None, compression: int = z
 
 
 def overlapping(content: bytes) -> bytes:
-    """Let every entry of the directory be the same record."""
+    """Return the archive with every entry of its directory replaced by the first one."""
     end = content.rindex(b"PK\x05\x06")
     (start,) = struct.unpack("<I", content[end + 16 : end + 20])
     first = content[start : content.index(b"PK\x01\x02", start + 4)]
