@@ -15,6 +15,7 @@ LIMIT = 2**28  # upper bound of every size, so that sizes in bytes cannot overfl
 DIGITS = 9  # maximum length of an id that is stored as a string
 MAX_LABELS = 100_000
 MAX_BYTES = 2**22  # of a JSON file
+MAX_LABEL_BYTES = MAX_BYTES - 2**16  # of all labels in config.json
 MAX_CONTAINERS = 100_000  # lists and objects in a JSON file
 MAX_DEPTH = 64  # of lists and objects in each other
 ALIASES = {
@@ -114,6 +115,9 @@ class DistilBertConfig:
                 raise CheckpointError(
                     f"id2label[{index}] is {label!r}: expected a string that can be encoded in UTF-8"
                 )
+        size = 2 * len(json.dumps([*labels.values()])) + 40 * len(labels)  # of id2label and label2id in the file
+        if size > MAX_LABEL_BYTES:
+            raise CheckpointError(f"the labels have {size:,} bytes: expected at most {MAX_LABEL_BYTES:,}")
 
     hidden_size = property(lambda self: self.dim, doc="General name of `dim` in transformers.")
     num_attention_heads = property(lambda self: self.n_heads, doc="General name of `n_heads` in transformers.")

@@ -460,7 +460,7 @@ class _Words:
 
 
 def _overlaps(token: str, others: Iterable[str]) -> bool:
-    """Return whether an occurrence of a token in a text can overlap one of another token, or another of its own."""
+    """Return whether an occurrence of a token in a text can overlap one of another token, or of its own."""
     return any(
         (token != other and (token in other or other in token))
         or any(token.endswith(other[:i]) or other.endswith(token[:i]) for i in range(1, len(other)))

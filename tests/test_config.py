@@ -402,3 +402,9 @@ def test_json_beyond_the_limits_is_refused(tmp_path):
             DistilBertConfig.from_file(tmp_path / "config.json")
     with pytest.raises(CheckpointError, match="id2label has 100,001 labels: expected at most 100,000"):
         read(id2label={str(i): "a" for i in range(100_001)})
+
+
+def test_labels_that_config_json_could_not_hold_are_refused():
+    DistilBertConfig(id2label={i: f"name {i}" for i in range(30_000)})
+    with pytest.raises(CheckpointError, match=r"the labels have .* bytes: expected at most"):
+        DistilBertConfig(id2label={0: "x" * 3_000_000, 1: "b"})

@@ -46,8 +46,10 @@ def locked_folder(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         created = not folder.exists()
+        if folder.is_symlink() and created:
+            raise InputError(f"cannot write to {folder}: it is a link to a folder that does not exist")
         folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        file = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o666)
     except OSError as error:
         raise InputError(f"cannot write to {folder}: {error.strerror}") from error
     try:

@@ -24,7 +24,7 @@ from ..errors import InputError
 MAX_LINE = 2**24  # bytes of a line; characters of a row of a table, which may span lines
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 DELIMITERS = ",;\t|"  # of .csv files: the most frequent in the header
-TEXT_COLUMNS = (  # usual columns of a text and its pair; the first match is used
+TEXT_COLUMNS = (  # usual columns of a text and its pair, in any case; the first match is used
     ("premise", "hypothesis"),
     ("sentence1", "sentence2"),
     ("question1", "question2"),
@@ -70,11 +70,18 @@ def text_columns(
 
     text, pair: columns that the user chose, returned unchanged.
     """
+    found = in_any_case(names)
     if text is None:
-        usual = ((t, p) for t, p in TEXT_COLUMNS if t in names and t != pair and (p is None or p in names))
-        text, usual_pair = next(usual, (None, None))
-        return text, usual_pair if pair is None else pair
-    return text, "text_pair" if pair is None and "text_pair" in names and text != "text_pair" else pair
+        for usual, usual_pair in TEXT_COLUMNS:
+            if usual in found and found[usual] != pair and (usual_pair is None or usual_pair in found):
+                return found[usual], found.get(usual_pair or "") if pair is None else pair
+        return None, pair
+    return text, found.get("text_pair") if pair is None and text != found.get("text_pair") else pair
+
+
+def in_any_case(names: Iterable[str]) -> dict[str, str]:
+    """Return names by their lowercase form: of those that differ in case only, a lowercase one."""
+    return {name.lower(): name for name in sorted(names)}  # capitals sort first
 
 
 def delimiter_hint(names: Collection[str]) -> str:

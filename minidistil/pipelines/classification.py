@@ -124,18 +124,19 @@ class ZeroShotClassification(Classification):
         """Insert each label into the template, and check that each hypothesis leaves room for text."""
         before, after = template
         hypotheses = [before + label + after for label in labels]
-        alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=10**9, truncation="error")
+        limit = self.limit()
+        alone = self.tokenizer.encode([""] * len(labels), hypotheses, max_length=limit, truncation="only_second")
         first: dict[Ids, str] = {}
         for label, ids in zip(labels, alone.ids, strict=True):
+            if len(ids) >= limit:
+                raise InputError(
+                    f"label {label[:40]!r} and the template make a hypothesis that leaves no room for text: "
+                    f"the model takes {limit} tokens"
+                )
             if (other := first.setdefault(tuple(ids), label)) != label:
                 warn(
                     f"labels {other[:40]!r} and {label[:40]!r} have the same tokens, and so the same scores: "
                     "use words that are in the vocabulary"
-                )
-            if len(ids) >= self.limit():
-                raise InputError(
-                    f"label {label[:40]!r} makes a hypothesis of {len(ids)} tokens, "
-                    f"which leaves no room for text: the model takes {self.limit()}"
                 )
         return hypotheses
 

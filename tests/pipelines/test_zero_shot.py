@@ -313,3 +313,9 @@ def test_a_label_that_leaves_no_room_for_the_text_is_an_error(zero_shot):
     label = "team " * (POSITIONS - 3)
     with pytest.raises(InputError, match=r"'team team.*no room"):
         zero_shot("a", ["sports", label], "{}")
+
+
+@pytest.mark.parametrize(("label", "template"), [("a " * 300_000, "{}"), ("a", "{}" + " a" * 300_000)])
+def test_a_label_and_a_template_that_leave_no_room_for_text_are_refused(zero_shot, label, template):
+    with pytest.raises(InputError, match="no room for text"):
+        zero_shot("a", candidate_labels=[label, "b"], hypothesis_template=template)
