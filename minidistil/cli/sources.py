@@ -8,7 +8,16 @@ from pathlib import Path
 
 from ..checks import check_text
 from ..errors import InputError
-from ..io.text_files import MAX_LINE, TEXT_COLUMNS, Record, delimiter_hint, file_format, read_lines, read_records
+from ..io.text_files import (
+    MAX_LINE,
+    TEXT_COLUMNS,
+    Record,
+    delimiter_hint,
+    file_format,
+    in_any_case,
+    read_lines,
+    read_records,
+)
 from ..pipelines import base
 
 
@@ -68,7 +77,8 @@ class Source:
 
 def single_text(record: Record, column: str | None) -> str:
     """Return the text of a record, for a verb that takes no pairs. column: None: a usual name of a single text."""
-    usual = (text for text, pair in TEXT_COLUMNS if pair is None and text in record.fields)
+    found = in_any_case(record.fields)
+    usual = (found[text] for text, pair in TEXT_COLUMNS if pair is None and text in found)
     return text_of(record, column or next(usual, None))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..errors import printable
-from .labels import MAX_LENGTH, MULTI, REGRESSION, SINGLE, Schema, Summary, listed
+from .labels import JOINERS, MAX_LENGTH, MULTI, REGRESSION, SINGLE, Schema, Summary, listed
 from .progress import progress_bar
 
 MEANINGS = {SINGLE: "one class per text", MULTI: "several classes per text", REGRESSION: "numbers"}
@@ -88,7 +88,7 @@ def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None
     if any(summary.skipped for summary in summaries):
         markers = listed(sorted({marker for summary in summaries for marker in summary.skipped}))
         counts = [f"{summary.skipped.total():,}" for summary in summaries]
-        lines.append(["skipped", *counts, f"no label: {printable(markers)}"])
+        lines.append(["skipped", *counts, f"no label: {_in_terminal(markers)}"])
     widths = [max(len(line[i]) for line in lines) for i in range(len(summaries) + 1)]
     outputs = f"{len(schema.names):,} {'per text' if schema.problem_type == REGRESSION else 'classes'}"
     text = f"labels: {MEANINGS[schema.problem_type]} ({schema.problem_type}), {outputs}"
@@ -98,14 +98,19 @@ def label_report(schema: Schema, rows: Summary, eval_rows: Summary | None = None
     return text
 
 
+def _in_terminal(text: str) -> str:
+    """Return a text without characters that could move the cursor. Joiners stay: names need them."""
+    return text if text.translate(JOINERS).isprintable() else printable(text)
+
+
 def _class_lines(schema: Schema, summaries: list[Summary]) -> Iterator[list[str]]:
     """Yield the name of each class, its rows, and how the file spells it if that differs."""
     first, *_ = summaries
     largest = sorted(range(len(schema.names)), key=lambda i: -first.classes[i])[:MAX_CLASSES]
     for i in sorted(largest):
-        name = printable(schema.names[i])
+        name = _in_terminal(schema.names[i])
         spellings = set[str]().union(*(summary.spellings.get(i, ()) for summary in summaries))
-        written = [f"written {printable(listed(sorted(spellings)))}"] if spellings - {name} else []
+        written = [f"written {_in_terminal(listed(sorted(spellings)))}"] if spellings - {name} else []
         yield [name[:MAX_LENGTH], *(f"{summary.classes[i]:,}" for summary in summaries), *written]
     if len(largest) < len(schema.names):
         yield [

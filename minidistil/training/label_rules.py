@@ -25,6 +25,7 @@ from .labels import (
     is_probability,
     is_scalar,
     listed,
+    only_missing,
     shown,
 )
 from .records import Row
@@ -32,8 +33,11 @@ from .records import Row
 # words that pandas reads as missing
 WORDS = frozenset(("#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"))
 OTHER_SEPARATORS = (",", ";")
-SPACED = re.compile(r"[+-]?[0-9.]+( [+-]?[0-9.]+)+")  # numbers such as "0 1" or "1 234"
-ENCLOSED = ("[]", "{}", "()", '""', "''")
+SEVERAL_NUMBERS = re.compile(r"[+-]?[0-9.]+(([ ,;]) ?[+-]?[0-9.]+)+")  # or one, such as "1 234" and "1,5"
+ENTITY = re.compile(r"&#?\w+;")  # of HTML, such as &amp;
+SERIALIZED = re.compile(  # a list, a tuple, a dict, or a string in quotes; [NSFW] and (unknown) are names
+    r"""\[(['"{[].*|[-+.\d][-+.\de\s]*|[^,]*,.*|)\]|\((['"].*['"],?|[-+.\d]+,.*|)\)|\{.*\}|"[^"]*"|'[^']*'"""
+)
 Unlabeled = str | int | Sequence[str | int]  # labels of rows without a label; a string has commas between them
 BOOLEANS = ("true", "false")  # in any case
 FEW_CLASSES = 5  # more classes than this need two rows each, on average
@@ -69,10 +73,11 @@ def infer_schema(
         expected = f"a character, and the problem type {MULTI}"
         raise InputError(f"label_separator is {separator!r}: expected {expected}", subject="label_separator")
     column = _Column(rows, eval_rows, names)
-    meant = problem_type or (MULTI if separator else column.problem_type())
-    markers = column.markers(meant) if unlabeled is None else column.chosen_markers(unlabeled)
+    chosen = None if unlabeled is None else column.chosen_markers(unlabeled)
+    meant = problem_type or (MULTI if separator else column.problem_type(chosen))
+    markers = column.markers(meant) if chosen is None else chosen
     if names is None and separator is None and problem_type in (None, MULTI):
-        column.refuse_ambiguous(markers)
+        column.refuse_ambiguous(meant, markers)
     schema = Schema(
         tuple(names or ()),
         meant,
@@ -87,18 +92,26 @@ def infer_schema(
     if names is not None:
         return schema
     if meant == REGRESSION or column.vectors:
-        widths = [len(row.label) for row in rows if isinstance(row.label, list)]
-        classes = _default_names(max(widths, default=1))
+        classes = _default_names(_width(rows))
     else:
         classes = sorted(set(map(as_number, texts)), key=int) if integers else _most_common_spellings(texts)
-        if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2):
-            raise InputError(
-                f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
-                f"choose another --label-column, or pass --problem-type {meant}, or {REGRESSION} for numbers"
-            )
+    numeric = column.vectors or (meant == SINGLE and bool(texts) and all(map(_is_number, texts)))
+    as_numbers = f", or --problem-type {REGRESSION} for numbers" if numeric else ""
+    if problem_type is None and len(classes) > max(FEW_CLASSES, texts.total() / 2) and texts:
+        raise InputError(
+            f"the labels of {len(rows):,} rows are {len(classes):,} classes, such as {listed(classes[:3])}: "
+            f"choose another --label-column, or pass --problem-type {meant}{as_numbers}"
+        )
     if meant != REGRESSION and len(classes) < 2:
-        found = listed(classes) or "(none)"
-        raise InputError(f"the training data has the classes {found}: expected 2, or --problem-type {REGRESSION}")
+        skipped = listed(sorted({shown(row.label) for row in rows if schema.is_unlabeled(row.label)}))
+        if not classes and skipped:
+            raise InputError(f"none of {len(rows):,} rows of the training data has a label: all are {skipped}")
+        found = f"only the class {classes[0]}" if classes else "no class"
+        merged = f" (written {listed(sorted(texts))})" if len(texts) > 1 else ""
+        raise InputError(
+            f"the training data has {found}{merged}{f', and rows without a label: {skipped}' if skipped else ''}; "
+            f"expected 2 classes: pass --labels with all names{as_numbers}"
+        )
     if _are_ids(classes):
         classes = _default_names(len(classes))
     return dataclasses.replace(schema, names=tuple(classes), inferred=classes != _default_names(len(classes)))
@@ -113,28 +126,32 @@ class _Column:
         self.scalars: dict[str, Row] = {}  # the first row of each
         self.numbers: set[str] = set()  # those of them that JSON has as numbers
         self.lists: list[list[Any]] = []
-        self.has_dicts = False
+        self.missing: set[str] = set()  # how null, NaN and empty labels are written
+        self.has_dicts = self.has_flags = False
         for row in (row for file in self.files for row in file):
             if isinstance(row.label, list):
                 self.lists.append(row.label)
             elif isinstance(row.label, dict):
                 self.has_dicts = True
-            elif not is_missing(row.label):
+                self.has_flags |= any(isinstance(value, bool) for value in row.label.values())
+            elif is_missing(row.label):
+                self.missing.add(as_text(row.label).casefold())
+            else:
                 text = as_number(row.label)
                 self.scalars.setdefault(text, row)
                 if isinstance(row.label, int | float) and not isinstance(row.label, bool):
                     self.numbers.add(text)
         self.vectors = not self.has_dicts and _are_vectors(self.lists)
 
-    def problem_type(self) -> str:
-        """Return the problem type that the labels have the form of."""
+    def problem_type(self, markers: frozenset[str] | None) -> str:
+        """Return the problem type that the labels have the form of. markers: those that the user passed."""
+        texts = self.scalars.keys() - (WORDS | {"-"} if markers is None else markers)
         if self.vectors:
             one_each = all(0.99 < sum(map(float, label)) < 1.01 for label in self.lists)
             return SINGLE if one_each else MULTI
-        if self.lists or any(self._is_joined(text) for text in self.scalars):
+        if self.lists or self.has_flags or any(map(self._is_joined, texts)):
             return MULTI
-        numbers = self.scalars.keys() - WORDS - {"-"}
-        if all(map(_is_number, numbers)) and not all(map(INTEGER.fullmatch, numbers)) and not self.has_dicts:
+        if all(map(_is_number, texts)) and not all(map(INTEGER.fullmatch, texts)) and not self.has_dicts:
             return REGRESSION
         return SINGLE
 
@@ -145,6 +162,14 @@ class _Column:
         """Return the labels that the user passed as those of rows without a label."""
         values = str(unlabeled).split(",") if isinstance(unlabeled, str | int) else unlabeled
         wanted = {as_number(value).casefold() for value in values}
+        known = {text.casefold() for text in self.scalars}
+        allowed = known | self.missing | {"", "null"}
+        absent = [as_text(value) for value in values if as_number(value).casefold() not in allowed]
+        whole = as_text(",".join(map(str, values))).casefold()
+        if absent and whole in known:
+            wanted = {whole}  # a label with a comma
+        elif absent:
+            raise InputError(f"unlabeled has {listed(absent)}: no row has this label", subject="unlabeled")
         return frozenset(text for text in self.scalars if text.casefold() in wanted)
 
     def markers(self, problem_type: str) -> frozenset[str]:
@@ -161,7 +186,7 @@ class _Column:
         names = any(not _is_number(text) and text.casefold() not in BOOLEANS for text in others)
         if words and names and only_scalars and self.names is None:
             self._refuse_markers(found)  # None and NA can be names too
-        negative = {text for text in candidates & others if text[0] == "-" and INTEGER.fullmatch(text)}
+        negative = {text for text in candidates & others if text.startswith("-") and INTEGER.fullmatch(text)}
         if only_scalars and all(map(INTEGER.fullmatch, others)) and others != {"-1"}:
             if len(negative) == 1 and others not in (negative, {"-1", "1"}):
                 self._refuse_markers(found | negative)  # -1 beside 0 and 1
@@ -180,38 +205,89 @@ class _Column:
         row, count = self.scalars[min(markers)], sum(map(is_marked, rows))
         raise InputError(
             f"{row.place}: the label is {shown(row.label)}, as in {count:,} of {len(rows):,} rows: a class, or no "
-            f"label? Pass --unlabeled={marks} to skip these rows, or --unlabeled=null to skip only null "
-            "and empty labels"
+            f"label? Pass --unlabeled={marks} to skip these rows, or --unlabeled={only_missing(markers)} to skip "
+            "only null and empty labels"
         )
 
-    def refuse_ambiguous(self, markers: frozenset[str]) -> None:
+    def refuse_ambiguous(self, problem_type: str, markers: frozenset[str]) -> None:
         """Raise InputError for strings that may be lists or numbers, and for numbers beside booleans or names."""
-        texts = sorted(self.scalars.keys() - markers)
-        joined = any(SEPARATOR in text for text in texts)
-        booleans = any(text.casefold() in BOOLEANS for text in texts)
-        names = not all(map(_is_number, texts))
-        ids = _are_ids(filter(INTEGER.fullmatch, texts))
-        for text in texts:
-            subject = f"{self.scalars[text].place}: the label is {shown(self.scalars[text].label)}"
-            if text[0] + text[-1] in ENCLOSED and len(text) > 1:
+        texts = {text: self.scalars[text] for text in sorted(self.scalars.keys() - markers)}
+        several = problem_type == MULTI
+        joined = several and any(SEPARATOR in text for text in texts)
+        parts = texts
+        if joined:
+            pairs = ((part, row) for text, row in texts.items() for part in text.split(SEPARATOR))
+            parts = {as_number(part): row for part, row in pairs if not is_missing(part)}
+        keep = f"--label-separator '{SEPARATOR}'" if several else f"--problem-type {SINGLE}"
+        self._refuse_mixed(parts, markers, keep)
+        for text, row in (texts | parts).items():
+            if SERIALIZED.fullmatch(text):
                 raise InputError(
-                    f"{subject}: the brackets or quotes are part of it; write a|b for several classes, use .jsonl "
-                    f"for lists, or pass --problem-type {SINGLE} if it is the name of a class"
+                    f"{_subject(row)}: the brackets or quotes are part of it; write a|b for several classes, use "
+                    f".jsonl for lists, or pass {keep} if it is the name of a class"
                 )
-            mark = (
-                " " if SPACED.fullmatch(text) else next((mark for mark in OTHER_SEPARATORS if mark in text), None)
+        if joined:
+            return
+        marks = _separators([*texts, *(item for items in self.lists for item in items if isinstance(item, str))])
+        for text, row in texts.items():
+            numbers = SEVERAL_NUMBERS.fullmatch(text)
+            if mark := numbers[2] if numbers else marks.get(text.casefold()):
+                raise InputError(
+                    f"{_subject(row)}: several classes, or one? Pass --label-separator '{mark}' for several, or "
+                    f"{keep} for one{', or write the number as 1234.5' if numbers else ''}"
+                )
+
+    def _refuse_mixed(self, texts: Mapping[str, Row], markers: frozenset[str], keep: str) -> None:
+        """Raise InputError for numbers beside names or booleans, unless all are strings, such as 2 and 3+."""
+        numbers = sorted(filter(_is_number, texts))
+        others = sorted(texts.keys() - set(numbers))
+        if not others:
+            return
+        booleans = any(text.casefold() in BOOLEANS for text in others)
+        ids = _are_ids(text for text in numbers if INTEGER.fullmatch(text))
+        decimals = not all(map(INTEGER.fullmatch, numbers))
+        doubtful = numbers if booleans or ids else [text for text in numbers if text in self.numbers - {"-1"}]
+        if len(others) < len(numbers) and (decimals or doubtful) and not booleans:
+            marks = sorted({*markers, *others})
+            remedy = "write it as 1234.5" if decimals else "pass --labels if the numbers are ids of names"
+            if len(marks) == 1 or "," not in "".join(marks):
+                remedy += f", or pass --unlabeled={shlex.quote(','.join(marks))} to skip such rows"
+            raise InputError(
+                f"{_subject(texts[others[0]])}, but most are numbers: {remedy}, or pass {keep} if it is a class"
             )
-            if mark is not None and not joined:
-                raise InputError(
-                    f"{subject}: several classes, one class, or a number? Pass --label-separator '{mark}' for "
-                    f"several, or --problem-type {SINGLE} for one, or write the number as 1234.5"
-                )
-            if _is_number(text) and (booleans or (names and (ids or text in self.numbers))):
-                others = "true or false" if booleans else "names"
-                raise InputError(
-                    f"{subject}, but others are {others}: pass --labels if it is the id of one, or "
-                    f"--problem-type {SINGLE} if it is another class"
-                )
+        if doubtful:
+            raise InputError(
+                f"{_subject(texts[doubtful[0]])}, but others are {'true or false' if booleans else 'names'}: pass "
+                f"--labels if it is the id of one, or {keep} if it is another class"
+            )
+
+
+def _subject(row: Row) -> str:
+    return f"{row.place}: the label is {shown(row.label)}"
+
+
+def _separators(texts: Iterable[str]) -> dict[str, str]:
+    """Return the mark that joins classes in each text that has a part in common with another, in lowercase."""
+    texts = {text.casefold() for text in texts}
+    found: dict[str, str] = {}
+    for mark in OTHER_SEPARATORS:
+        parts = {text: [part.strip() for part in ENTITY.sub("", text).split(mark)] for text in texts}
+        counts = Counter(part for several in parts.values() for part in set(several))
+        for text, several in parts.items():
+            if len(several) > 1 and any(part and counts[part] > 1 for part in several):
+                found.setdefault(text, mark)
+    return found
+
+
+def _width(rows: Sequence[Row]) -> int:
+    """Return the number of outputs: the length of lists, or 1. Raises InputError if lengths differ."""
+    lists = [row for row in rows if isinstance(row.label, list)]
+    widths = Counter(len(row.label) for row in lists)
+    width = max(widths, key=lambda width: (widths[width], width), default=1)
+    for row in lists:
+        if len(row.label) != width:
+            raise InputError(f"{_subject(row)}: expected {width} numbers, as in other lists")
+    return width
 
 
 def _are_vectors(lists: Sequence[list[Any]]) -> bool:

@@ -21,9 +21,11 @@ from .records import Row
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 PROBLEM_TYPES = (SINGLE, MULTI, REGRESSION)
 SEPARATOR = "|"  # between several classes in a string
-INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})(\.0*)?")  # 0101 is a code, not an integer
-DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(e[+-][0-9]+)?", re.IGNORECASE)
+INTEGER = re.compile(r"[+-]?(0|[1-9][0-9]{0,17})(\.0*)?")  # up to MAX_INTEGER; 0101 is a code, not an integer
+MAX_INTEGER = 10**18
+DECIMAL = re.compile(r"[+-]?((0|[1-9][0-9]*)?\.[0-9]+|(0|[1-9][0-9]*)(?=e)|inf)(e[+-]?[0-9]+)?", re.IGNORECASE)
 FEW_ROWS, FEW_PERCENT = 5, 2  # that are skipped without a label; MultiNLI's development set has 1.9 %
+INVISIBLE = dict.fromkeys((0xAD, 0x200B, 0x2060, 0xFEFF))  # soft hyphen, spaces without width: not in names
 JOINERS = {0x200C: None, 0x200D: None}  # invisible characters that emoji and Persian words need
 MAX_NAMES = 10  # in a message
 MAX_LENGTH = 50  # characters of a label in a message
@@ -74,17 +76,19 @@ class Schema:
                 self._count(row.label, target, summary)
         few = max(FEW_ROWS, len(rows) * FEW_PERCENT // 100)
         if few < len(unlabeled) < len(rows) and not self.skip_unlabeled:
-            markers = {"null" if is_missing(row.label) else as_text(row.label) for row in unlabeled}
+            texts = {as_text(row.label) for row in unlabeled if not is_missing(row.label)}
+            markers = texts | {"null" for row in unlabeled if is_missing(row.label)}
+            keep = f", or --unlabeled={only_missing(texts)} if {listed(sorted(texts))} is a class"
             raise InputError(
                 f"{unlabeled[0].place}: the label is {shown(unlabeled[0].label)}: {len(unlabeled):,} of "
                 f"{len(rows):,} rows have no label; pass --unlabeled={shlex.quote(','.join(sorted(markers)))} to "
-                "skip them"
+                f"skip them{keep if texts and self.problem_type != REGRESSION else ''}"
             )
         return summary
 
     def is_unlabeled(self, label: Any) -> bool:
         """Return whether a row with this label has none."""
-        if self.problem_type == MULTI and isinstance(label, str) and not label.strip():
+        if self.problem_type == MULTI and isinstance(label, str) and is_missing(label):
             return False  # none of the classes
         return is_missing(label) or (is_scalar(label) and as_number(label) in self.unlabeled)
 
@@ -103,7 +107,7 @@ class Schema:
 
     def _items(self, label: Any) -> Iterable[Any]:
         if isinstance(label, str) and self.problem_type == MULTI and as_text(label) not in self._by_text:
-            return [name for name in label.split(self.separator) if name.strip()]
+            return [name for name in label.split(self.separator) if not is_missing(name)]
         return [label] if is_scalar(label) else label
 
     def _count(self, label: Any, target: Target, summary: Summary) -> None:
@@ -149,9 +153,10 @@ class Schema:
 
     def _vector(self, label: list[Any], place: str) -> Target:
         if len(label) != len(self.names) or not all(map(is_probability, label)):
+            fits = len(label) == len(self.names)
+            other = f"; pass --problem-type {REGRESSION} for other numbers" if fits else ""
             raise InputError(
-                f"{place}: the label is {shown(label)}: expected {len(self.names)} numbers from 0 to 1; pass "
-                f"--problem-type {REGRESSION} for other numbers"
+                f"{place}: the label is {shown(label)}: expected {len(self.names)} numbers from 0 to 1{other}"
             )
         return tuple(map(float, label))
 
@@ -159,8 +164,12 @@ class Schema:
         """Return the probability of each class; 0 for a class that the dict lacks."""
         probabilities = [0.0] * len(self.names)
         for name, value in label.items():
-            if isinstance(value, bool | str) or not is_probability(value):
-                raise InputError(f"{place}: the label {shown(name)} has {shown(value)}: expected a probability")
+            flag = isinstance(value, bool) and self.problem_type != MULTI
+            if flag or isinstance(value, str) or not is_probability(value):
+                several = f"; pass --problem-type {MULTI} for true or false" if flag else ""
+                raise InputError(
+                    f"{place}: the label {shown(name)} has {shown(value)}: expected a probability{several}"
+                )
             index = self._index(name, place)
             if probabilities[index]:
                 raise InputError(f"{place}: the label is {shown(label)}: it names a class twice")
@@ -227,14 +236,21 @@ def listed(names: Sequence[str]) -> str:
 
 
 def _spelling(label: Any) -> str:
-    """Return how a file spells a label: without quotes, except where spaces would not be seen."""
-    return label if isinstance(label, str) and label == " ".join(label.split()) else shown(label)
+    """Return how a file spells a label: with quotes and escapes where the difference would not be seen."""
+    if isinstance(label, str) and not unicodedata.is_normalized("NFC", label):
+        return ascii(label)  # looks like the name otherwise
+    return label if label == as_text(label) else shown(label)
 
 
 def check_name(name: str, subject: str) -> None:
     """Raise InputError for a class name with control characters or lone surrogates."""
     if not name.translate(JOINERS).isprintable():
-        raise InputError(f"{subject} is {shown(name)}: it has characters that cannot be printed")
+        raise InputError(f"{subject} is {shown(name)}: it has characters that cannot be printed; remove them")
+
+
+def only_missing(markers: Iterable[str]) -> str:
+    """Return the --unlabeled that skips null and empty labels, but none of these markers."""
+    return "''" if "null" in map(str.casefold, markers) else "null"
 
 
 def is_scalar(label: Any) -> bool:
@@ -244,7 +260,7 @@ def is_scalar(label: Any) -> bool:
 
 def is_missing(label: Any) -> bool:
     """Return whether a label is null, NaN or an empty string."""
-    return label is None or label != label or (isinstance(label, str) and not label.strip())
+    return label is None or label != label or (isinstance(label, str) and not as_text(label))
 
 
 def is_probability(value: Any) -> bool:
@@ -255,9 +271,9 @@ def is_probability(value: Any) -> bool:
 @functools.lru_cache(10_000, typed=True)  # 1, 1.0 and True are different labels
 def as_text(label: Any) -> str:
     """Return a label as a name, without extra spaces; 1.0 becomes "1": tools write ids as floats beside null."""
-    if isinstance(label, float) and label.is_integer():
+    if isinstance(label, float) and label.is_integer() and abs(label) < MAX_INTEGER:
         return str(int(label))
-    return unicodedata.normalize("NFC", " ".join(str(label).split()))
+    return unicodedata.normalize("NFC", " ".join(str(label).translate(INVISIBLE).split()))
 
 
 @functools.lru_cache(10_000, typed=True)
@@ -266,7 +282,9 @@ def as_number(label: Any) -> str:
     text = as_text(label)
     if INTEGER.fullmatch(text):
         return str(int(text.partition(".")[0]))
-    return f"{float(text):.0f}" if DECIMAL.fullmatch(text) and float(text).is_integer() else text
+    if DECIMAL.fullmatch(text) and (number := float(text)).is_integer() and abs(number) < MAX_INTEGER:
+        return f"{number:.0f}"
+    return text
 
 
 def _probabilities(values: Target, label: Any, place: str) -> Target:

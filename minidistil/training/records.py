@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 
 from ..checks import check_text, is_int
 from ..errors import InputError, require
-from ..io.text_files import Record, delimiter_hint, file_format, read_records, text_columns
+from ..io.text_files import Record, delimiter_hint, file_format, in_any_case, read_records, text_columns
 
-LABEL_COLUMNS = ("label", "labels", "gold_label", "score", "is_duplicate")
+LABEL_COLUMNS = ("label", "labels", "gold_label", "class", "score", "is_duplicate")
 
 
 class Row(NamedTuple):
@@ -35,7 +35,8 @@ class Columns:
     def find(self, names: Collection[str], place: str) -> tuple[str, str | None, str]:
         """Return the columns of text, pair and label among `names`. Raises InputError if one is missing."""
         text, pair = text_columns(names, self.text, self.pair)
-        label = self.label or next((name for name in LABEL_COLUMNS if name in names), None)
+        found = in_any_case(names)
+        label = self.label or next((found[name] for name in LABEL_COLUMNS if name in found), None)
         missing = [name for name in (text, pair, label) if name is not None and name not in names]
         if text is None or label is None or missing:
             wanted = ", ".join(missing) or ("a text" if text is None else "a label")

@@ -37,6 +37,18 @@ def test_the_spellings_of_a_class_are_listed_if_they_differ_from_its_name():
     ]
 
 
+def test_spellings_that_look_like_the_name_are_escaped():
+    assert report(["\u00e9", "e\u0301", "o\u200b"])[2:] == [
+        "  o     1  written 'o\\u200b'",
+        "  \u00e9     2  written 'e\\u0301', \u00e9",
+    ]
+
+
+def test_names_with_joiners_are_printed_unchanged():
+    family = "\U0001f468\u200d\U0001f469"
+    assert report([family, "a"])[3] == f"  {family}     1"
+
+
 def test_a_class_without_rows_has_a_count_of_zero():
     assert report(["a"], names=["a", "b"])[2:] == ["  a     1", "  b     0"]
 

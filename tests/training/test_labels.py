@@ -101,7 +101,7 @@ def test_soft_labels_are_probabilities():
         ({}, "add up to 0.000"),
         ({"entailment": 1.2, "neutral": -0.2}, "the label 'entailment' has 1.2: expected a probability"),
         ({"entailment": 1, "neutral": -0.1}, "'neutral' has -0.1"),
-        ({"entailment": True}, "has True"),
+        ({"entailment": True}, "has True: expected a probability; pass --problem-type multi_label"),
         ({"entailment": "1"}, "has '1'"),
         ({"entailment": None}, "has null"),
         ({"entailment": math.nan}, "has nan"),
@@ -135,6 +135,7 @@ def test_invalid_soft_labels_are_refused(label, part):
         (1, (0, 1, 0)),
         ({"sports": 1, "war": 0.25}, (1, 0, 0.25)),
         ({"sports": 1, "politics": 1, "war": 1}, (1, 1, 1)),
+        ({"sports": True, "politics": False, "war": 0.5}, (1, 0, 0.5)),
         ({}, (0, 0, 0)),
     ],
 )
@@ -147,7 +148,7 @@ def test_one_unknown_label_of_several_is_refused(label):
     unreadable(TAGS, label, "expected one of sports, politics, war")
 
 
-@pytest.mark.parametrize("share", [True, -0.5, 1.5, "0.5"])
+@pytest.mark.parametrize("share", [-0.5, 1.5, "0.5"])
 def test_values_of_multiple_labels_are_probabilities(share):
     unreadable(TAGS, {"sports": share}, "the label 'sports' has", "expected a probability")
 

@@ -237,6 +237,17 @@ def test_text_columns_are_tried_in_order():
     assert find("premise sentence2 text score gold_label") == ("text", None, "gold_label")
 
 
+def test_usual_columns_are_found_in_any_case():
+    def find(names, **columns):
+        return Columns(**columns).find(names.split(), "a file")
+
+    assert find("Text Label") == ("Text", None, "Label")
+    assert find("ID Sentence1 SENTENCE2 Class") == ("Sentence1", "SENTENCE2", "Class")
+    assert find("TEXT Text text LABEL label") == ("text", None, "label")
+    assert find("Claim Text_Pair label", text="Claim") == ("Claim", "Text_Pair", "label")
+    assert find("Text Sentence class", pair="Sentence") == ("Text", "Sentence", "class")
+
+
 def test_a_file_of_mnli_is_read(tmp_path):
     header = "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse"
     header += " sentence2_parse sentence1 sentence2 label1 label2 label3 label4 label5 gold_label"
@@ -275,7 +286,7 @@ def test_named_columns_are_used(tmp_path, kind):
 
 @pytest.mark.parametrize(
     ("header", "missing"),
-    [("id label", "a text"), ("text id", "a label"), ("premise label", "a text"), ("Text Label", "a text")],
+    [("id label", "a text"), ("text id", "a label"), ("premise label", "a text"), ("Texts Label", "a text")],
 )
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_without_the_columns_is_an_error_that_lists_those_it_has(tmp_path, kind, header, missing):
