@@ -248,8 +248,10 @@ class _Column:
         decimals = not all(map(INTEGER.fullmatch, numbers))
         doubtful = numbers if booleans or ids else [text for text in numbers if text in self.numbers - {"-1"}]
         if len(others) < len(numbers) and (decimals or doubtful) and not booleans:
-            marks = sorted({*markers, *others})
-            remedy = "write it as 1234.5" if decimals else "pass --labels if the numbers are ids of names"
+            marks = sorted(markers | {as_number(texts[text].label) for text in others})
+            remedy = (
+                "write a number such as 1234.5" if decimals else "pass --labels if the numbers are ids of names"
+            )
             if len(marks) == 1 or "," not in "".join(marks):
                 remedy += f", or pass --unlabeled={shlex.quote(','.join(marks))} to skip such rows"
             raise InputError(

@@ -281,9 +281,10 @@ REFUSED = {
     "an error of a spreadsheet": (["0.5", "1.5", "#DIV/0!"], ["is '#DIV/0!'", "--unlabeled='#DIV/0!'"]),
     "a decimal comma among decimals": (
         ["0.5", "1.5", "4,5"],
-        ["is '4,5'", "write it as 1234.5", "--unlabeled=4,5"],
+        ["is '4,5'", "write a number such as 1234.5", "--unlabeled=4,5"],
     ),
     "numbers with commas and spaces between": (["0, 1", "1, 2"], ["--label-separator ','"]),
+    "a joined mark among decimals": (["0.5", "1.5", "2.5", "N|A"], ["the label is 'N|A'", "--unlabeled='N|A' to"]),
     "a mark among ids": (["0", "1", "?"], ["line 4: the label is '?'", "--unlabeled='?'", "--labels"]),
     "names and ids in a table": (["pos", "neg", "0", "1"], ["the label is '0', but others are names"]),
     "lists of one number": ([[0.0], [1.0]], ["only the class LABEL_0;", REGRESSION]),
