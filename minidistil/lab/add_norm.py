@@ -87,7 +87,7 @@ class _AddNorm(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-        x, residual = x.contiguous(), residual.contiguous()
+        x, residual, weight, bias = (each.contiguous() for each in (x, residual, weight, bias))
         out = torch.empty_like(x, dtype=torch.promote_types(x.dtype, residual.dtype))
         ctx.save_for_backward(x, residual, weight)
         ctx.eps = eps

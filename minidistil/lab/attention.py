@@ -52,6 +52,7 @@ def attention_loop(
     q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
 ) -> Tensor:
     """The formula, one sequence at a time: scores in memory, in float32 because they can be large."""
+    _refuse_dropout("loop", dropout_p)
     outputs = [q[:0]]
     lengths_q, lengths_k = queries.lengths, keys.lengths
     for qs, ks, vs in zip(q.split(lengths_q), k.split(lengths_k), v.split(lengths_k), strict=True):

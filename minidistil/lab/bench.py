@@ -6,21 +6,22 @@ Implementations that the gate rejects are not timed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from typing import Any
-
-import torch
 
 from ..benchmarks.measure import default_device, machine
 from ..benchmarks.plots import check_plot
 from ..errors import InputError
 from ..training.progress import progress_bar
 from . import gate
+from .cases import Case
 from .cost import ceilings
 from .plot import plot_times
 from .registry import DTYPES, REFERENCE, Implementation, find, implementations
 from .report import add_speeds, header, lines
 from .timer import time_case
+from .worker import LocalWorker, Worker, threads
 from .workloads import timed_cases
 
 
@@ -32,6 +33,9 @@ def bench(
     plot: str | None = None,
     seconds: float = 2.0,
     quiet: bool = False,
+    others: Sequence[tuple[Implementation, Worker]] = (),
+    worker: Worker | None = None,
+    cases: dict[str, Case] | None = None,
 ) -> dict[str, Any]:
     """Time the implementations of an operation, print a report, and return it.
 
@@ -41,29 +45,36 @@ def bench(
         seconds: time limit for each case and cache state. Each implementation is timed at least five times, and
             until its mean is known to 2 %.
         quiet: show no progress on stderr.
+        others: implementations that another process holds, which are timed too.
+        worker: where the named implementations run; None: in this process.
+        cases: shapes to time, by title; None: those of `workloads.py`.
 
     Raises InputError for unknown values, and for a name that cannot run on this machine.
     """
     check_plot(plot)  # before anything is measured
     chosen = implementations(op) if names is None else [find(op, name) for name in names]
-    reasons = {each.name: why_not_timed(each, dtype) for each in chosen}
+    local = LocalWorker(chosen) if worker is None else worker
+    pairs = [*((each, local) for each in chosen), *others]
+    reasons = {each.name: why_not_timed(each, dtype) for each, _ in pairs}
     device, rates = default_device(), ceilings(dtype)
     report: dict[str, Any] = {"op": op, "dtype": dtype, **machine(device), "ceilings": rates}
     report["skipped"] = {name: reason for name, reason in reasons.items() if reason is not None}
     report |= {"rejected": {}, "cases": {}}
     print(*header(report), sep="\n", flush=True)
-    timed = [each for each in chosen if reasons[each.name] is None]
-    cases = timed_cases(op)
-    with progress_bar(op, len(timed) + len(cases), unit="step", leave=False, quiet=quiet) as bar:
-        for each in timed:
-            if (finding := first_finding(each)) is not None:
+    timed = [pair for pair in pairs if reasons[pair[0].name] is None]
+    cases, known = timed_cases(op) if cases is None else cases, gate.Expectations()
+    judge = threads(1) if worker is not None else contextlib.nullcontext()
+    with judge, progress_bar(op, len(timed) + len(cases), unit="step", leave=False, quiet=quiet) as bar:
+        for each, held_by in timed:
+            if (finding := first_finding(each, held_by, known)) is not None:
                 report["rejected"][each.name] = f"not timed: rejected by the gate: {finding}"
             bar.update()
-        for case in cases:
-            timed = [each for each in timed if each.name not in report["rejected"]]
+        for title, case in cases.items():
+            timed = [pair for pair in timed if pair[0].name not in report["rejected"]]
             if timed:
-                timing = time_case(op, case, timed, dtype=dtype, device=device, rates=rates, seconds=seconds)
-                report["cases"][case.name] = timing.report
+                timing = time_case(title, case, timed, dtype=dtype, rates=rates, seconds=seconds)
+                if timing.report["rows"]:
+                    report["cases"][title] = timing.report
                 report["rejected"] |= timing.rejected
             bar.update()
     for case_report in report["cases"].values():
@@ -95,9 +106,12 @@ def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
     return None if reason is None else f"cannot run here in {dtype}: {reason}"
 
 
-def first_finding(implementation: Implementation) -> str | None:
-    """Check an implementation. Return the first finding, or None if it passes."""
-    findings = gate.check(implementation).findings
-    if "compiler" in implementation.needs:
-        torch.compiler.reset()  # compilations of the gate count towards the recompilation limit
+def first_finding(
+    implementation: Implementation, worker: Worker | None = None, known: gate.Expectations | None = None
+) -> str | None:
+    """Check an implementation quickly. Return the first finding, or None if it passes."""
+    worker = LocalWorker([implementation]) if worker is None else worker
+    findings = gate.check(implementation, worker, quick=True, stop=True, expectations=known).findings
+    if "compiler" in implementation.needs and not findings:
+        worker.ask("reset_compiler")  # compilations of the gate count towards the recompilation limit
     return next((f"{finding.case} ({finding.dtype}): {finding.reason}" for finding in findings), None)

@@ -62,8 +62,7 @@ def _block_reference(x: Array, module: Block, *, layout: Layout, queries: Layout
     weights = {}
     for name in reference.block_layers(*module.ffn.lin2.weight.shape):
         weights[f"{name}.weight"], weights[f"{name}.bias"] = layer_arrays(module.get_submodule(name))
-    spans = reference.spans_of(queries, layout)
-    return reference.block(x, weights, spans, module.attention.n_heads, module.ffn.activation)
+    return reference.Block(x, weights, queries, layout, module.attention.n_heads, module.ffn.activation).out
 
 
 register_reference("block", _block_reference)

@@ -55,7 +55,9 @@ def embed_triton(
 ) -> Tensor:
     """One kernel: only the result is written to memory."""
     refuse_gradients("embed triton", word, position, weight, bias)
-    ids, position_ids, word, position = (x.contiguous() for x in (ids, position_ids, word, position))
+    ids, position_ids, word, position, weight, bias = (
+        x.contiguous() for x in (ids, position_ids, word, position, weight, bias)
+    )
     tokens, width = len(ids), word.shape[1]
     out = word.new_empty(tokens, width)
     if tokens:

@@ -1,39 +1,47 @@
 """Check an implementation against float64: every case of its operation, in every dtype that it claims.
 
-A wrong kernel often passes on the sizes it was developed with, so the cases include odd sizes, and the gate checks
-more than the error:
+The judge draws the inputs, places them in shared memory, asks a worker to call the implementation, and reads the
+bytes of the result. The user's code never runs in the judge's process, unless the worker is a `LocalWorker`. For
+each case it asks for:
 
-- Memory that a kernel allocates is filled with NaN, and NaN before and after each tensor must not be overwritten.
-- Inputs must not be modified.
-- The same inputs must return the same result. New values must return a new result, also after more calls.
+- a result within the tolerance (`tolerance.py`), from memory that is surrounded by NaN and must not be changed;
+- the same result from a second call, in inference mode and, with gradients, where autograd is enabled;
+- another result for other values in the same memory, and the earlier result unchanged;
+- another result after values changed in place, as an optimizer's step does, after more calls;
+- gradients with respect to all inputs and to some of them, for upstream gradients that are contiguous, expanded
+  and strided, with two forward passes before two backward passes.
+
+A missing result is a failed check: an exception, sys.exit, a crash, or no answer within the time limit.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
-import math
-from collections.abc import Iterator
+import functools
+import random
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch import Tensor
 
 from ..errors import Error
 from ..layout import Layout
-from .cases import Case, Inputs, linear_weights
+from . import suites
+from .arena import FENCE, Place, bytes_for
+from .cases import LAYERS, Case, Inputs, case
 from .numpy_ops import as_array
-from .operations import ALL, Operation
+from .operations import ALL
 from .registry import Implementation
+from .server import layout_to_json
+from .tolerance import Expected, simulate
+from .worker import Died, LocalWorker, Rejected, Worker
 
-FENCE = 64  # elements of NaN before and after each tensor
-WARM_UP_CALLS = 5  # before the last check, like those of a timer: a result cached after them must not pass
-SEEDS = (0, 1)
-LARGEST = 2.0  # tolerance of the largest element / tolerance of the norm: the largest element varies more
-
-Fences = list[tuple[str, Tensor, int]]  # name of a tensor, the memory around it, and its number of elements
+CALLS = 5  # before the values change, like those of a timer: a result cached after them must not pass
+DRAWS = {"quick": 2, "full": 10}  # random cases
+DROPOUT_RUNS = 200
+BITS = {"int8": 8}
 
 
 class Finding(NamedTuple):
@@ -43,13 +51,7 @@ class Finding(NamedTuple):
     dtype: str
     reason: str
     gradients: bool = False
-
-
-class Errors(NamedTuple):
-    """Relative errors of one output: of the L2 norm, and of the largest element."""
-
-    norm: float
-    largest: float
+    replay: str = ""  # options that repeat a random case
 
 
 @dataclasses.dataclass
@@ -57,10 +59,11 @@ class Verdict:
     """The result of all checks of an implementation."""
 
     implementation: Implementation
-    checks: int
-    findings: list[Finding]
-    worst: float  # the largest error in norm that passed, as a fraction of the tolerance
+    checks: int = 0
+    findings: list[Finding] = dataclasses.field(default_factory=list)
+    worst: float = 0.0  # the largest error that passed, as a fraction of the tolerance
     lacking: dict[str, str] = dataclasses.field(default_factory=dict)  # dtypes that cannot run here, and why
+    seed: int = 0  # of the random cases
 
     @property
     def passed(self) -> bool:
@@ -70,10 +73,10 @@ class Verdict:
     def as_json(self) -> dict[str, Any]:
         """Return the verdict as JSON-serializable values."""
         checked = {"op": self.implementation.op, "name": self.implementation.name, "passed": self.passed}
-        findings = [finding._asdict() for finding in self.findings]
         return {
             **checked,
-            **{"checks": self.checks, "worst": self.worst, "lacking": self.lacking, "findings": findings},
+            **{"checks": self.checks, "worst": self.worst, "lacking": self.lacking, "seed": self.seed},
+            "findings": [finding._asdict() for finding in self.findings],
         }
 
 
@@ -81,268 +84,467 @@ class GateError(Error):
     """A case that a wrong result would pass."""
 
 
-class CheckFailed(Exception):  # noqa: N818
-    """The reason for rejecting a result."""
+class Expectations:
+    """Expected results, which all implementations of an operation share."""
+
+    def __init__(self) -> None:
+        self.op = ""
+        self.known: dict[tuple[Any, ...], dict[str, Expected]] = {}
+
+    def get(self, key: tuple[Any, ...], compute: Callable[[], dict[str, Expected]]) -> dict[str, Expected]:
+        """Return expected results. Keeps those of one operation."""
+        if key[0] != self.op:
+            self.op = key[0]
+            self.known.clear()
+        if key not in self.known:
+            self.known[key] = compute()
+        return self.known[key]
 
 
-def check(implementation: Implementation) -> Verdict:
-    """Check every case in the claimed dtypes that can run here. An exception counts as a failed check."""
-    operation = ALL[implementation.op]
-    verdict = Verdict(implementation, 0, [], 0.0, implementation.lacking)
-    for dtype in (dtype for dtype in implementation.dtypes if dtype not in verdict.lacking):
-        for case in operation.cases:
-            if "compiler" in implementation.needs:
-                torch.compiler.reset()  # stay below the recompilation limit
-            trial = Trial(implementation, operation, case, getattr(torch, dtype), implementation.device)
-            for gradients in (False, True) if implementation.gradients and case.gradients else (False,):
-                verdict.checks += 1
-                try:
-                    verdict.worst = max(verdict.worst, trial.run(gradients))
-                except CheckFailed as failure:
-                    verdict.findings.append(Finding(case.name, dtype, str(failure), gradients))
+def check(
+    implementation: Implementation,
+    worker: Worker | None = None,
+    *,
+    quick: bool = False,
+    cases: Sequence[Case] | None = None,
+    dtypes: Sequence[str] | None = None,
+    seed: int | None = None,
+    draws: int | None = None,
+    stop: bool = False,
+    expectations: Expectations | None = None,
+    progress: Callable[[], object] = lambda: None,
+) -> Verdict:
+    """Check every case in the claimed dtypes that can run here.
+
+    Args:
+        worker: where it runs; None: in this process.
+        quick: check a selection of the cases.
+        cases: check these instead, without random ones.
+        dtypes: of the claimed dtypes, check only these.
+        seed: of the random cases; None: another one each time.
+        draws: number of random cases.
+        stop: stop at the first failed check.
+        expectations: expected results of earlier calls.
+        progress: called after each case.
+    """
+    seed = random.randrange(10**6) if seed is None else seed
+    verdict = Verdict(implementation, lacking=implementation.lacking, seed=seed)
+    worker = LocalWorker([implementation]) if worker is None else worker
+    known = Expectations() if expectations is None else expectations
+    drawn, strict = [], cases is None
+    if cases is None:
+        cases = suites.quick_cases(implementation.op) if quick else suites.CASES[implementation.op]
+        count = DRAWS["quick" if quick else "full"] if draws is None else draws
+        drawn = [suites.draw(implementation.op, seed + i, quick) for i in range(count)]
+    try:
+        for turn, dtype in enumerate(runnable_dtypes(implementation, dtypes)):
+            for place, each in enumerate([*cases, *drawn]):
+                if each.large and (turn or implementation.interpreted):
+                    continue
+                options = f"--seed {seed} " if place >= len(cases) else ""
+                _check_case(verdict, worker, each, dtype, known, options, strict and not options)
+                progress()
+                if stop and verdict.findings:
+                    return verdict
+        if implementation.gradients and implementation.op in ("attention", "block"):
+            _check_dropout(verdict, worker, known)
+        _attempt(verdict, "after all calls", "", False, lambda: _ask_state(worker))
+    except Died as death:
+        verdict.checks += 1
+        verdict.findings.append(Finding("all", "", str(death)))
     return verdict
+
+
+def runnable_dtypes(implementation: Implementation, dtypes: Sequence[str] | None = None) -> list[str]:
+    """Return the claimed dtypes that can run here, of those selected."""
+    lacking = implementation.lacking
+    return [x for x in implementation.dtypes if x not in lacking and (dtypes is None or x in dtypes)]
+
+
+def _ask_state(worker: Worker) -> float:
+    worker.ask("state")
+    return 0.0
+
+
+def _attempt(verdict: Verdict, name: str, dtype: str, gradients: bool, run: Callable[[], float]) -> str | None:
+    """Run a check. Record and return the reason if it fails. Raises Died."""
+    verdict.checks += 1
+    try:
+        verdict.worst = max(verdict.worst, run())
+    except Died as death:
+        raise Died(f"{name} ({dtype}): {death}") from None
+    except Rejected as failure:
+        verdict.findings.append(Finding(name, dtype, str(failure), gradients))
+        return str(failure)
+    return None
+
+
+def _check_case(
+    verdict: Verdict, worker: Worker, each: Case, dtype: str, known: Expectations, options: str, strict: bool
+) -> None:
+    implementation = verdict.implementation
+    for gradients in (False, True) if implementation.gradients and each.gradients else (False,):
+
+        def run(tried: Case, gradients: bool = gradients) -> float:
+            trial = Trial(implementation, worker, tried, dtype, known, strict)
+            return trial.check_gradients() if gradients else trial.check_results()
+
+        reason = _attempt(verdict, each.name, dtype, gradients, lambda: run(each))
+        if reason is not None and options:
+            smallest = suites.shrink(each, lambda smaller: _fails(run, smaller))
+            finding = verdict.findings.pop()
+            replay = f'--dtype {dtype} --case "{smallest.name}"'
+            verdict.findings.append(finding._replace(case=smallest.name, replay=replay))
+
+
+def _fails(run: Callable[[Case], float], tried: Case) -> bool:
+    try:
+        run(tried)
+    except Died:
+        raise
+    except Rejected:
+        return True
+    return False
 
 
 class Trial:
     """One implementation on one case, in one dtype."""
 
     def __init__(
-        self, implementation: Implementation, operation: Operation, case: Case, dtype: torch.dtype, device: str
+        self,
+        implementation: Implementation,
+        worker: Worker,
+        each: Case,
+        dtype: str,
+        known: Expectations,
+        strict: bool = True,
     ):
-        self.implementation, self.operation, self.case = implementation, operation, case
-        self.plain, self.k = operation.baseline(implementation.precision)
-        self.dtype, self.device = dtype, device
+        self.implementation, self.worker, self.case, self.dtype = implementation, worker, each, dtype
+        self.operation, self.known, self.strict = ALL[implementation.op], known, strict
+        self.bits = None if implementation.precision is None else BITS[implementation.precision]
+        self.compiled = "compiler" in implementation.needs
 
-    def run(self, gradients: bool) -> float:
-        """Check each seed, and a new seed after more calls. Return the largest error / tolerance.
+    def check_results(self) -> float:
+        """Check results. Return the largest error / tolerance. Raises Rejected."""
+        self._start(self.case.make(0))
+        inputs = self.write(self.case.make(0))
+        self.bind(1, inputs)
+        expected = self.expect(inputs, 0)
+        results = self.run(1, 0, fences=not self.compiled)
+        worst = self.judge(expected, results)
+        if self.case.large:
+            return worst
+        for mode in ("inference", "grad") if self.implementation.gradients else ("inference",):
+            for again, y in zip(self.run(1, 1, mode=mode), results, strict=True):
+                if not _same(again, y):
+                    raise Rejected(f"a second call with the same inputs ({mode} mode) returns a different result")
 
-        Raises CheckFailed.
-        """
-        fractions = [self._check_seed(seed, gradients) for seed in SEEDS]
-        if not gradients:
-            inputs, _ = self.inputs(len(SEEDS))
-            for _ in range(WARM_UP_CALLS):
-                self._call(self.implementation.value, inputs)
-            fractions.append(self._check_seed(len(SEEDS) + 1, gradients))
-        return max(fractions)
+        other = self.write(self.case.make(1))
+        self.bind(2, other)
+        results = self.run(2, 0)
+        worst = max(worst, self.judge(self.expect(other, 1), results))
+        earlier = [x.clone() for x in self.read(1)]
+        self.worker.ask("reread", handle=1, outputs=self.outputs[1])
+        if not all(map(_same, earlier, self.read(1))):
+            raise Rejected("an earlier result changes when it is called again")
 
-    def _check_seed(self, seed: int, gradients: bool) -> float:
-        inputs, fences = self.inputs(seed)
-        before = {name: x.clone() for name, x in inputs.items() if isinstance(x, Tensor)}
-        arrays = {name: as_array(x) for name, x in inputs.items()}
-        outputs = self.operation.forward(arrays)
-        weights = [loss_weights(output, seed) for output in outputs]
-        # memory that a compiled graph allocates cannot be fenced
-        with contextlib.nullcontext() if "compiler" in self.implementation.needs else _FencedMemory(fences):
-            results = self._results(self.implementation.value, inputs, weights if gradients else None)
-        check_fences(fences)
-        for name, x in before.items():
-            if not _same(x, inputs[name].detach()):
-                raise CheckFailed(f"it modifies its input {name}")
-        if gradients:
-            backward = self.operation.backward(arrays, weights)
-            expected = {f"the gradient of {name}": backward[name] for name in self._differentiable(inputs)}
-        else:
-            expected = name_outputs(outputs)
-        self.check_shapes(expected, results)
-        plain = self._results(self.plain, inputs, weights if gradients else None)
-        fraction = self.check_errors(expected, results, plain, inputs)
-        if not gradients and not all(map(_same, results, self._call(self.implementation.value, inputs))):
-            raise CheckFailed("a second call with the same inputs returns a different result")
-        return fraction
+        self.run(2, 0, calls=CALLS)
+        layouts = {name: x for name, x in other.items() if isinstance(x, Layout)}
+        changed = self.write(self.case.make(2) | layouts)
+        # without version counters: an implementation that reads the weights themselves does not need them
+        names = [] if self.implementation.live else list(self.places)
+        expected = self.expect(changed, 2)
+        try:
+            return max(worst, self.judge(expected, self.run(2, 0, changed=names)))
+        except Died:
+            raise
+        except Rejected as failure:
+            raise Rejected(f"after its inputs changed in place, {failure}") from None
 
-    def inputs(self, seed: int) -> tuple[Inputs, Fences]:
-        """Draw the inputs, each surrounded by NaN."""
-        inputs, fences = self.case.make(torch.Generator().manual_seed(seed)), []
+    def check_gradients(self) -> float:
+        """Check gradients. Return the largest error / tolerance. Raises Rejected."""
+        self._start(self.case.make(0), copies=2)
+        inputs = self.write(self.case.make(0))
+        names = list(inputs_with_gradients(inputs))
+        self.bind(1, inputs, requires=names)
+        self.run(1, 0, mode="grad")
+        worst = self.backward(1, inputs, names, self.upstream(0, "contiguous"), 0)
+
+        other = self.write(self.case.make(1), copy=1)
+        some, others = names[:1], names[1:]  # frozen weights, and a frozen input
+        self.bind(1, inputs, requires=some)
+        self.bind(2, other, requires=others, copy=1)
+        self.run(1, 0, mode="grad")
+        self.run(2, 1, mode="grad")
+        worst = max(worst, self.backward(1, inputs, some, self.upstream(1, "expanded"), 1))
+        return max(worst, self.backward(2, other, others, self.upstream(2, "alternate"), 2))
+
+    def _start(self, inputs: Inputs, copies: int = 1) -> None:
+        """Reserve places for the inputs, for two results, and for gradients."""
+        shapes = self._output_shapes(inputs)
+        tensors = {name: x for name, x in inputs.items() if isinstance(x, Tensor)}
+        dtypes = {name: self.dtype if x.is_floating_point() else "int64" for name, x in tensors.items()}
+        kinds = {name: self.case.layouts.get(name, "contiguous") for name in tensors}
+        size = sum(bytes_for(x.shape, dtypes[name], kinds[name]) for name, x in tensors.items()) * copies
+        size += 2 * sum(bytes_for(shape, self.dtype) for shape in shapes)
+        if copies > 1:
+            size += sum(bytes_for(x.shape, self.dtype) for x in tensors.values())
+            size += 4 * sum(bytes_for(shape, self.dtype, "alternate") for shape in shapes)
+        self.worker.reserve(size)
+        if self.compiled:
+            self.worker.ask("reset_compiler")  # stay below the recompilation limit
+        arena = self.worker.arena
+        self.copies = [
+            {name: arena.place(x.shape, dtypes[name], kinds[name]) for name, x in tensors.items()}
+            for _ in range(copies)
+        ]
+        self.places, self.end = self.copies[0], arena.end  # of the inputs
+        self.outputs = [[arena.place(shape, self.dtype) for shape in shapes] for _ in range(2)]
+        self.shapes = shapes
+        if copies > 1:
+            self.gradient_places = {name: arena.place(tensors[name].shape, self.dtype) for name in self.places}
+            self.dys = {
+                layout: [arena.place(shape, self.dtype, layout) for shape in shapes]
+                for layout in ("contiguous", "expanded", "alternate")
+            }
+
+    def share(self, other: Trial) -> None:
+        """Use the places of another trial of the same case, in the same worker."""
+        self.copies, self.places, self.end = other.copies, other.places, other.end
+        self.outputs, self.shapes = other.outputs, other.shapes
+
+    def _output_shapes(self, inputs: Inputs) -> list[list[int]]:
+        if "q" in inputs:
+            return [list(inputs["q"].shape)]
+        if self.case.op in LAYERS and self.case.op != "feed_forward":
+            return [[len(inputs["x"]), len(inputs[f"{name}.bias"])] for name in LAYERS[self.case.op]]
+        if self.case.op == "block":
+            return [[sum(inputs["queries"].lengths), inputs["x"].shape[1]]]
+        if self.case.op == "embed":
+            return [[len(inputs["ids"]), inputs["word"].shape[1]]]
+        return [list(inputs["x"].shape)]
+
+    def write(self, inputs: Inputs, copy: int = 0) -> Inputs:
+        """Write inputs to their places, in the dtype. Return them as they lie there."""
+        placed = dict(inputs)
+        for name, place in self.copies[copy].items():
+            tensor = self.worker.arena.tensor(place)
+            if self.case.layouts.get(name) == "expanded":
+                tensor[:1].copy_(inputs[name][:1])
+            else:
+                tensor.copy_(inputs[name])
+            placed[name] = tensor
+        return placed
+
+    def bind(self, handle: int, inputs: Inputs, requires: list[str] | None = None, copy: int = 0) -> None:
+        """Bind the implementation to the inputs at their places."""
+        described: dict[str, Any] = {}
         for name, x in inputs.items():
             if isinstance(x, Layout):
-                inputs[name] = x.to(self.device)
-            elif isinstance(x, Tensor) and x.is_floating_point():
-                shape = x.shape if name not in self.case.strided else torch.Size((len(x), 2, *x.shape[1:]))
-                memory, inner = fenced(shape, self.dtype, self.device)
-                fences.append((f"the input {name}", memory, inner.numel()))
-                inputs[name] = (inner if inner.shape == x.shape else inner[:, 0]).copy_(x)
-            elif isinstance(x, Tensor):
-                inputs[name] = x.to(self.device)
-        return inputs, fences
-
-    def _differentiable(self, inputs: Inputs) -> list[str]:
-        return [name for name, x in inputs.items() if isinstance(x, Tensor) and x.is_floating_point()]
-
-    def _results(self, value: Any, inputs: Inputs, weights: list[np.ndarray] | None) -> list[Tensor]:
-        """Return the outputs, or with weights the gradients of a loss: the weighted sum of the outputs."""
-        if weights is None:
-            return list(self._call(value, inputs))
-        leaves = {name: nn.Parameter(inputs[name].detach()) for name in self._differentiable(inputs)}
-        outputs = self._call(value, {**inputs, **leaves}, grad=True)
-        for output in outputs:
-            if not output.requires_grad:
-                raise CheckFailed(
-                    "it is registered with gradients=True, but its output does not require gradients"
-                )
-        dys = [torch.from_numpy(w).to(output) for w, output in zip(weights, outputs, strict=True)]
-        try:
-            return list(torch.autograd.grad(outputs, [*leaves.values()], dys, materialize_grads=True))
-        except Exception as error:
-            raise CheckFailed(f"its backward pass raises {type(error).__name__}: {error}") from error
-
-    def _call(self, value: Any, inputs: Inputs, grad: bool = False) -> tuple[Tensor, ...]:
-        with torch.set_grad_enabled(grad), failing_on_errors():
-            outputs = self.operation.run(value, inputs)
-            if self.device != "cpu":
-                torch.cuda.synchronize()
-        for output in outputs:
-            if not isinstance(output, Tensor):
-                raise CheckFailed(f"it returns {type(output).__name__} instead of a tensor")
-        return outputs
-
-    def check_shapes(self, expected: dict[str, np.ndarray], results: list[Tensor]) -> None:
-        """Raise CheckFailed for a wrong number of results, a wrong shape or a wrong dtype."""
-        if len(results) != len(expected):
-            raise CheckFailed(f"it returns {len(results)} outputs instead of {len(expected)}")
-        for (name, reference), y in zip(expected.items(), results, strict=True):
-            if (tuple(y.shape), y.dtype) != (reference.shape, self.dtype):
-                raise CheckFailed(
-                    f"{name} has dtype {y.dtype} and shape {tuple(y.shape)}: "
-                    f"expected {self.dtype} and {reference.shape}"
-                )
-
-    def check_errors(
-        self, expected: dict[str, np.ndarray], results: list[Tensor], plain: list[Tensor], inputs: Inputs
-    ) -> float:
-        """Return the largest error / tolerance. Raises CheckFailed if an error exceeds the tolerance."""
-        worst = 0.0
-        for (name, reference), y, p in zip(expected.items(), results, plain, strict=True):
-            if not reference.size:
-                continue
-            if not y.isfinite().all():
-                cause = "it reads uninitialized or out-of-bounds memory, or its arithmetic overflows or is invalid"
-                raise CheckFailed(f"{name} has NaN or inf: {cause}")
-            tolerance = self.tolerance(reference, p, inputs)
-            _check_sensitivity(self.case.name, reference, tolerance, inputs)
-            errors = errors_of(as_array(y), reference)
-            for kind, error, most in zip(("L2 norm", "largest element"), errors, tolerance, strict=True):
-                if error > most:
-                    raise CheckFailed(
-                        f"{name} has a relative error of {error:.1e} ({kind}): expected at most {most:.1e} "
-                        f"({self.k:g}x plain PyTorch's error, or one rounding)"
-                    )
-            worst = max(worst, errors.norm / tolerance.norm)
-        return worst
-
-    def tolerance(self, reference: np.ndarray, plain: Tensor, inputs: Inputs) -> Errors:
-        """Return the largest allowed errors: k× plain PyTorch's, one rounding of the output, or `sum_error`."""
-        rounding = torch.finfo(self.dtype).eps
-        summed = sum_error(inputs)
-        errors = errors_of(as_array(plain), reference)
-        return Errors(
-            max(self.k * errors.norm, rounding, summed),
-            max(LARGEST * self.k * errors.largest, rounding, LARGEST * summed),
+                same = name == "queries" and x is inputs["keys"]
+                described[name] = "keys" if same else layout_to_json(x)
+            else:
+                described[name] = self.copies[copy][name] if isinstance(x, Tensor) else x
+        self.worker.ask(
+            "bind",
+            handle=handle,
+            op=self.implementation.op,
+            name=self.implementation.name,
+            inputs=described,
+            device=self.implementation.device,
+            requires=requires,
         )
 
+    def run(self, handle: int, slot: int, **options: Any) -> list[Tensor]:
+        """Call the implementation and return its results. Raises Rejected if it changes memory of its inputs."""
+        arena = self.worker.arena
+        for place in self.outputs[slot]:
+            arena.tensor(place).fill_(torch.nan)
+        before = arena.bytes[: self.end].copy()
+        self.worker.ask("run", handles=[handle], outputs=[self.outputs[slot]], **options)
+        changed = np.flatnonzero(before != arena.bytes[: self.end])
+        if len(changed):
+            raise Rejected(self._written(int(changed[0])))
+        return [x.clone() for x in self.read(slot)]
 
-def sum_error(inputs: Inputs) -> float:
-    """Return a bound on the relative error of a linear layer that sums its K terms sequentially in float32.
+    def _written(self, byte: int) -> str:
+        """Return which input has a byte at this offset, or is next to it."""
+        for places in self.copies:
+            for name, place in places.items():
+                item = getattr(torch, place.dtype).itemsize
+                begin, end = place.offset, place.offset + (place.span + 2 * FENCE) * item
+                if begin + FENCE * item <= byte < end - FENCE * item:
+                    return f"it modifies its input {name}"
+                if begin <= byte < end:
+                    return f"it writes out of bounds, before or after the input {name}"
+        return "it writes out of bounds, before or after an input"
 
-    The rounding error of the partial sums is about eps·√K / 9.5 if the bias is added last, eps·√K / 5.5 if it is
-    added first; eps·√K / 3 leaves a margin. Plain PyTorch's error alone is too strict for a single row: BLAS keeps
-    many partial sums, with a third of that error, and all errors of one row can happen to be small.
-    Return 0 for operations without linear layers.
-    """
-    widths = [weight.shape[1] for weight in linear_weights(inputs)]
-    return torch.finfo(torch.float32).eps * max(widths, default=0) ** 0.5 / 3
+    def read(self, slot: int) -> list[Tensor]:
+        """Return the results at their places."""
+        return [self.worker.arena.tensor(place) for place in self.outputs[slot]]
+
+    def upstream(self, seed: int, layout: str) -> list[Place]:
+        """Draw upstream gradients with a layout: expanded ones are those of a sum."""
+        generator = torch.Generator().manual_seed(seed)
+        for place in self.dys[layout]:
+            tensor = self.worker.arena.tensor(place)
+            if layout == "expanded":
+                tensor[:1].copy_(torch.randn(place.shape[1:], generator=generator))
+            else:
+                tensor.copy_(torch.randn(place.shape, generator=generator))
+        return self.dys[layout]
+
+    def backward(self, handle: int, inputs: Inputs, names: list[str], upstream: list[Place], seed: int) -> float:
+        """Check the gradients of some inputs. Return the largest error / tolerance."""
+        arena = self.worker.arena
+        places = [self.gradient_places[name] for name in names]
+        for place in places:
+            arena.tensor(place).fill_(torch.nan if any(y.numel() for y in self.read(0)) else 0)
+        dys = {f"dy {i}": as_array(arena.tensor(place)) for i, place in enumerate(upstream)}
+        self.worker.ask("backward", handle=handle, upstream=upstream, gradients=places)
+
+        def run(arrays: Any) -> dict[str, Any]:
+            gradients = self.operation.backward(arrays, [arrays[name] for name in dys])
+            return {f"the gradient of {name}": gradients[name] for name in inputs_with_gradients(inputs)}
+
+        expected = self._expect({**_arrays(inputs), **dys}, run, ("gradients", seed))
+        kept = {f"the gradient of {name}": expected[f"the gradient of {name}"] for name in names}
+        return self.judge(kept, [arena.tensor(place) for place in places], zeros=True)
+
+    def expect(self, inputs: Inputs, seed: int) -> dict[str, Expected]:
+        """Return the expected results."""
+
+        def run(arrays: Any) -> dict[str, Any]:
+            outputs = self.operation.forward(arrays)
+            return {f"output {i}" if len(outputs) > 1 else "the output": y for i, y in enumerate(outputs)}
+
+        return self._expect(_arrays(inputs), run, ("results", seed))
+
+    def _expect(self, arrays: Any, run: Callable[[Any], Any], what: tuple[str, int]) -> dict[str, Expected]:
+        key = (self.case.op, self.case.name, self.dtype, self.bits, *what)
+        k = self.operation.k
+        return self.known.get(key, lambda: simulate(run, arrays, self.dtype, k, what[1], self.bits))
+
+    def judge(self, expected: dict[str, Expected], results: Sequence[Tensor], zeros: bool = False) -> float:
+        """Return the largest error / tolerance. Raises Rejected if an error exceeds the tolerance.
+
+        zeros: whether zeros may be a correct result.
+        """
+        worst = 0.0
+        for (name, wanted), result in zip(expected.items(), results, strict=True):
+            if not wanted.reference.size:
+                continue
+            if self.strict and not zeros and wanted.limit.whole >= 1:
+                raise GateError(f"{self.case.name}: zeros would pass: lower k or change the case")
+            y, finite = as_array(result), np.isfinite(wanted.reference)
+            if not np.isfinite(y[finite]).all():
+                cause = "it reads uninitialized or out-of-bounds memory, or its arithmetic overflows or is invalid"
+                raise Rejected(f"{name} has NaN or inf: {cause}")
+            if np.isfinite(y[~finite]).any():
+                raise Rejected(f"{name} is finite where the inputs make it NaN or inf")
+            worst = max(worst, self._judge_errors(name, wanted, y))
+        return worst
+
+    def _judge_errors(self, name: str, wanted: Expected, y: np.ndarray[Any, Any]) -> float:
+        errors, limit = wanted.errors(y), wanted.limit
+        beyond = errors.rows - limit.rows
+        row = int(beyond.argmax())
+        precision = self.dtype if self.bits is None else f"{self.bits} bits"
+        for kind, error, most in (
+            ("L2 norm", errors.whole, limit.whole),
+            (f"row {row}", float(errors.rows[row]), float(limit.rows[row])),
+        ):
+            if error > most:
+                raise Rejected(
+                    f"{name} has a relative error of {error:.1e} ({kind}): expected at most {most:.1e}, "
+                    f"{most / max(error, 1e-300):.1g} of it, for a kernel in {precision}"
+                )
+        return errors.whole / limit.whole if limit.whole else 0.0
 
 
-@contextlib.contextmanager
-def failing_on_errors() -> Iterator[None]:
-    """Convert any exception into CheckFailed."""
-    try:
-        yield
-    except Exception as error:
-        message = " ".join(str(error).split())[:200]
-        raise CheckFailed(f"it raises {type(error).__name__}: {message}") from error
+def inputs_with_gradients(inputs: Inputs) -> list[str]:
+    """Return the names of the floating-point inputs."""
+    return [name for name, x in inputs.items() if isinstance(x, Tensor) and x.is_floating_point()]
 
 
-def name_outputs(outputs: list[np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the outputs by the name that findings use."""
-    return {f"output {i}" if len(outputs) > 1 else "the output": output for i, output in enumerate(outputs)}
-
-
-def errors_of(y: np.ndarray, reference: np.ndarray) -> Errors:
-    """Return relative errors: L2 norm of the error / of the reference, and the same for the largest elements."""
-    error = y - reference
-    norm, largest = np.linalg.norm(reference), np.abs(reference).max()
-    return Errors(float(np.linalg.norm(error) / (norm or 1)), float(np.abs(error).max() / (largest or 1)))
-
-
-def _check_sensitivity(case: str, reference: np.ndarray, tolerance: Errors, inputs: Inputs) -> None:
-    """Raise GateError if zeros or one of the inputs would pass as the result."""
-    if not np.any(reference):  # zeros are correct, such as the gradient of an input without effect
-        return
-    wrong = {"zeros": np.zeros_like(reference)}
-    for name, x in inputs.items():
-        if isinstance(x, Tensor) and x.shape == reference.shape and not np.array_equal(as_array(x), reference):
-            wrong[f"its input {name}"] = as_array(x)
-    for what, y in wrong.items():
-        if errors_of(y, reference).norm <= 2 * tolerance.norm and not np.allclose(y, reference, rtol=1e-2):
-            raise GateError(
-                f"{case}: {what} would pass with the tolerance {tolerance.norm:.1e}: lower k or change the case"
-            )
-
-
-def loss_weights(output: np.ndarray, seed: int) -> np.ndarray:
-    """Draw the weight of each output element in a loss."""
-    return np.random.default_rng(seed).standard_normal(output.shape)
+def _arrays(inputs: Inputs) -> dict[str, Any]:
+    return {name: as_array(x) for name, x in inputs.items()}
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    return a.shape == b.shape and torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
+    return torch.equal(a.nan_to_num(), b.nan_to_num()) and torch.equal(a.isnan(), b.isnan())
 
 
-def fenced(shape: torch.Size, dtype: torch.dtype, device: str | torch.device) -> tuple[Tensor, Tensor]:
-    """Return a buffer filled with NaN, and a tensor in its middle."""
-    size = math.prod(shape)
-    memory = torch.full((size + 2 * FENCE,), math.nan, dtype=dtype, device=device)
-    return memory, memory[FENCE : FENCE + size].view(shape)
+# Dropout
 
 
-class _FencedMemory(TorchDispatchMode):
-    """Fill and surround every newly allocated uninitialized tensor with NaN."""
+def _check_dropout(verdict: Verdict, worker: Worker, known: Expectations) -> None:
+    """Check that dropout is applied, or refused, where gradients are claimed: a model trains with it."""
+    implementation = verdict.implementation
+    run = _attention_dropout if implementation.op == "attention" else _block_dropout
+    for dtype in runnable_dtypes(implementation)[:1]:
+        check = functools.partial(_refusable, run, implementation, worker, dtype, known)
+        _attempt(verdict, "dropout", dtype, True, check)
 
-    EMPTY = (
-        "aten::empty",
-        "aten::empty_like",
-        "aten::new_empty",
-        "aten::empty_strided",
-        "aten::new_empty_strided",
+
+def _refusable(run: Any, implementation: Implementation, worker: Worker, dtype: str, known: Expectations) -> float:
+    try:
+        return float(run(implementation, worker, dtype, known))
+    except Died:
+        raise
+    except Rejected as failure:
+        if "raises" in str(failure) and "dropout" in str(failure):  # it says that it does not support dropout
+            return 0.0
+        raise
+
+
+def _attention_dropout(implementation: Implementation, worker: Worker, dtype: str, known: Expectations) -> float:
+    """Check the mean of many results, and that the backward pass drops the same weights as the forward pass."""
+    trial = Trial(implementation, worker, case("attention", lengths=[7, 5], head_dim=16), dtype, known)
+    trial._start(trial.case.make(0), copies=2)
+    inputs = trial.write(trial.case.make(0))
+    [wanted] = trial.expect(inputs, 0).values()
+    trial.bind(1, inputs, requires=["q", "k", "v"])
+    results = np.stack(
+        [as_array(trial.run(1, 0, mode="grad", context={"dropout_p": 0.5})[0]) for _ in range(DROPOUT_RUNS)]
     )
+    [dy] = trial.upstream(0, "contiguous")
+    places = [trial.gradient_places[name] for name in "qkv"]
+    worker.ask("backward", handle=1, upstream=[dy], gradients=places)
+    if (results == results[:1]).all():
+        raise Rejected("it ignores dropout_p: all results are the same")
+    scores = (results.mean(0) - wanted.reference) / (results.std(0) / DROPOUT_RUNS**0.5 + 1e-3)
+    if np.abs(scores).max() > 6:
+        raise Rejected(
+            "the mean of its results with dropout_p=0.5 is not the result without dropout: "
+            "weights are dropped with another probability, or not scaled by 1 / (1 - dropout_p)"
+        )
+    dy, v, dv = (as_array(worker.arena.tensor(place)) for place in (dy, trial.places["v"], places[2]))
+    forward, backward = float((dy * results[-1]).sum()), float((dv * v).sum())
+    if abs(forward - backward) > 0.02 * np.linalg.norm(dy) * np.linalg.norm(results[-1]):
+        raise Rejected("its backward pass drops other attention weights than its forward pass")
+    return 0.0
 
-    def __init__(self, fences: Fences):
-        super().__init__()
-        self.fences = fences
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        if func._schema.name not in self.EMPTY or not isinstance(result, Tensor) or result.device.type == "meta":
-            return result
-        if not result.is_floating_point() or not result.is_contiguous():
-            return result
-        memory, inner = fenced(result.shape, result.dtype, result.device)
-        self.fences.append(("an output or a temporary tensor", memory, result.numel()))
-        return inner
+def _block_dropout(implementation: Implementation, worker: Worker, dtype: str, known: Expectations) -> float:
+    """Check that two results in training mode differ."""
+    trial = Trial(implementation, worker, case("block", lengths=[7, 5], width=32), dtype, known)
+    trial._start(trial.case.make(0))
+    inputs = trial.write(trial.case.make(0))
+    trial.bind(1, inputs, requires=inputs_with_gradients(inputs))
+    first, second = (trial.run(1, slot, mode="grad", context={"dropout_p": 0.5}) for slot in range(2))
+    if all(map(_same, first, second)):
+        raise Rejected("it ignores dropout in training mode: two results are the same")
+    return 0.0
 
 
-def check_fences(fences: Fences) -> None:
-    """Raise CheckFailed if NaN before or after a tensor was overwritten."""
-    for name, memory, size in fences:
-        if not (memory[:FENCE].isnan().all() and memory[FENCE + size :].isnan().all()):
-            raise CheckFailed(f"it writes out of bounds, before or after {name}")
+# Report
 
 
 def show(verdict: Verdict) -> Iterator[str]:
     """Yield a verdict as lines of text: for each reason, the first finding and the number of others."""
     title = verdict.implementation.title
-    if not verdict.checks:
+    if verdict.lacking and len(verdict.lacking) == len(verdict.implementation.dtypes):
         yield f"skipped   {title}"
     elif verdict.passed:
         yield f"passed    {title}: {verdict.checks} checks, largest error {verdict.worst:.0%} of the tolerance"
@@ -360,3 +562,5 @@ def show(verdict: Verdict) -> Iterator[str]:
         what = f"{first.dtype}, gradients" if first.gradients else first.dtype
         more = f"; {len(findings) - 1} more like this" if len(findings) > 1 else ""
         yield f"  {first.case} ({what}): {first.reason}{more}"
+        if replay := next((finding.replay for finding in findings if finding.replay), None):
+            yield f"    drawn with --seed {verdict.seed}; repeat with {replay}"

@@ -38,7 +38,7 @@ def bench_model(
     examples: int | None = 128,
     seconds: float = 20.0,
 ) -> dict[str, Any]:
-    """Measure one implementation in a classifier, print a report, and return it.
+    """Check one implementation, measure it in a classifier, print a report, and return it.
 
     Args:
         model: a checkpoint.
@@ -48,12 +48,29 @@ def bench_model(
 
     Raises InputError for an implementation that cannot be timed on this machine or that the gate rejects.
     """
-    check_count("examples", examples)
     implementation = find(op, name)
     if (reason := why_not_timed(implementation, dtype)) is not None:
         raise InputError(f"{implementation.title} is not timed: {reason}")
     if (finding := first_finding(implementation)) is not None:
         raise InputError(f"{implementation.title} is not timed: rejected by the gate: {finding}")
+    report = measure_in_model(model, data, op, name, dtype=dtype, examples=examples, seconds=seconds)
+    print(*in_model_lines(report), sep="\n", flush=True)
+    return report
+
+
+def measure_in_model(
+    model: str,
+    data: str,
+    op: str,
+    name: str,
+    *,
+    dtype: str = "float32",
+    examples: int | None = 128,
+    seconds: float = 20.0,
+) -> dict[str, Any]:
+    """Measure one implementation in a classifier, like `bench_model`, without a check of the implementation."""
+    check_count("examples", examples)
+    implementation = find(op, name)
     device = implementation.device
     plain = from_pretrained(model, task="text-classification", dtype=dtype, device=device, ops=Ops())
     changed = plain.with_ops(**{op: implementation.value})
@@ -98,9 +115,7 @@ def bench_model(
     report |= {"seconds": [whole, whole_changed], "spread": [interquartile_range(each) for each in times[:2]]}
     report |= {"share": share, "speed of the operation": speed}
     report |= {"speed allowed": 1 / (1 - share + share / speed)}
-    report |= {"speed": whole / whole_changed, "largest change": float((after - before).abs().max())}
-    print(*in_model_lines(report), sep="\n", flush=True)
-    return report
+    return report | {"speed": whole / whole_changed, "largest change": float((after - before).abs().max())}
 
 
 def timed(value: Any, device: str, spans: list[tuple[Any, Any]]) -> Callable[..., Any]:

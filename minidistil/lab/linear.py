@@ -93,7 +93,7 @@ def linear_gelu_triton(x: Tensor, lin: nn.Linear) -> Tensor:
     out = x.new_empty(len(x), outputs)
     if len(x):
         grid = (triton.cdiv(len(x), TILE), triton.cdiv(outputs, TILE))
-        weight, bias = lin.weight.contiguous(), lin.bias
+        weight, bias = lin.weight.contiguous(), lin.bias.contiguous()
         _linear_gelu_kernel[grid](
             x, weight, bias, out, len(x), outputs, inputs, M=TILE, N=TILE, K=TILE // 2, WIDEN=INTERPRETED
         )

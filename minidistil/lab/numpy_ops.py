@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -44,7 +45,8 @@ def register_reference(op: str, run: Callable[..., Any]) -> None:
         parameters = [p for x in arguments if isinstance(x, nn.Module) for p in x.parameters()]
         refuse_gradients(f"{op} {REFERENCE}", *tensors, *parameters)
         like = next(x for x in tensors if x.is_floating_point())
-        return _as_tensors(run(*map(_as_argument, arguments), **context), like)
+        with np.errstate(all="ignore"):  # NaN stays NaN
+            return _as_tensors(run(*map(_as_argument, arguments), **context), like)
 
     implementation(op, REFERENCE, about=ABOUT)(operation)
 

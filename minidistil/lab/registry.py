@@ -18,9 +18,11 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import importlib.util
+import inspect
 import os
 import shutil
 import sys
+import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +30,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from .. import ops
 from ..backends import onednn
 from ..errors import InputError, install_command
 from ..ops import Ops
@@ -86,13 +89,24 @@ class Implementation:
 
     op: str
     name: str
-    value: Any  # what `Ops` takes: a function, or a `Prepared`
+    value: Any  # what `Ops` takes: a function, or a `Prepared`; None if another process holds it
     needs: tuple[str, ...] = ()  # keys of `NEEDS`
     dtypes: tuple[str, ...] = DTYPES  # claimed to be supported
     gradients: bool = False  # claimed support of autograd
     precision: str | None = None  # of the matmuls, if lower than the dtype: one of `PRECISIONS`
     about: str = ""  # one-line description
     file: str = ""
+    live: bool = True  # whether it reads the weights themselves, not a copy of them
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all fields except the function."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "value"}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Implementation:
+        """Return the description of an implementation that another process holds."""
+        lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
+        return cls(**{**fields, **lists, "value": None})
 
     @property
     def title(self) -> str:
@@ -115,6 +129,11 @@ class Implementation:
     def device(self) -> str:
         """Return the device it runs on: CUDA if available, unless the implementation is for CPUs."""
         return "cuda" if torch.cuda.is_available() and not {"cpu", "onednn"} & {*self.needs} else "cpu"
+
+    @property
+    def interpreted(self) -> bool:
+        """Return whether it runs in Triton's interpreter, which takes minutes for many tokens."""
+        return self.device == "cpu" and "triton" in self.needs
 
 
 _registered: dict[tuple[str, str], Implementation] = {}
@@ -156,6 +175,7 @@ def implementation(
             )
 
     def register(value: T) -> T:
+        _check_signature(op, name, value)
         function = getattr(value, "run", value)
         code = getattr(function, "__code__", None)
         file = code.co_filename if code else ""
@@ -163,10 +183,33 @@ def implementation(
         taken = _registered.get((op, name))
         if taken is not None and taken.file != file:
             raise InputError(f"{op} {name} is already registered in {taken.file}: choose another name")
-        _registered[op, name] = Implementation(op, name, value, needs, dtypes, gradients, precision, line, file)
+        live = getattr(value, "live", True)
+        _registered[op, name] = Implementation(
+            op, name, value, needs, dtypes, gradients, precision, line, file, live
+        )
         return value
 
     return register
+
+
+def _check_signature(op: str, name: str, value: Any) -> None:
+    """Raise InputError for a value that cannot be called like the operation."""
+    if not callable(value):
+        raise InputError(f"{op} {name} is {type(value).__name__}: expected a function, or a Prepared")
+    try:
+        expected, given = inspect.signature(getattr(ops, op)), inspect.signature(value)
+    except ValueError:  # a builtin without a signature
+        return
+    kinds = expected.parameters.values()
+    positional = [x for x in kinds if x.kind is not x.KEYWORD_ONLY and x.default is x.empty]
+    keywords = [x.name for x in kinds if x.kind is x.KEYWORD_ONLY]
+    try:
+        given.bind(*positional, **dict.fromkeys(keywords))
+    except TypeError:
+        raise InputError(
+            f"{op} {name} takes {given}: expected {expected}, as in ops.py; wrap functions of prepared weights as "
+            "minidistil.backends.prepared.Prepared(prepare, run)"
+        ) from None
 
 
 def implementations(op: str | None = None) -> list[Implementation]:
@@ -221,21 +264,41 @@ def fast(device: str = "cpu", dtype: str | torch.dtype = "float32") -> Ops:
 
 
 def load(path: str) -> list[Implementation]:
-    """Run a Python file and return the implementations it registers. Raises InputError if it registers none."""
+    """Run a Python file and return the implementations it registers. Raises InputError if it registers none.
+
+    The file gets a private module name, so that a file named triton.py does not replace the package. Modules
+    beside it can be imported, after installed packages.
+    """
     implementations()
     before = dict(_registered)
-    spec = importlib.util.spec_from_file_location(Path(path).stem, path)
-    if spec is None or spec.loader is None or not Path(path).is_file():
+    file = Path(path).resolve()
+    if file.suffix != ".py" or not file.is_file():
         raise InputError(f"cannot read {path}: expected a Python file with a name that ends in .py")
+    spec = importlib.util.spec_from_file_location(f"minidistil_lab_file_{file.stem}", file)
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
+    if str(file.parent) not in sys.path:
+        sys.path.append(str(file.parent))
     try:
         spec.loader.exec_module(module)
     except InputError:
         raise
     except Exception as error:
-        raise InputError(f"{path} raises {type(error).__name__}: {error}") from error
+        raise InputError(
+            f"{path} raises {type(error).__name__}: {error}{line_of(error, str(file.parent))}"
+        ) from error
     added = [each for key, each in _registered.items() if before.get(key) is not each]
     if not added:
         raise InputError(f'{path} registers nothing: expected @implementation("add_norm", "mine") or similar')
     return added
+
+
+def line_of(error: BaseException, folder: str) -> str:
+    """Return the file and line of the user's code that raised an error, in parentheses, or nothing."""
+    frames = traceback.extract_tb(error.__traceback__)
+    places = [(f.filename, f.lineno) for f in frames if folder and f.filename.startswith(folder)]
+    if isinstance(error, SyntaxError) and error.filename:
+        places.append((error.filename, error.lineno))
+    return f" ({Path(places[-1][0]).name}, line {places[-1][1]})" if places else ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from .timer import FLUSHED_BYTES
+from .server import FLUSHED_BYTES
 
 NOISY = 0.25  # interquartile range / median of times above which a speedup is marked as unreliable
 

@@ -1,29 +1,31 @@
-"""Time implementations on one case, in turns, then check them again.
+"""Time implementations on one case, in turns, and judge the results of a timed call.
 
-An input changes before each timed call. After timing, all inputs get new values in the same memory and each
-implementation is checked again. This rejects an implementation that caches results while it is timed.
+Before every timed call the judge writes new random values. It keeps the results of one turn, which an
+implementation cannot tell from the others, and checks them like the gate. The seconds are those of the worker's
+clock, which code in that process could replace, so the judge compares them with its own clock: the rest of a
+request (the message, and the copy of the results) must take as long as with plain PyTorch.
 """
 
 from __future__ import annotations
 
+import random
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..benchmarks.measure import interquartile_range, seconds_of, take_turns
+from ..benchmarks.measure import MIN_ROUNDS, interquartile_range, take_turns
 from .cases import Case, Inputs
-from .cost import cost_of
-from .gate import CheckFailed, Fences, Trial, check_fences, failing_on_errors, name_outputs
-from .numpy_ops import as_array
-from .operations import ALL, as_tuple
+from .cost import ceilings, cost_of
+from .gate import Expectations, Trial
 from .registry import Implementation
+from .worker import Rejected, Worker, threads, timed_ask
 
-CHANGED = {"embed": "position", "attention": "q"}  # input that changes before a timed call; x for other operations
-FLUSHED_BYTES = {"cpu": 2**26, "cuda": 2**28}  # buffer that is written to flush the caches
-SEED, NEW_SEED = 10, 11  # different from the gate's
+CHANGED = {"embed": ("ids",), "attention": ("q", "k", "v"), "add_norm": ("x", "residual")}  # for a call; else x
+SLACK = 2e-4  # seconds by which requests may differ without suspicion
+CEILING = 1.25  # share of the bound above which a cold time is refused: the ceilings vary too
 
 
 class Timing(NamedTuple):
@@ -33,86 +35,163 @@ class Timing(NamedTuple):
     rejected: dict[str, str]  # reasons by name
 
 
+class Timed:
+    """One implementation on one case: its inputs, and what was measured."""
+
+    def __init__(
+        self, implementation: Implementation, worker: Worker, case: Case, dtype: str, known: Expectations
+    ):
+        self.trial = Trial(implementation, worker, case, dtype, known, strict=False)
+        self.worker, self.turns = worker, 0
+        self.kept: tuple[Inputs, list[Tensor]] | None = None
+        self.rests: list[float] = []
+
+    def start(self, inputs: Inputs, handle: int, sibling: Timed | None) -> None:
+        """Place the inputs, and call once: prepares weights, selects kernels. Raises Rejected.
+
+        sibling: another implementation in the same worker, whose places are shared.
+        """
+        self.handle = handle
+        if sibling is None:
+            self.trial._start(inputs)
+            self.inputs = self.trial.write(inputs)
+        else:
+            self.trial.share(sibling.trial)
+            self.inputs = sibling.inputs
+        self.trial.bind(handle, self.inputs)
+        self.trial.run(handle, 0, mode="inference")
+
+    def call(self, cold: bool, keep: int) -> float:
+        """Write new values, and time a call by the worker's clock. keep: the turn whose results are kept."""
+        names = CHANGED.get(self.trial.case.op, ("x",))
+        for name in names:
+            x = self.inputs[name]
+            if x.is_floating_point():
+                x.copy_(torch.randn(x.shape))
+            else:
+                x.copy_(torch.randint(len(self.inputs["word"]), x.shape))
+        self.worker.ask("cache", handles=[self.handle], cold=cold)
+        request = {
+            "handles": [self.handle],
+            "outputs": [self.trial.outputs[0]],
+            "mode": "inference",
+            "changed": names,
+        }
+        reply, passed = timed_ask(self.worker, "run", **request)
+        seconds = float(reply["seconds"][0])
+        self.rests.append(passed - seconds)
+        if self.turns == keep:
+            tensors = {name: x.clone() if isinstance(x, Tensor) else x for name, x in self.inputs.items()}
+            self.kept = tensors, [x.clone() for x in self.trial.read(0)]
+        self.turns += 1
+        return seconds
+
+    def judge(self) -> None:
+        """Check the kept results. Raises Rejected."""
+        assert self.kept is not None
+        inputs, results = self.kept
+        self.trial.known = Expectations()  # these values are its own
+        self.trial.judge(self.trial.expect(inputs, 0), results)
+
+
 def time_case(
-    op: str,
+    title: str,
     case: Case,
-    implementations: Sequence[Implementation],
+    implementations: Sequence[tuple[Implementation, Worker]],
     *,
     dtype: str,
-    device: str,
-    rates: dict[str, float],
+    rates: Mapping[str, float],
     seconds: float,
 ) -> Timing:
-    """Time implementations on the same inputs, with a cold and a warm cache, then check them.
+    """Time implementations on one case, with a cold and a warm cache, and check results of timed calls.
 
     rates: the `ceilings`. seconds: time limit for each cache state.
     """
-    operation, rejected = ALL[op], {}
-    trials = {each.name: Trial(each, operation, case, getattr(torch, dtype), device) for each in implementations}
-    # outside inference_mode, so that version counters track the changes
-    inputs, fences = next(iter(trials.values())).inputs(SEED)
-    with torch.inference_mode():
-        outputs = operation.run(operation.plain, inputs)
-        calls: dict[str, Callable[[], Any]] = {}
-        for each in implementations:
-            try:
-                with failing_on_errors():
-                    call = operation.bind(each.value, inputs)
-                    call()  # warm-up: prepares weights, selects kernels
-                calls[each.name] = call
-            except CheckFailed as failure:
-                rejected[each.name] = f"not timed: {case.name}: {failure}"
-        report = cost_of(op, inputs, outputs, rates)
-        rows: dict[str, Any] = {name: {} for name in calls}
-        flushed, changed = torch.zeros(FLUSHED_BYTES[device] // 4, device=device), inputs[CHANGED.get(op, "x")]
-        for cache in ("cold", "warm"):
-            timers = [_timer(call, cache, changed, flushed) for call in calls.values()]
-            for name, times in zip(calls, take_turns(timers, seconds=seconds), strict=True):
-                median = statistics.median(times)
-                rows[name][cache] = {"seconds": median, "spread": interquartile_range(times), "runs": len(times)}
-                rows[name][cache]["share"] = report["bound"] / median
-        for name, reason in recheck(trials, inputs, fences, calls).items():
-            rejected[name] = f"time withdrawn: {case.name}, new inputs: {reason}"
+    inputs, rejected = case.make(random.randrange(10**6)), {}
+    timed: dict[str, Timed] = {}
+    for each, worker in implementations:
+        one = Timed(each, worker, case, dtype, Expectations())
+        try:
+            sibling = next((other for other in timed.values() if other.worker is worker), None)
+            one.start(inputs, len(timed), sibling)
+            timed[each.name] = one
+        except Rejected as failure:
+            rejected[each.name] = f"not timed: {title}: {failure}"
+    rows: dict[str, Any] = {name: {} for name in timed}
+    report: dict[str, Any] = {}
+    if not timed:
+        return Timing({"rows": rows}, rejected)
+    first = next(iter(timed.values()))
+    report = cost_of(case.op, first.inputs, first.trial.read(0), rates)
+    for cache in ("cold", "warm"):
+        calls = {name: _caller(one, cache == "cold") for name, one in timed.items()}
+        try:
+            times = take_turns(list(calls.values()), seconds=seconds)
+        except _Failed as failed:
+            rejected[failed.name] = f"time withdrawn: {title}: {failed}"
+            return _without(failed.name, title, case, implementations, dtype, rates, seconds, rejected)
+        for name, measured in zip(calls, times, strict=True):
+            median = statistics.median(measured)
+            rows[name][cache] = {"seconds": median, "spread": interquartile_range(measured), "runs": len(measured)}
+            rows[name][cache]["share"] = report["bound"] / median
+    for name, one in timed.items():
+        if (reason := _doubt(one, timed.get("torch"), rows[name], report, dtype)) is not None:
+            rejected[name] = f"time withdrawn: {title}: {reason}"
     return Timing({**report, "rows": rows}, rejected)
 
 
-def _timer(call: Callable[[], Any], cache: str, changed: Tensor, flushed: Tensor) -> Callable[[], float]:
-    """Return a function that changes the input, then times a call. On CUDA a flush hides launch overhead."""
-    device = changed.device.type
-
-    def timed() -> float:
-        if cache == "warm":
-            if device == "cuda":
-                flushed.add_(1)
-            call()
-        changed.neg_()
-        if cache == "cold":
-            flushed.add_(1)  # reads and writes: write-only stores can bypass the cache
-        return seconds_of(call, device)
-
-    return timed
+class _Failed(Exception):  # noqa: N818
+    def __init__(self, name: str, reason: str):
+        super().__init__(reason)
+        self.name = name
 
 
-def recheck(
-    trials: dict[str, Trial], inputs: Inputs, fences: Fences, calls: dict[str, Callable[[], Any]]
-) -> dict[str, str]:
-    """Check the timed calls like the gate, on new values in the same memory. Return failure reasons by name."""
-    operation, case = next(iter(trials.values())).operation, next(iter(trials.values())).case
-    for name, x in case.make(torch.Generator().manual_seed(NEW_SEED)).items():
-        if isinstance(x, Tensor):
-            inputs[name].copy_(x)
-    expected = name_outputs(operation.forward({name: as_array(x) for name, x in inputs.items()}))
-    baselines = {trial.implementation.precision: trial.plain for trial in trials.values()}
-    plain = {precision: list(operation.run(baseline, inputs)) for precision, baseline in baselines.items()}
-    reasons = {}
-    for name, call in calls.items():
-        trial = trials[name]
+def _caller(one: Timed, cold: bool) -> Callable[[], float]:
+    keep = one.turns + random.randrange(MIN_ROUNDS)
+
+    def call() -> float:
         try:
-            with failing_on_errors():
-                results = list(as_tuple(call()))
-            trial.check_shapes(expected, results)
-            trial.check_errors(expected, results, plain[trial.implementation.precision], inputs)
-            check_fences(fences)
-        except CheckFailed as failure:
-            reasons[name] = str(failure)
-    return reasons
+            return one.call(cold, keep)
+        except Rejected as failure:
+            raise _Failed(one.trial.implementation.name, str(failure)) from None
+
+    return call
+
+
+def _without(
+    name: str,
+    title: str,
+    case: Case,
+    implementations: Sequence[tuple[Implementation, Worker]],
+    dtype: str,
+    rates: Mapping[str, float],
+    seconds: float,
+    rejected: dict[str, str],
+) -> Timing:
+    """Time the others again."""
+    others = [pair for pair in implementations if pair[0].name != name and pair[0].name not in rejected]
+    again = time_case(title, case, others, dtype=dtype, rates=rates, seconds=seconds)
+    return Timing(again.report, rejected | again.rejected)
+
+
+def _doubt(one: Timed, plain: Timed | None, row: dict[str, Any], report: dict[str, Any], dtype: str) -> str | None:
+    """Return why the times of an implementation are not credible, or None."""
+    try:
+        one.judge()
+    except Rejected as failure:
+        return str(failure)
+    if plain is not None and one is not plain:
+        usual, rest = statistics.median(plain.rests), statistics.median(one.rests)
+        claimed = min(each["seconds"] for each in row.values())
+        if rest > 2 * usual + SLACK + claimed / 4:
+            return (
+                f"its clock reports {claimed * 1e3:.3g} ms, but by the judge's clock the call takes up to "
+                f"{(claimed + rest - usual) * 1e3:.3g} ms"
+            )
+    if one.trial.bits is None and row["cold"]["share"] > CEILING:
+        with threads(one.worker.threads):
+            rates = ceilings(dtype)
+        bound = cost_of(one.trial.case.op, one.inputs, one.trial.read(0), rates)["bound"]
+        if bound > CEILING * row["cold"]["seconds"]:
+            return f"{row['cold']['seconds'] * 1e3:.3g} ms is faster than this machine's ceilings allow"
+    return None
