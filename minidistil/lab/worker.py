@@ -158,7 +158,7 @@ def _checked(reply: Any) -> dict[str, Any]:
     if not isinstance(reply, dict):
         raise ValueError("expected a dict")
     if "usage" in reply:
-        raise InputError(str(reply["usage"]))
+        raise InputError(f"{reply['usage']}")  # of the process of the user's file
     if "error" in reply:
         raise Rejected("".join(c if c.isprintable() else " " for c in str(reply["error"]))[:500])
     return reply
