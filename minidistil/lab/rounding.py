@@ -2,9 +2,9 @@
 
 The reference runs in float64. The same functions, called with `Rounded` arrays, compute what a straightforward
 kernel would: every operation is rounded to float32, and every sum adds its terms one after the other, which is the
-order with the largest error. Where a kernel writes an intermediate result to memory, `stored` rounds it to the dtype.
-The error is drawn at random, as in Monte Carlo arithmetic (Parker 1997), so a few runs show its size, independent
-of the machine, of the version of PyTorch, and of luck.
+order with the largest error. Where a kernel writes an intermediate result to memory, `stored` rounds it to the
+dtype. The error is drawn at random, as in Monte Carlo arithmetic (Parker 1997), so a few runs show its size,
+independent of the machine, of the version of PyTorch, and of luck.
 """
 
 from __future__ import annotations

@@ -269,7 +269,7 @@ def test_a_quantized_model_is_neither_trained_nor_converted(folder):
 
 def test_an_adapter_is_not_quantized():
     adapter = torch.nn.Sequential(torch.nn.Linear(8, 8)).eval()
-    with pytest.raises(InputError, match=r"only nn\.Linear can be quantized, found torch\.nn\.modules\.container\.Sequential"):
+    with pytest.raises(InputError, match=r"only nn\.Linear can be quantized, found torch\.nn\..*Sequential"):
         int8.prepare(adapter)
 
 
