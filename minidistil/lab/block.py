@@ -69,6 +69,13 @@ register_reference("block", _block_reference)
 implementation("block", "torch", gradients=True, about="the default: the operations one after the other")(
     ops.block
 )
+implementation(
+    "block",
+    "prepacked",
+    needs=PREPACKED,
+    dtypes=("float32", "bfloat16"),
+    about="weights prepacked by oneDNN; GELU and the residual sums fused into the matmuls",
+)(onednn.prepacked()["block"])
 
 
 @functools.cache

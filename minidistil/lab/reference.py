@@ -164,7 +164,7 @@ class Block:
         )  # (T, H, d)
         self.q = q[self.rows]  # (Tq, H, d)
         context = stored(attention(self.q, self.k, self.v, self.spans))
-        self.context = context.reshape(len(context), -1)  # (Tq, D)
+        self.context = context.reshape(len(context), math.prod(context.shape[1:]))  # (Tq, D)
         attended = stored(linear(self.context, *self.layer("attention.out_lin")))
         self.attended = stored(attended + x[self.rows])
         self.middle = stored(layer_norm(self.attended, *self.layer("sa_layer_norm"), eps))
