@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple
 from ..errors import InputError
 
 MAX_LINE = 2**24  # bytes of a line; characters of a row of a table, which may span lines
+MAX_BLANK = 100_000  # blank lines in a row: gzipped, gigabytes of them are a small file
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 DELIMITERS = ",;\t|"  # of .csv files: the most frequent in the header
 TEXT_COLUMNS = (  # usual columns of a text and its pair, in any case; the first match is used
@@ -92,12 +93,15 @@ def delimiter_hint(names: Collection[str]) -> str:
 
 def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
     """Yield the numbers, from 1, and the lines of a file, line ends included. None: stdin."""
-    name, number = path or "stdin", 0
+    name, number, blank = path or "stdin", 0, 0
     try:
         with _open(path) as file:
             for number, line in enumerate(iter(functools.partial(file.readline, MAX_LINE + 1), b""), 1):
                 if len(line) > MAX_LINE:
                     raise InputError(f"{name}, line {number} is too long: expected at most {MAX_LINE:,} bytes")
+                blank = blank + 1 if line.isspace() else 0
+                if blank > MAX_BLANK:
+                    raise InputError(f"{name}, line {number}: expected at most {MAX_BLANK:,} blank lines in a row")
                 if number == 1 and (line.startswith(UTF_16) or b"\0" in line[:2]):
                     raise InputError(
                         f"{name} is UTF-16: convert it to UTF-8, such as with iconv -f UTF-16 -t UTF-8"

@@ -164,3 +164,14 @@ def test_stdin_is_read_like_a_file(monkeypatch):
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"\xef\xbb\xbftext\na\n")))
     [record] = read_records(None, "csv")
     assert record == ({"text": "a"}, "stdin, line 2", 2)
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.csv.gz", "a.jsonl.gz"])
+@pytest.mark.parametrize("start", ["", 'text,n\n"'])
+def test_a_file_of_blank_lines_is_refused(tmp_path, name, start):
+    if start and name != "a.csv.gz":
+        pytest.skip("a quoted cell is part of a table")
+    path = tmp_path / name
+    path.write_bytes(gzip.compress(start.encode() + b"\n" * 200_000))
+    with pytest.raises(InputError, match=r"line 10\d{4}: expected at most 100,000 blank lines in a row"):
+        list(read_records(path, text_files.file_format(name)))
