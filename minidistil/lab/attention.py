@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -107,38 +106,6 @@ def attention_varlen(
     out = varlen_attn(q, k, v, queries.cu_seqlens, keys.cu_seqlens, queries.max_seqlen, keys.max_seqlen)
     assert isinstance(out, Tensor)  # it returns a tuple only on request
     return out
-
-
-@implementation("attention", "flex", needs=("compiler",))
-def attention_flex(
-    q: Tensor, k: Tensor, v: Tensor, queries: Layout, keys: Layout, dropout_p: float = 0.0
-) -> Tensor:
-    """FlexAttention with a block mask: blocks of other sequences are skipped."""
-    from torch.nn.attention.flex_attention import create_block_mask
-
-    _refuse_dropout("flex", dropout_p)
-    if not len(q):
-        return q
-    rows_q, rows_k = (_sequence_of(layout, q.device) for layout in (queries, keys))
-    mask = create_block_mask(
-        lambda b, h, i, j: rows_q[i] == rows_k[j], None, None, len(q), len(k), device=q.device
-    )
-    q, k, v = (x.transpose(0, 1)[None] for x in (q, k, v))  # (1, H, T, d)
-    # dynamic shapes avoid a compilation per size; with fewer queries than keys, torch 2.13 generates invalid C++
-    dynamic = q.is_cuda or q.shape == k.shape
-    return _flex(dynamic)(q, k, v, block_mask=mask)[0].transpose(0, 1)
-
-
-@functools.cache
-def _flex(dynamic: bool) -> Callable[..., Tensor]:
-    from torch.nn.attention.flex_attention import flex_attention
-
-    return torch.compile(flex_attention, dynamic=dynamic)
-
-
-def _sequence_of(layout: Layout, device: torch.device) -> Tensor:
-    """Return the index of each token's sequence: (T,)."""
-    return torch.repeat_interleave(layout.cu_seqlens.diff().to(device))
 
 
 def _refuse_dropout(name: str, dropout_p: float) -> None:
