@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import difflib
 import hashlib
@@ -170,7 +171,9 @@ class HubRepository(Files):
         from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
 
         def cached() -> object:
-            return try_to_load_from_cache(self.name, filename, revision=self.revision)
+            with contextlib.suppress(errors.HFValidationError):  # hf_hub_download explains it
+                return try_to_load_from_cache(self.name, filename, revision=self.revision)
+            return None
 
         before = cached()
         if self.pinned and before is _CACHED_NO_EXIST:

@@ -223,7 +223,7 @@ def test_any_unicode_text_is_filled_as_by_transformers(checkpoint, name):
 @settings(max_examples=100, deadline=None, derandomize=True)
 def test_tokens_become_text_as_in_transformers(each, ids, skip):
     mine, other = each
-    assert mine._decode(ids, skip) == other.tokenizer.decode(ids, skip_special_tokens=skip)
+    assert mine.tokenizer.decode(ids, skip) == other.tokenizer.decode(ids, skip_special_tokens=skip)
 
 
 def test_cleanup_removes_spaces_before_punctuation(checkpoint):
