@@ -246,13 +246,9 @@ def bench(options: argparse.Namespace) -> int:
 
 
 def _bench_in_model(worker: Any, implementation: Any, options: argparse.Namespace, call: dict[str, Any]) -> Any:
-    from ..lab.bench import first_finding, why_not_timed
+    from ..lab.bench import refuse_untimed
 
-    reason = why_not_timed(implementation, call.get("dtype", "float32"))
-    if reason is None and (finding := first_finding(implementation, worker)) is not None:
-        reason = f"rejected by the gate: {finding}"
-    if reason is not None:
-        raise InputError(f"{implementation.title} is not timed: {reason}")
+    refuse_untimed(implementation, call.get("dtype", "float32"), worker)
     where = {"op": implementation.op, "name": implementation.name, "model": options.model, "data": options.data}
     return worker.ask("in_model", limit=3600.0, **where, **call, **supplied(options, "examples"))["report"]
 

@@ -106,6 +106,15 @@ def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
     return None if reason is None else f"cannot run here in {dtype}: {reason}"
 
 
+def refuse_untimed(implementation: Implementation, dtype: str, worker: Worker | None = None) -> None:
+    """Raise InputError for an implementation that cannot be timed here or that the gate rejects."""
+    reason = why_not_timed(implementation, dtype)
+    if reason is None and (finding := first_finding(implementation, worker)) is not None:
+        reason = f"rejected by the gate: {finding}"
+    if reason is not None:
+        raise InputError(f"{implementation.title} is not timed: {reason}")
+
+
 def first_finding(
     implementation: Implementation, worker: Worker | None = None, known: gate.Expectations | None = None
 ) -> str | None:

@@ -226,8 +226,9 @@ class Trial:
 
     def check_results(self) -> float:
         """Check results. Return the largest error / tolerance. Raises Rejected."""
-        self._start(self.case.make(0))
-        inputs = self.write(self.case.make(0))
+        drawn = self.case.make(0)
+        self._start(drawn)
+        inputs = self.write(drawn)
         self.bind(1, inputs)
         expected = self.expect(inputs, 0)
         results = self.run(1, 0, fences=not self.compiled)
@@ -263,8 +264,9 @@ class Trial:
 
     def check_gradients(self) -> float:
         """Check gradients. Return the largest error / tolerance. Raises Rejected."""
-        self._start(self.case.make(0), copies=2)
-        inputs = self.write(self.case.make(0))
+        drawn = self.case.make(0)
+        self._start(drawn, copies=2)
+        inputs = self.write(drawn)
         names = list(inputs_with_gradients(inputs))
         self.bind(1, inputs, requires=names)
         self.run(1, 0, mode="grad")

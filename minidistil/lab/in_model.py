@@ -20,7 +20,7 @@ from ..tokenizer import Tokenizer
 from ..training.data import Labels
 from ..training.evaluation import METRICS, measure
 from ..training.records import read_rows
-from .bench import first_finding, why_not_timed
+from .bench import refuse_untimed
 from .operations import ALL
 from .registry import find
 from .report import in_model_lines
@@ -48,11 +48,7 @@ def bench_model(
 
     Raises InputError for an implementation that cannot be timed on this machine or that the gate rejects.
     """
-    implementation = find(op, name)
-    if (reason := why_not_timed(implementation, dtype)) is not None:
-        raise InputError(f"{implementation.title} is not timed: {reason}")
-    if (finding := first_finding(implementation)) is not None:
-        raise InputError(f"{implementation.title} is not timed: rejected by the gate: {finding}")
+    refuse_untimed(find(op, name), dtype)
     report = measure_in_model(model, data, op, name, dtype=dtype, examples=examples, seconds=seconds)
     print(*in_model_lines(report), sep="\n", flush=True)
     return report

@@ -129,7 +129,9 @@ def time_case(
             times = take_turns(list(calls.values()), seconds=seconds)
         except _Failed as failed:
             rejected[failed.name] = f"time withdrawn: {title}: {failed}"
-            return _without(failed.name, title, case, implementations, dtype, rates, seconds, rejected)
+            others = [pair for pair in implementations if pair[0].name not in rejected]
+            again = time_case(title, case, others, dtype=dtype, rates=rates, seconds=seconds)
+            return Timing(again.report, rejected | again.rejected)
         for name, measured in zip(calls, times, strict=True):
             median = statistics.median(measured)
             rows[name][cache] = {"seconds": median, "spread": interquartile_range(measured), "runs": len(measured)}
@@ -156,22 +158,6 @@ def _caller(one: Timed, cold: bool) -> Callable[[], float]:
             raise _Failed(one.trial.implementation.name, str(failure)) from None
 
     return call
-
-
-def _without(
-    name: str,
-    title: str,
-    case: Case,
-    implementations: Sequence[tuple[Implementation, Worker]],
-    dtype: str,
-    rates: Mapping[str, float],
-    seconds: float,
-    rejected: dict[str, str],
-) -> Timing:
-    """Time the others again."""
-    others = [pair for pair in implementations if pair[0].name != name and pair[0].name not in rejected]
-    again = time_case(title, case, others, dtype=dtype, rates=rates, seconds=seconds)
-    return Timing(again.report, rejected | again.rejected)
 
 
 def _doubt(one: Timed, plain: Timed | None, row: dict[str, Any], report: dict[str, Any], dtype: str) -> str | None:

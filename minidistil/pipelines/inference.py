@@ -81,9 +81,7 @@ class Engine:
         self.model: Model = model.eval()
         self.config = model.config
         self.prepack = prepack
-        self.plain_batches = (
-            1  # number of first batches without prepacked weights: for one batch, packing costs more
-        )
+        self.plain_batches = 1  # first batches without prepacked weights: for one batch, packing costs more
         self._batches = 0
         self._prepacked = onednn.prepacked()
 

@@ -11,6 +11,7 @@ from minidistil.lab import operations, tolerance
 from minidistil.lab.cases import case
 from minidistil.lab.numpy_ops import as_array
 from minidistil.lab.rounding import Arithmetic, as_rounded, unit_in_last_place
+from support.kernels import two_passes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 CASES = [
@@ -19,15 +20,6 @@ CASES = [
     case("linear", rows=2, inputs=96, outputs=33),
     case("attention", lengths=[5, 9], head_dim=16),
 ]
-
-
-def two_passes(x, residual, weight, bias, eps):
-    """Sum rows one element after the other in float32: the least accurate order."""
-    x = (x + residual).float()
-    mean = torch.from_numpy(x.numpy().cumsum(axis=1)[:, -1:]) / x.shape[1]
-    squares = torch.from_numpy((x - mean).square().numpy().cumsum(axis=1)[:, -1:])
-    y = (x - mean) * torch.rsqrt(squares / x.shape[1] + eps) * weight.float() + bias.float()
-    return y.to(weight.dtype)
 
 
 KERNELS = {"add_norm": two_passes, "linear": ops.linear, "attention": ops.attention}
