@@ -64,7 +64,7 @@ class Encoded(NamedTuple):
 
 
 def _special_token(role: str) -> Any:
-    """Return a property: the special token of a role, None if there is none."""
+    """Return a property: the special token of a role, or None."""
     return property(lambda tokenizer: special_token(tokenizer.settings, role))
 
 
@@ -289,7 +289,7 @@ class Tokenizer:
         return text
 
     def id_of(self, role: str) -> int:
-        """Return the id of a special token, such as "mask_token". Raises CheckpointError if there is none."""
+        """Return the id of a special token, such as "mask_token". Raises CheckpointError if it is missing."""
         token = special_token(self.settings, role)
         index = None if token is None else self.backend.token_to_id(token)
         if index is None:

@@ -252,7 +252,7 @@ RUNTIMES = (
 
 
 def find_runtime(name: str, dtype: str) -> Runtime:
-    """Return the runtime of this name and dtype. Raises InputError if there is none."""
+    """Return the runtime of this name and dtype. Raises InputError for an unknown one."""
     for runtime in RUNTIMES:
         if (runtime.name, runtime.dtype) == (name, dtype):
             return runtime

@@ -87,7 +87,7 @@ def _shipped(name: str) -> Iterable[Path]:
 
 
 def _similar(name: str | Path) -> str:
-    """Return a hint with the folders that have a similar name; empty if there is none."""
+    """Return a hint with the folders that have a similar name, or an empty string."""
     path = Path(name).expanduser()
     try:
         folders = [place for place in path.parent.iterdir() if place.is_dir()]

@@ -67,7 +67,7 @@ def read_records(path: Path | None, format: str) -> Iterator[Record]:
 def text_columns(
     names: Collection[str], text: str | None = None, pair: str | None = None
 ) -> tuple[str | None, str | None]:
-    """Return the columns of the text and of its pair among the names of all columns; None if there is none.
+    """Return the columns of the text and of its pair among the names of all columns, each or None.
 
     text, pair: columns that the user chose, returned unchanged.
     """

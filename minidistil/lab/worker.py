@@ -106,7 +106,7 @@ class ChildWorker:
         self.ask("map", path=path, size=size)
 
     def ask(self, do: str, limit: float | None = None, **request: Any) -> dict[str, Any]:
-        """Return the reply to a request. Raises Rejected, and Died if there is none within `limit` seconds."""
+        """Return the reply to a request. Raises Rejected, and Died without a reply within `limit` seconds."""
         assert self.process.stdin is not None
         limit = self.seconds if limit is None else limit
         try:
