@@ -83,7 +83,7 @@ def single_text(record: Record, column: str | None) -> str:
 
 
 def text_of(record: Record, column: str | None, remedy: str = "name it with --text-column") -> str:
-    """Return a field of a record. Raises InputError unless it is a text. column: None if no usual column exists."""
+    """Return a field of a record. Raises InputError unless it is a text. column: None if none is usual."""
     if column is None or column not in record.fields:
         wanted = "a text" if column is None else column
         names = ", ".join(record.fields) or "(none)"
