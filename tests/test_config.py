@@ -351,6 +351,12 @@ def test_an_id_of_thousands_of_digits_is_refused():
         read(label2id={"a": "9" * 5000})
 
 
+@pytest.mark.parametrize("label", [["a"], {"name": "a"}])
+def test_a_label_that_is_a_container_is_refused(label):
+    with pytest.raises(CheckpointError, match=r"id2label has the label .*: expected a string"):
+        read(id2label={"0": "a", "1": label})
+
+
 def test_two_spellings_of_the_same_id_are_refused():
     with pytest.raises(CheckpointError, match="two labels have the same id"):
         read(id2label={"00": "a", "0": "b"})

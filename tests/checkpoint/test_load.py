@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 import minidistil
 from minidistil import CheckpointError, DistilBertForSequenceClassification, DistilBertModel, InputError
-from minidistil.checkpoint import files
+from minidistil.checkpoint import files, tensors
 from minidistil.checkpoint import save as saving
 from minidistil.checkpoint.files import write_json
 from support.places import OURS, ROOT
@@ -244,6 +244,16 @@ def test_missing_unexpected_and_misshapen_weights_are_named_in_one_error(folder)
     assert "missing: classifier.bias" in message
     assert "unexpected: extra.weight" in message
     assert "pre_classifier.weight [32, 31] (expected [32, 32])" in message
+
+
+def test_too_many_tensors_are_refused(folder, monkeypatch):
+    monkeypatch.setattr(tensors, "MAX_TENSORS", 3)
+    with pytest.raises(CheckpointError, match=r"model\.safetensors has \d+ tensors: expected at most 3"):
+        minidistil.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    write_json(folder / "model.safetensors.index.json", {"weight_map": dict.fromkeys("abcd", "a.safetensors")})
+    with pytest.raises(CheckpointError, match=r"index\.json names 4 tensors: expected at most 3"):
+        minidistil.from_pretrained(folder)
 
 
 def test_a_long_list_of_names_is_shortened(folder):

@@ -83,6 +83,15 @@ def test_a_folder_that_cannot_be_made_or_written_is_named(tmp_path):
     assert (tmp_path / "file").read_text() == ""
 
 
+def test_a_link_to_a_missing_folder_is_refused_and_kept(tmp_path):
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path / "missing")
+    with pytest.raises(InputError, match="it is a link to a folder that does not exist"), locked_folder(link):
+        pytest.fail("locked")
+    assert link.is_symlink()
+    assert not link.exists()
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs fcntl")
 def test_a_file_system_without_locks_is_a_warning(tmp_path, monkeypatch):
     import fcntl

@@ -166,11 +166,25 @@ def test_stdin_is_read_like_a_file(monkeypatch):
     assert record == ({"text": "a"}, "stdin, line 2", 2)
 
 
-@pytest.mark.parametrize("name", ["a.txt.gz", "a.csv.gz", "a.jsonl.gz"])
-@pytest.mark.parametrize("start", ["", 'text,n\n"'])
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("a\n" + "b" * 50, "line 2 is too long: expected at most 40 bytes"),
+        ('a\nb\n"' + "c\n" * 50, "line 3: the row is too long: expected at most 40 characters"),
+    ],
+    ids=["line", "row"],
+)
+def test_a_line_or_row_beyond_the_limit_is_refused_with_its_number(tmp_path, monkeypatch, content, message):
+    monkeypatch.setattr(text_files, "MAX_LINE", 40)
+    (tmp_path / "a.csv").write_text(content)
+    with pytest.raises(InputError, match=rf"a\.csv, {message}"):
+        list(read_records(tmp_path / "a.csv", "csv"))
+
+
+@pytest.mark.parametrize(
+    ("name", "start"), [("a.txt.gz", ""), ("a.csv.gz", ""), ("a.jsonl.gz", ""), ("a.csv.gz", 'text,n\n"')]
+)
 def test_a_file_of_blank_lines_is_refused(tmp_path, name, start):
-    if start and name != "a.csv.gz":
-        pytest.skip("a quoted cell is part of a table")
     path = tmp_path / name
     path.write_bytes(gzip.compress(start.encode() + b"\n" * 200_000))
     with pytest.raises(InputError, match=r"line 10\d{4}: expected at most 100,000 blank lines in a row"):

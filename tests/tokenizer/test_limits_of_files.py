@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 
 import pytest
 
 from minidistil import CheckpointError, Tokenizer
+from minidistil.checkpoint.tokenizer_limits import MAX_BYTES
 from support.places import OURS
 from support.tokenizer_files import write_tokenizer_json, write_vocab
 
@@ -94,6 +96,12 @@ def test_a_vocabulary_has_the_same_limits(tmp_path):
     with (tmp_path / "vocab.txt").open("a", encoding="utf-8") as file:
         file.write("x" * 5_000 + "\n")
     with pytest.raises(CheckpointError, match=r"vocab\.txt: .* 5,000 characters: expected at most 1,000"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
+def test_a_file_beyond_the_limit_is_not_read(tmp_path):
+    os.truncate(write_vocab(tmp_path) / "vocab.txt", MAX_BYTES + 1)
+    with pytest.raises(CheckpointError, match=r"vocab\.txt: it has more than 20,000,000 bytes"):
         Tokenizer.from_pretrained(tmp_path)
 
 

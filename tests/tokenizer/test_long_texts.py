@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from minidistil import Tokenizer
+from minidistil import InputError, Tokenizer
 from support.places import ROOT
 
 WORDS = [
@@ -78,6 +78,12 @@ def test_tokens_match_those_of_the_whole_text(tokenizer, text, pair, limit, stra
     encoded = tokenizer.encode([text], pairs, max_length=limit, truncation=strategy)
     assert encoded.ids == [expected.ids]
     assert encoded.truncated == bool(expected.overflowing)
+
+
+def test_a_pair_that_cannot_be_cut_is_refused_before_the_library_combines_its_parts(with_added_tokens):
+    text = "-a-a" * 2_000
+    with pytest.raises(InputError, match="it consists of added tokens that overlap"):
+        with_added_tokens.encode([text], [text], max_length=8)
 
 
 def test_offsets_match_those_of_the_whole_text(tokenizer):

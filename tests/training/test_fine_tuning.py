@@ -79,6 +79,11 @@ def test_labels_must_differ(encoder, texts, tmp_path, labels):
         fine_tune(encoder, texts, tmp_path / "out", labels=labels, device="cpu")
 
 
+def test_one_label_is_for_regression_only(encoder, texts, tmp_path):
+    with pytest.raises(InputError, match="expected at least 2, or --problem-type regression"):
+        fine_tune(encoder, texts, tmp_path / "out", labels=["a"], device="cpu")
+
+
 @pytest.mark.full
 def test_several_labels_and_values_are_learned_too(encoder, tmp_path):
     rows = [{"text": row["text"], "label": [row["label"], "text"]} for row in examples(12)]

@@ -223,6 +223,12 @@ def test_pairs_match_sentence_transformers(repository, their_encode, prompt):
     assert_same(pipe.encode(PAIRS, prompt=prompt), expected)
 
 
+def test_pooling_is_not_saved(repository, tmp_path):
+    with pytest.raises(InputError, match="the pooling of sentence embeddings is not saved"):
+        ours(EMBED, repository(("mean",))).save_pretrained(tmp_path / "copy")
+    assert not (tmp_path / "copy").exists()
+
+
 def test_pairs_of_a_bert_are_refused(checkpoint, tmp_path):
     """BERT marks the second text as another segment, which its conversion to DistilBERT drops."""
     torch.manual_seed(0)
