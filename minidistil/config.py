@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from .checks import is_int
-from .errors import CheckpointError
+from .errors import CheckpointError, InputError
 
 LIMIT = 2**28  # upper bound of every size, so that sizes in bytes cannot overflow
 DIGITS = 9  # maximum length of an id that is stored as a string
@@ -132,6 +132,23 @@ class DistilBertConfig:
     def label2id(self) -> dict[str, int]:
         """The inverse of `id2label`. A duplicate label maps to its last id, as in transformers."""
         return {label: index for index, label in self.id2label.items()}
+
+    def check_span_labels(self) -> None:
+        """Raise CheckpointError unless there are two labels: the start and the end of an answer."""
+        if self.num_labels != 2:
+            raise CheckpointError(f"num_labels is {self.num_labels}: question answering has 2, start and end")
+
+    def check_ids(self, largest_id: int, largest_position: int) -> None:
+        """Raise InputError for ids beyond the vocabulary and sequences beyond the position embeddings."""
+        if largest_id >= self.vocab_size:
+            raise InputError(
+                f"a token id is {largest_id}, but vocab_size is {self.vocab_size}: use the tokenizer for it"
+            )
+        if largest_position >= self.max_position_embeddings:
+            raise InputError(
+                f"a sequence has {largest_position + 1} tokens, but the model has "
+                f"{self.max_position_embeddings} positions: truncate it, for example with max_length="
+            )
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> DistilBertConfig:

@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .config import DistilBertConfig
-from .errors import CheckpointError
 from .layout import Batch, Subset, enter, enter_choices, first_tokens
 from .model import DistilBertModel, Model, layer_norm, linear_layer
 from .ops import Ops
@@ -103,8 +102,7 @@ class DistilBertForQuestionAnswering(Head):
     """Find the span of a context that answers a question."""
 
     def __init__(self, config: DistilBertConfig, device: torch.device | str = "cpu"):
-        if config.num_labels != 2:
-            raise CheckpointError(f"num_labels is {config.num_labels}: question answering has 2, start and end")
+        config.check_span_labels()
         super().__init__(config)
         self.qa_outputs = linear_layer(config.dim, 2)
         self.dropout = nn.Dropout(config.qa_dropout)

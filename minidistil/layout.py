@@ -237,13 +237,7 @@ def enter(
         leave = batch.layout.pad
     else:
         raise InputError(f"input_ids is {type(inputs).__name__}: expected a Batch or a tensor of token ids")
-    if (most := batch.largest_id) >= config.vocab_size:
-        raise InputError(f"a token id is {most}, but vocab_size is {config.vocab_size}: use the tokenizer for it")
-    if batch.largest_position >= config.max_position_embeddings:
-        raise InputError(
-            f"a sequence has {batch.largest_position + 1} tokens, but the model has "
-            f"{config.max_position_embeddings} positions: truncate it, for example with max_length="
-        )
+    config.check_ids(batch.largest_id, batch.largest_position)
     return batch, leave
 
 

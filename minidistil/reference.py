@@ -5,7 +5,7 @@ One sequence at a time, from a plain dict of arrays with the Hub's names. No tor
     weights = safetensors.numpy.load_file("model.safetensors")
     logits = classify(weights, [101, 7592, 102], n_heads=12)  # [CLS] hello [SEP]
 
-Shapes: T tokens, D model width, F feed-forward width, H heads, d = D / H, C labels.
+Shapes: T tokens, D model width, F feed-forward width, H heads, d = D / H, C labels, V vocabulary.
 Sanh et al. 2019, https://arxiv.org/abs/1910.01108; Vaswani et al. 2017, https://arxiv.org/abs/1706.03762.
 """
 
@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
-Array = NDArray[np.float64]
-Weights = Mapping[str, Array]
+Array: TypeAlias = NDArray[Any]
+Weights: TypeAlias = Mapping[str, Array]  # of a dtype that is not wider than the one to compute in
 
 
 def classify(
@@ -27,12 +28,10 @@ def classify(
     n_heads: int,
     positions: Sequence[int] | None = None,
     activation: str = "gelu",
+    dtype: DTypeLike = np.float64,
 ) -> Array:
-    """Return the logits of a classifier: the encoder, then two layers on the first token, [CLS]. -> (C,)."""
-    weights = in_float64(weights)
-    cls = encode(weights, ids, n_heads, positions, activation, prefix="distilbert.")[-1][0]  # (D,)
-    hidden = np.maximum(linear(weights, "pre_classifier", cls), 0)  # (D,)
-    return linear(weights, "classifier", hidden)
+    """Return the logits of a classifier: the encoder, then its head. -> (C,)."""
+    return sequence_head(weights, encode(weights, ids, n_heads, positions, activation, dtype)[-1])
 
 
 def encode(
@@ -41,29 +40,24 @@ def encode(
     n_heads: int,
     positions: Sequence[int] | None = None,
     activation: str = "gelu",
-    prefix: str = "",
+    dtype: DTypeLike = np.float64,
 ) -> list[Array]:
     """Return the hidden states after the embeddings and after each layer. -> (layers + 1) of (T, D).
 
-    ids: T token ids. positions: of the tokens; None: 0, 1, 2, ... activation: "gelu" or "relu". prefix: of the
-    encoder's names in `weights`, "distilbert." in a classifier.
+    weights: of an encoder, or of a model with a head. ids: T token ids. positions: None: 0, 1, 2, ...
+    activation: "gelu" or "relu". dtype: to compute in; the command line answers one text in float32.
     """
-    weights = in_float64(weights, prefix)
+    weights = {name.removeprefix("distilbert."): array for name, array in weights.items()}
     positions = range(len(ids)) if positions is None else positions
-    hidden = [embed(weights, np.asarray(ids), np.asarray(positions))]
+    hidden = [embed(weights, list(ids), list(positions), dtype)]
     while f"transformer.layer.{len(hidden) - 1}.ffn.lin1.weight" in weights:
         hidden.append(block(weights, f"transformer.layer.{len(hidden) - 1}.", hidden[-1], n_heads, activation))
     return hidden
 
 
-def in_float64(weights: Weights, prefix: str = "") -> Weights:
-    """Return the weights in float64, with the prefix removed from their names."""
-    return {name.removeprefix(prefix): np.asarray(array, np.float64) for name, array in weights.items()}
-
-
-def embed(weights: Weights, ids: NDArray[np.int64], positions: NDArray[np.int64]) -> Array:
+def embed(weights: Weights, ids: list[int], positions: list[int], dtype: DTypeLike) -> Array:
     """LayerNorm(word embedding + position embedding). -> (T, D)."""
-    word = weights["embeddings.word_embeddings.weight"][ids]
+    word = weights["embeddings.word_embeddings.weight"][ids].astype(dtype)
     position = weights["embeddings.position_embeddings.weight"][positions]
     return layer_norm(weights, "embeddings.LayerNorm", word + position)
 
@@ -73,8 +67,7 @@ def block(weights: Weights, name: str, x: Array, n_heads: int, activation: str) 
     q, k, v = (linear(weights, f"{name}attention.{part}_lin", x) for part in "qkv")
     attended = linear(weights, f"{name}attention.out_lin", attention(q, k, v, n_heads))
     x = layer_norm(weights, f"{name}sa_layer_norm", attended + x)
-    wide = linear(weights, f"{name}ffn.lin1", x)  # (T, F)
-    wide = gelu(wide) if activation == "gelu" else np.maximum(wide, 0)
+    wide = ACTIVATIONS[activation](linear(weights, f"{name}ffn.lin1", x))  # (T, F)
     narrow = linear(weights, f"{name}ffn.lin2", wide)
     return layer_norm(weights, f"{name}output_layer_norm", narrow + x)
 
@@ -110,4 +103,38 @@ def gelu(x: Array) -> Array:
     return 0.5 * x * (1 + erf(x / math.sqrt(2)))
 
 
-erf = np.vectorize(math.erf, otypes=[np.float64])  # NumPy has no erf
+ACTIVATIONS = {"gelu": gelu, "relu": lambda x: np.maximum(x, 0)}
+TABLE = np.array([math.erf(i / 256) for i in range(-1536, 1537)])  # from -6 to 6: beyond, erf rounds to -1 and 1
+
+
+def erf(x: Array) -> Array:
+    """Return 2/√π ∫ exp(-t²) dt from 0 to x, within 1e-15: NumPy has no erf.
+
+    TABLE has the integral up to the nearest multiple of 1/256; Gauss's quadrature with two points adds the rest.
+    """
+    x = np.clip(x, -6, 6)
+    nearest = np.rint(np.nan_to_num(x) * 256)
+    half = (x - nearest / 256) / 2
+    density = np.exp(-((x - half + half / 3**0.5) ** 2)) + np.exp(-((x - half - half / 3**0.5) ** 2))
+    return TABLE[nearest.astype(int) + 1536].astype(x.dtype) + 2 / math.pi**0.5 * half * density
+
+
+def sequence_head(weights: Weights, x: Array) -> Array:
+    """Classify the sequence: two layers on its first token, [CLS]. (T, D) -> (C,)."""
+    return linear(weights, "classifier", np.maximum(linear(weights, "pre_classifier", x[0]), 0))
+
+
+def token_head(weights: Weights, x: Array) -> Array:
+    """Classify each token: (T, D) -> (T, C)."""
+    return linear(weights, "classifier", x)
+
+
+def span_head(weights: Weights, x: Array) -> Array:
+    """Score each token as the start and the end of an answer: (T, D) -> (T, 2)."""
+    return linear(weights, "qa_outputs", x)
+
+
+def word_head(weights: Weights, x: Array, activation: str = "gelu") -> Array:
+    """Score every word of the vocabulary at each token: (T, D) -> (T, V)."""
+    x = ACTIVATIONS[activation](linear(weights, "vocab_transform", x))
+    return linear(weights, "vocab_projector", layer_norm(weights, "vocab_layer_norm", x))

@@ -1,4 +1,4 @@
-"""The model class of a checkpoint, and the limits of BERT checkpoints and new heads."""
+"""The model class of a checkpoint, and the limits of new heads."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import dataclasses
 
 from .. import heads
 from ..checks import is_int
-from ..config import DistilBertConfig, read_json
+from ..config import DistilBertConfig
 from ..errors import CheckpointError, InputError
 from ..model import DistilBertModel, Model
+from .config import read_config, refuse_unsupported_bert
 from .files import Files
 from .tasks import TASKS
 
@@ -23,26 +24,10 @@ MODELS: dict[str, type[Model]] = {
         heads.DistilBertForMultipleChoice,
     )
 }
-UNSUPPORTED_BERT = {  # class names without Bert -> why DistilBERT cannot load them
-    "ForSequenceClassification": "its classifier reads a pooler, which DistilBERT lacks",
-    "ForMultipleChoice": "its classifier reads a pooler, which DistilBERT lacks",
-    "ForNextSentencePrediction": "its classifier reads a pooler, which DistilBERT lacks",
-    "ForQuestionAnswering": "it marks the context as a second segment, which DistilBERT lacks",
-}
 WITHOUT_LABELS: dict[type[Model], str] = {
     heads.DistilBertForMultipleChoice: "multiple choice has one score per choice",
     heads.DistilBertForMaskedLM: "a masked language model has one score per word",
 }
-
-
-def read_config(files: Files) -> tuple[DistilBertConfig, bool]:
-    """Return the config of a checkpoint, and whether it is a BERT. Errors name the file."""
-    path = files.get("config.json")
-    values = read_json(path)
-    try:
-        return DistilBertConfig.from_dict(values), values.get("model_type") == "bert"
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
 
 
 def class_for_task(task: str) -> type[Model]:
@@ -65,15 +50,6 @@ def class_for_files(files: Files, new_head: bool) -> type[Model]:
         f"{files}: architectures in config.json {named}: expected one of {', '.join(MODELS)}; "
         f"pass task= ({', '.join(TASKS)}) to choose one"
     )
-
-
-def refuse_unsupported_bert(files: Files, architecture: str) -> None:
-    """Raise CheckpointError for a BERT head that DistilBERT cannot have."""
-    if reason := UNSUPPORTED_BERT.get(architecture.removeprefix("Bert")):
-        raise CheckpointError(
-            f"{files} cannot be converted to Distil{architecture}: {reason}; "
-            "from_pretrained(..., new_head=True) adds a new, untrained head to its encoder"
-        )
 
 
 def with_new_labels(

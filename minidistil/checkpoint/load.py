@@ -17,17 +17,15 @@ from ..config import CHOICES
 from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
-from .architectures import class_for_files, class_for_task, read_config, refuse_unsupported_bert, with_new_labels
+from .architectures import class_for_files, class_for_task, with_new_labels
 from .arguments import resolve_dtype
+from .config import read_config, refuse_unsupported_bert
 from .files import Files, find_files
-from .names import OTHER_HEAD, POSITIONS, PROJECTOR, SEGMENTS, WORDS, Plan, plan
+from .matching import check_layers, listed, match
+from .names import POSITIONS, PROJECTOR, WORDS
 from .tensors import INT8, Stored, find_weights
 
 M = TypeVar("M", bound=Model)
-
-LISTED = 8  # maximum names per kind in an error message
-MANY_LAYERS = 64  # a config with more is compared with the file before a model is built
-LAYER_TENSORS = 16  # of each layer, at least
 
 if hasattr(os, "register_at_fork"):  # a forked child has no OpenMP threads, and would wait for them for ever
     os.register_at_fork(after_in_child=functools.partial(torch.set_num_threads, 1))
@@ -107,7 +105,7 @@ def load(
     elif num_labels is not None:
         raise InputError(f"num_labels is {num_labels!r}, but only a new head can have it: pass new_head=True")
     path, stored = find_weights(files, int8=quantize and not new_head)
-    _check_layers(path, len(stored), config.n_layers)
+    check_layers(path, len(stored), config.n_layers)
     try:
         model = cls(config, device="meta")  # type: ignore[call-arg]
     except CheckpointError as error:
@@ -129,15 +127,6 @@ def load(
         int8.quantize_model(model)
     replaced = {name: op for name, op in vars(ops or Ops()).items() if op is not getattr(Ops, name)}
     return model.with_ops(**replaced) if replaced else model
-
-
-def _check_layers(path: Path, tensors: int, layers: int) -> None:
-    """Raise CheckpointError for a config of many layers that the file does not have: they must not be built."""
-    if layers > MANY_LAYERS and tensors < layers * LAYER_TENSORS:
-        raise CheckpointError(
-            f"{path}: n_layers in config.json is {layers}, but the file has {tensors} tensors: "
-            f"expected at least {layers * LAYER_TENSORS}"
-        )
 
 
 @torch.no_grad()
@@ -209,18 +198,9 @@ def _read(
         if not new_head or name.startswith("distilbert.")
     }
     config = model.config
-    pooled = bert and "DistilBertForTokenClassification" not in config.architectures
-    try:
-        planned = plan(stored, shapes, bert=bert, tied=config.tie_word_embeddings, pooled=pooled)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    _check_match(path, stored, shapes, planned, model)
-    parts = {name: stored[source] for name, source in planned.sources.items()}
-    others = [f"{name} ({part.dtype})" for name, part in parts.items() if isinstance(part.dtype, str)]
-    if others:
-        raise CheckpointError(f"{path}: expected floating-point weights, found {_listed(others)}")
+    planned = match(path, stored, shapes, config, type(model).__name__, bert)
     if dtype is None:
-        dtype = parse_dtype(config.dtype or str(next(iter(parts.values())).dtype))
+        dtype = parse_dtype(config.dtype or stored[next(iter(planned.sources.values()))].dtype)
     tensors = {source: stored[source].read().detach() for source in planned.sources.values()}
     if planned.segments:
         position = next(source for name, source in planned.sources.items() if name.endswith(POSITIONS))
@@ -231,10 +211,9 @@ def _read(
 
 def _read_int8(path: Path, stored: Mapping[str, Stored], model: Model, device: torch.device) -> dict[str, Tensor]:
     """Read the tensors of a quantized model, which is on the meta device; the file must have exactly these."""
-    safetensors_name: dict[torch.dtype, Any] = {torch.int8: "I8"}
-    tensors = int8.to_stored(model)
     expected = {
-        name: (list(part.shape), safetensors_name.get(part.dtype, part.dtype)) for name, part in tensors.items()
+        name: (list(part.shape), "I8" if part.dtype == torch.int8 else str(part.dtype).removeprefix("torch."))
+        for name, part in int8.to_stored(model).items()
     }
     mismatched = [
         f"{name} {stored[name].shape} {stored[name].dtype} (expected {shape} {dtype})"
@@ -246,7 +225,7 @@ def _read_int8(path: Path, stored: Mapping[str, Stored], model: Model, device: t
         ("unexpected", [name for name in stored if name not in expected]),
         ("of another shape or dtype", mismatched),
     )
-    problems = "; ".join(f"{kind}: {_listed(names)}" for kind, names in kinds if names)
+    problems = "; ".join(f"{kind}: {listed(names)}" for kind, names in kinds if names)
     if problems:
         raise CheckpointError(f"{path} does not hold this model's weights in 8 bits; {problems}")
     return int8.from_stored(model, {name: stored[name].read().to(device) for name in expected})
@@ -256,40 +235,3 @@ def _fold(positions: Tensor, segments: Tensor) -> Tensor:
     """Add the first segment embedding of a BERT to each position embedding: (positions, D), (segments, D)."""
     wide = torch.promote_types(positions.dtype, torch.float32)
     return positions.to(wide) + segments[0].to(wide)
-
-
-def _check_match(
-    path: Path, stored: Mapping[str, Stored], shapes: Mapping[str, list[int]], planned: Plan, model: Model
-) -> None:
-    """Raise CheckpointError, which lists every difference, unless names and shapes match those of the model."""
-    mismatched = [
-        f"{name} {stored[source].shape} (expected {shapes[name]})"
-        for name, source in planned.sources.items()
-        if stored[source].shape != shapes[name]
-    ]
-    if planned.segments:
-        shape = stored[planned.segments].shape
-        width = next(shape[1] for name, shape in shapes.items() if name.endswith(POSITIONS))
-        if shape[1:] != [width] or not shape[0]:
-            mismatched.append(f"{planned.segments} {shape} (expected [segments, {width}])")
-    kinds = (("missing", planned.missing), ("unexpected", planned.unexpected), ("of another shape", mismatched))
-    problems = [f"{kind}: {_listed(names)}" for kind, names in kinds if names]
-    others = [name for name, reason in planned.dropped.items() if reason == OTHER_HEAD]
-    if problems and others:
-        problems.append(f"{OTHER_HEAD}: {_listed(others)}")
-    if problems:
-        encoder = [name for name in shapes if name.startswith("distilbert.")]  # empty for a model without a head
-        head_only = encoder and planned.missing and not {*encoder, SEGMENTS} & {*planned.missing}
-        hint = "; from_pretrained(..., new_head=True) adds a new, untrained head" if head_only else ""
-        named = [name for name in model.config.architectures if name != type(model).__name__]
-        hint = f"; architectures in config.json names {', '.join(named)}{hint}" if named else hint
-        own = {part for name in (*shapes, "bert") for part in name.split(".")[:2]}
-        outer = {name.partition(".")[0] for name in stored}
-        if planned.missing and len(outer) == 1 and not outer & own:
-            hint = f"; every name in the file begins with {min(outer)}: save the state dict of the model inside it"
-        raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
-
-
-def _listed(names: list[str]) -> str:
-    more = f" and {len(names) - LISTED} more" if len(names) > LISTED else ""
-    return ", ".join(names[:LISTED]) + more

@@ -1,23 +1,28 @@
 """The tensors in a checkpoint's files, by their names in the file, each read on demand.
 
-Reads safetensors and PyTorch files, single or sharded with an index. No code in a file is executed.
+Reads safetensors and PyTorch files, single or sharded with an index. No code in a file is executed. Files of
+safetensors are opened without torch, and can be read into NumPy or into torch.
 """
 
 from __future__ import annotations
 
 import functools
+import json
+import mmap
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
 
 from ..config import read_json
 from ..errors import CheckpointError
-from . import pickles
 from .files import Files
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 FLOATS = "model.safetensors"
 FILES = (  # in the order of transformers
@@ -27,7 +32,7 @@ FILES = (  # in the order of transformers
     "pytorch_model.bin.index.json",
 )
 INT8 = "model-int8.safetensors"  # minidistil's own format: a name that transformers does not load
-DTYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
+FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # that models compute in
 MAX_HEADER = 2**20  # bytes of the header of a safetensors file; for 24 layers, it has less than 2**16
 MAX_TENSORS = 4096  # of a checkpoint, which is 256 layers
 POINTER = b"version https://git-lfs"  # the start of a file that git-lfs has not downloaded
@@ -37,8 +42,16 @@ class Stored(NamedTuple):
     """A tensor in a file."""
 
     shape: list[int]
-    dtype: torch.dtype | str  # a string for a dtype that models cannot compute in
+    dtype: str  # a value of FLOAT_DTYPES, or the file's name of a dtype that models cannot compute in
     read: Callable[[], Tensor]
+    array: Callable[[], NDArray[Any]] | None = None  # the same without torch; None where only torch can read it
+
+    def float32(self) -> NDArray[np.float32]:
+        """Read the tensor into NumPy, in float32, through torch if only torch can read it."""
+        if self.array is None:
+            return self.read().detach().float().numpy()
+        with np.errstate(over="ignore"):  # numbers beyond float32 are inf, as in torch
+            return np.asarray(self.array(), np.float32)
 
 
 def find_weights(files: Files, *, int8: bool = False) -> tuple[Path, dict[str, Stored]]:
@@ -64,33 +77,45 @@ def _read(path: Path) -> dict[str, Stored]:
 
 def _safetensors(path: Path) -> dict[str, Stored]:
     """Memory-map a safetensors file: a tensor is read when it is used."""
-    with path.open("rb") as header:
-        length = int.from_bytes(header.read(8), "little")
-    if length > MAX_HEADER:
-        raise CheckpointError(f"{path} has a header of {length:,} bytes: expected at most {MAX_HEADER:,}")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > MAX_HEADER:
+            raise CheckpointError(f"{path} has a header of {length:,} bytes: expected at most {MAX_HEADER:,}")
+        header = file.read(length)
     try:
-        file = safe_open(path, framework="pt")
-        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
-        return {
-            name: Stored(
-                part.get_shape(),
-                DTYPES.get(part.get_dtype(), part.get_dtype()),
-                functools.partial(file.get_tensor, name),
-            )
-            for name, part in slices.items()
-        }
+        checked = safe_open(path, framework="np")
+        slices = {name: checked.get_slice(name) for name in checked.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise CheckpointError(f"{path} is not a readable safetensors file: {error}") from error
+    places = json.loads(header)
+    opened = functools.cache(lambda: safe_open(path, framework="pt"))  # imports torch
+    memory = functools.cache(lambda: _mapped(path))
+
+    def stored(name: str, shape: list[int], kind: str) -> Stored:
+        dtype = FLOAT_DTYPES.get(kind, kind)
+        start = 8 + length + places[name]["data_offsets"][0]
+        in_numpy = kind in FLOAT_DTYPES and kind != "BF16"
+        return Stored(
+            shape,
+            dtype,
+            lambda: opened().get_tensor(name),
+            (lambda: np.ndarray(shape, dtype, memory(), start)) if in_numpy else None,
+        )
+
+    return {name: stored(name, part.get_shape(), part.get_dtype()) for name, part in slices.items()}
+
+
+def _mapped(path: Path) -> mmap.mmap:
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _pickled(path: Path) -> dict[str, Stored]:
     """Map a file of torch.save, without executing its code."""
+    from . import pickles  # imports torch
+
     return {
-        name: Stored(
-            list(tensor.shape),
-            tensor.dtype if tensor.dtype in DTYPES.values() else str(tensor.dtype).removeprefix("torch."),
-            tensor.detach,
-        )
+        name: Stored(list(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.detach)
         for name, tensor in pickles.read(path).items()
     }
 

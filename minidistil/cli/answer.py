@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from .sources import Source
 
 NO_OPTIONS: dict[str, dict[str, Any]] = {}
+FEW = 8  # texts of --input
 
 
 def _single_text(options: argparse.Namespace) -> tuple[Any, ...]:
@@ -77,7 +78,7 @@ def add_verb(verbs: Any, verb: Verb) -> None:
     group = parser.add_argument_group("model")
     default = TASKS[verb.task].default_model
     text = MODEL if default is None else f"{MODEL} (default: {default}, which ships with the package)"
-    group.add_argument("--model", help=text, required=default is None)
+    group.add_argument("--model", help=text, required=default is None, default=default)
     add_model_options(group)
     add_dtype_option(group)
     group = parser.add_argument_group("many texts")
@@ -100,7 +101,7 @@ def run(verb: Verb, options: argparse.Namespace) -> None:
     if source is not None:
         _answer_many(verb, options, source, arguments)
         return
-    pipe = load_pipeline(verb.task, options)
+    pipe = load_pipeline(verb.task, options, in_numpy(options, None))
     with _located(None):
         if options.json:
             print_json(_plain(pipe(*verb.single(options), **arguments)))
@@ -109,16 +110,27 @@ def run(verb: Verb, options: argparse.Namespace) -> None:
             print(*verb.show(options, answer), sep="\n")
 
 
+def in_numpy(options: argparse.Namespace, source: Source | None) -> bool:
+    """Return whether NumPy may answer, on the CPU in float32, before torch is imported: for few texts, by default.
+
+    torch still takes over for files that only it can read, and for more tokens than `numpy_engine.MAX_TOKENS`.
+    """
+    few = source is None or source.has_at_most(FEW)
+    return few and not supplied(options, "device", "dtype")
+
+
 def _source(options: argparse.Namespace) -> Source | None:
     """Return the input, None for a single text. Raises InputError for options that exclude each other."""
     from pathlib import Path  # not needed for --help
 
-    from .sources import Source
-
     if (options.text is None) == (options.input is None):
         found = "neither" if options.text is None else "both"
         raise InputError(f"expected either one text or --input FILE, found {found}")
-    source = None if options.input is None else Source(options.input, options.jsonl)
+    source = None
+    if options.input is not None:
+        from .sources import Source
+
+        source = Source(options.input, options.jsonl)
     if source is None and (options.output is not None or options.jsonl):
         raise InputError("--output and --jsonl require --input FILE")
     if options.text_column is not None and (source is None or not source.has_fields):
@@ -140,7 +152,7 @@ def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, argume
             raise InputError(
                 f"{options.output} has {sink.answered} answers, but {options.input} has {source.total} texts"
             )
-        pipe = load_pipeline(verb.task, options)
+        pipe = load_pipeline(verb.task, options, in_numpy(options, source))
         # a block is answered as a whole and with prepacked weights, wherever a run starts: the scores are the same
         pipe.first_window, pipe.engine.plain_batches = base.WINDOW, 0
 

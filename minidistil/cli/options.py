@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+import contextlib
+import os
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 from ..errors import printable
 
+BLAS_THREADS = "OPENBLAS_NUM_THREADS"  # read when NumPy is imported
 OPTIONAL: dict[str, Any] = {"default": argparse.SUPPRESS}  # absent unless the user sets it, see `supplied`
 MODEL = "a folder in the Hub's format, or a Hub id"
 DATA = "labeled texts: a .jsonl, .csv or .tsv file, also gzipped (.gz), or hub:NAME:SPLIT"
@@ -82,10 +85,26 @@ def supplied(options: argparse.Namespace, *names: str) -> dict[str, Any]:
     return {name: value for name, value in vars(options).items() if name in names}
 
 
-def load_pipeline(task: str, options: argparse.Namespace) -> Any:
-    """Load the pipeline that the options describe."""
+def load_pipeline(task: str, options: argparse.Namespace, in_numpy: bool = False) -> Any:
+    """Load the pipeline that the options describe. in_numpy: without torch, if only few tokens are computed."""
+    if in_numpy:
+        with _one_thread():
+            from ..pipelines import numpy_pipeline
+        return numpy_pipeline(task, options.model, **supplied(options, "revision"))
     from ..backends.onednn import keep_memory
     from ..pipelines import pipeline
 
     keep_memory()
     return pipeline(task, options.model, **supplied(options, "revision", "device", "dtype"))
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Import NumPy with one thread for matmuls: for short texts, several threads mostly wait for each other."""
+    before = os.environ.get(BLAS_THREADS)
+    os.environ[BLAS_THREADS] = before or "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[BLAS_THREADS]

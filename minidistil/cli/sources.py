@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -18,7 +19,6 @@ from ..io.text_files import (
     read_lines,
     read_records,
 )
-from ..pipelines import base
 
 
 class Source:
@@ -45,6 +45,8 @@ class Source:
         The blocks depend only on the contents of the input: a resumed run answers the same texts together, and so
         with the same scores to the last bit. If a record is invalid, those before it are yielded first.
         """
+        from ..pipelines import base  # imports NumPy
+
         block: list[Record] = []
         limit, size = min(base.FIRST_WINDOW, base.WINDOW), 0
         try:
@@ -70,6 +72,15 @@ class Source:
             return sum(1 for _ in self._read())
         except InputError:  # raised again when that record is read
             return None
+
+    def has_at_most(self, count: int) -> bool:
+        """Return whether the input is a file of at most this many texts; not a pipe, which is read only once."""
+        if self.path is None or not self.path.is_file():
+            return False
+        try:
+            return sum(1 for _ in itertools.islice(self._read(), count + 1)) <= count
+        except InputError:  # raised again when that record is read
+            return False
 
     def _read(self) -> Iterator[Record]:
         return read_records(self.path, self.format)

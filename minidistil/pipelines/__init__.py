@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..checkpoint.arguments import merged, without_transformers_arguments
-from ..checkpoint.files import find_files
+from ..checkpoint.files import Files, find_files
 from ..checkpoint.tasks import TASKS
 from ..checkpoint.tokenizer import load_tokenizer
 from ..errors import InputError
 from ..tokenizer import Tokenizer
-from .base import Pipeline
+from .base import WINDOW, Engine, Pipeline
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +68,9 @@ def pipeline(
     if task is not None:
         pipeline_class(task).check_arguments(defaults)  # before a long download
 
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        tokenizer = load_tokenizer(find_files(tokenizer, None, token, local_files_only))
+
     from ..checkpoint.architectures import class_for_files  # here torch is imported
     from ..model import Model
     from .inference import Engine, choose_device
@@ -75,23 +79,40 @@ def pipeline(
         if tokenizer is None or dtype is not None or revision is not None:
             raise InputError("a loaded model needs its tokenizer, and takes no dtype or revision: pass tokenizer=")
         task = _task_of(type(model)) if task is None else task
-        task_class = pipeline_class(task)
         if device is not None and (target := choose_device(device)) != model.device:
             model = model.to(target)
-        engine = Engine(model, task)
-    else:
-        files = find_files(model, revision, token, local_files_only)  # once: all files are of the same commit
-        target = choose_device(device)
-        task = _task_of(class_for_files(files, new_head=False)) if task is None else task
-        task_class = pipeline_class(task)
-        declared, files = task_class.declared(files)  # the small files first: errors come before a long download
-        files.get("config.json")
-        tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
-        defaults = {**declared, **defaults}
-        engine = Engine.load(files, task, dtype, target)
-    if not isinstance(tokenizer, Tokenizer):
-        tokenizer = load_tokenizer(find_files(tokenizer, None, token, local_files_only))
-    return task_class(task, engine, tokenizer, **defaults)
+        return pipeline_class(task)(task, Engine(model, task), tokenizer, **defaults)
+    files = find_files(model, revision, token, local_files_only)  # once: all files are of the same commit
+    load_engine = functools.partial(Engine.load, dtype=dtype, device=choose_device(device))
+    task = _task_of(class_for_files(files, new_head=False)) if task is None else task
+    return pipeline_from_files(task, files, load_engine, tokenizer, **defaults)
+
+
+def pipeline_from_files(
+    task: str,
+    files: Files,
+    load_engine: Callable[[Files, str], Engine],
+    tokenizer: Tokenizer | None = None,
+    **defaults: Any,
+) -> Pipeline:
+    """Create a pipeline from the files of a checkpoint. load_engine: load the model of a task from its files."""
+    task_class = pipeline_class(task)
+    declared, files = task_class.declared(files)  # the small files first: errors come before a long download
+    files.get("config.json")
+    tokenizer = load_tokenizer(files) if tokenizer is None else tokenizer
+    return task_class(task, load_engine(files, task), tokenizer, **{**declared, **defaults})
+
+
+def numpy_pipeline(task: str, model: str | Path, revision: str | None = None) -> Pipeline:
+    """Create a pipeline that imports torch only for many tokens, or for files that NumPy cannot read.
+
+    task, model, revision: as for `pipeline`. It computes in float32, on the CPU.
+    """
+    from .numpy_engine import load_engine
+
+    pipe = pipeline_from_files(task, find_files(model, revision), load_engine)
+    pipe.first_window = WINDOW  # so that the engine knows how much there is to compute
+    return pipe
 
 
 def _task_of(model_class: type[Model]) -> str:

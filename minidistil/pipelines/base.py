@@ -1,7 +1,7 @@
 """Base of all pipelines: call options, streams of inputs, and the interface to the model.
 
 The pipelines use NumPy arrays and do not import torch; only `inference.py` and
-`pooling.py` do, behind the `Engine` interface.
+`pooling.py` do, behind the `Engine` interface. `numpy_engine.py` implements it without torch.
 
 Shapes: L tokens of a sequence, C labels, D model width, V vocabulary.
 """
@@ -19,7 +19,7 @@ from ..checkpoint.arguments import ARGUMENTS, without_transformers_arguments
 from ..checkpoint.files import Files
 from ..checks import check_count
 from ..config import DistilBertConfig
-from ..errors import InputError, input_name, warn
+from ..errors import CheckpointError, InputError, input_name, warn
 from ..tokenizer import Tokenizer, truncation_strategy
 from .scores import Array
 
@@ -62,6 +62,14 @@ class Engine(Protocol):
         with the option `mask_id`; of an encoder "token_logits" (L, D), and "pooled" (1, modes * D) with the
         options `modes` and `skip`.
         """
+
+
+def check_finite(finite: bool, dtype: object) -> None:
+    """Raise CheckpointError unless the outputs of a model that computes in a dtype are finite."""
+    if not finite:
+        raise CheckpointError(
+            f"the model returns nan or inf: check its weights, or use a wider dtype than {dtype}"
+        )
 
 
 class Pipeline:

@@ -20,10 +20,10 @@ from ..batching import batch_by_size, filler_lengths, with_filler
 from ..checkpoint.architectures import class_for_task
 from ..checkpoint.files import Files
 from ..checkpoint.load import from_pretrained, parse_device
-from ..errors import CheckpointError, InputError
+from ..errors import InputError
 from ..layout import Batch, enter
 from ..model import Model
-from .base import Ids
+from .base import Ids, check_finite
 from .pooling import pool
 from .scores import Array
 
@@ -134,11 +134,7 @@ class Engine:
                 rows, counts = self._rows(output, batch, options)
                 counts = counts[: len(group)]
                 values = rows[: sum(counts)].float().cpu()  # the one synchronization per batch
-            if not values.isfinite().all():
-                raise CheckpointError(
-                    "the model returns nan or inf: check its weights, or use a wider dtype than "
-                    f"{self.model.dtype}"
-                )
+            check_finite(bool(values.isfinite().all()), self.model.dtype)
             array, start = values.numpy(), 0
             for i, count in zip(group, counts, strict=True):
                 results[distinct[i]] = array[start : start + count]

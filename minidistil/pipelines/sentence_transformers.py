@@ -9,7 +9,6 @@ Shapes: n texts, K and N input and output width of a Dense module.
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,9 +17,11 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from ..checkpoint.files import Files, Subfolder
+from ..checkpoint.tensors import find_weights
 from ..checks import check_count
 from ..config import read_json
 from ..errors import CheckpointError, InputError
+from ..reference import gelu
 from .scores import Array, sigmoid
 
 POOLINGS = {  # names in old files -> names of poolings, in the order of concatenated vectors
@@ -37,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {  # of a Dense module, by th
     "ReLU": lambda x: np.maximum(x, 0),
     "Sigmoid": sigmoid,
     "SiLU": lambda x: x * sigmoid(x),
-    "GELU": lambda x: x * (1 + np.vectorize(math.erf, otypes=[np.float32])(x / math.sqrt(2))) / 2,
+    "GELU": gelu,
 }
 ACTIVATION = re.compile(r"torch\.nn\.(?:modules\.\w+\.)?(\w+)")
 TRANSFORMER = (  # files with the settings of a Transformer, in order
@@ -192,8 +193,6 @@ def _normalize(files: Files) -> Normalize:
 
 def _dense(files: Files) -> Dense:
     """Read the settings and the weights of a Dense module."""
-    from ..checkpoint.tensors import find_weights  # imports torch
-
     path = files.get("config.json")
     values = read_json(path)
     inputs, outputs = _count(path, values, "in_features"), _count(path, values, "out_features")
@@ -211,7 +210,7 @@ def _dense(files: Files) -> Dense:
     found = {name: part.shape for name, part in stored.items()}
     if found != shapes:
         raise CheckpointError(f"{file} has the tensors {found}: expected {shapes}, as {path} sets them")
-    weights = {name: part.read().float().numpy() for name, part in stored.items()}
+    weights = {name: part.float32() for name, part in stored.items()}
     if residual and inputs == outputs:
         weights["residual.weight"] = np.eye(len(weights["linear.weight"]), dtype=np.float32)
     if not all(np.isfinite(weight).all() for weight in weights.values()):

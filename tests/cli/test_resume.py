@@ -103,7 +103,7 @@ def several_blocks(monkeypatch):
     monkeypatch.setattr(base, "WINDOW", 5)
     pipes = {}
 
-    def load(task, options):
+    def load(task, options, *_):
         if task not in pipes:
             pipes[task] = minidistil.pipeline(task, options.model, device="cpu")
         return pipes[task]
