@@ -106,7 +106,7 @@ class PackedBlock(NamedTuple):
     lin2: Packed
     activation: str  # "gelu" or "relu"
     heads: int
-    norms: tuple[nn.LayerNorm, nn.LayerNorm]
+    norms: list[tuple[Tensor, Tensor, float]]  # weight, bias and eps of each LayerNorm
 
 
 def pack_block(block: Block) -> PackedBlock:
@@ -118,22 +118,25 @@ def pack_block(block: Block) -> PackedBlock:
             raise PreparationError(f"a {type(module).__name__} cannot be prepacked: expected {kind.__name__}")
     qkv = pack(attention.q_lin, attention.k_lin, attention.v_lin)
     linears = pack(attention.out_lin), pack(ffn.lin1), pack(ffn.lin2)
-    return PackedBlock(qkv, *linears, ffn.activation, attention.n_heads, norms)
+    affine = [(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in norms]
+    return PackedBlock(qkv, *linears, ffn.activation, attention.n_heads, affine)
 
 
 def block(x: Tensor, state: PackedBlock, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
     """Run one transformer block, with `ops.attention` and `ops.add_norm`: (T, D) -> (Tq, D)."""
-    q, k, v = (y.unflatten(1, (state.heads, -1)) for y in qkv(x, state.qkv))  # three of (T, H, d)
+    heads = len(x), 3, state.heads, x.shape[1] // state.heads
+    q, k, v = _matmul(x, state.qkv, "none").view(heads).unbind(1)  # three of (T, H, d)
     context = ops.attention(queries.select(q), k, v, queries, layout)  # (Tq, H, d)
     x = _add_norm(context.flatten(1), state.out, queries.select(x), state.norms[0], ops)
     return _add_norm(_matmul(x, state.lin1, state.activation), state.lin2, x, state.norms[1], ops)
 
 
-def _add_norm(x: Tensor, state: Packed, residual: Tensor, norm: nn.LayerNorm, ops: Ops) -> Tensor:
+def _add_norm(x: Tensor, state: Packed, residual: Tensor, norm: tuple[Tensor, Tensor, float], ops: Ops) -> Tensor:
     """LayerNorm(x Wᵀ + b + residual): (T, K), (T, N) -> (T, N)."""
+    weight, bias, eps = norm
     if ops.add_norm is not Ops.add_norm:
-        return ops.add_norm(linear(x, state), residual, norm.weight, norm.bias, norm.eps)
-    return F.layer_norm(linear_add(x, state, residual), norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+        return ops.add_norm(linear(x, state), residual, weight, bias, eps)
+    return F.layer_norm(linear_add(x, state, residual), weight.shape, weight, bias, eps)
 
 
 def prepacked() -> dict[str, Prepared]:

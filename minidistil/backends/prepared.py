@@ -1,11 +1,12 @@
 """Operations over prepared weights: prepacked, fused or quantized once, then used for many batches.
 
-A prepared operation keeps an alias and the version counter of every tensor that its weights were made from. Each
+A prepared operation keeps every tensor that its weights were made from, with its version counter and address. Each
 call compares them, and prepares again after a tensor was replaced or modified: by an optimizer's step, by to(),
 by load_state_dict(), or by an assignment, through any view of the model. Changes that PyTorch does not count are
-not noticed: writes through `.data` or through a NumPy array that shares the memory, the functions of
-`torch.optim` with fused=True, and collectives of torch.distributed. Neither are changes of the weights of a
-compiled model, until it is called once without torch.compile. Call a view once before you compile it.
+not noticed: writes through `.data` or through a NumPy array that shares the memory, a view of the same memory that
+is assigned to `.data`, the functions of `torch.optim` with fused=True, and collectives of torch.distributed.
+Neither are changes of the weights of a compiled model, until it is called once without torch.compile. Call a view
+once before you compile it.
 """
 
 from __future__ import annotations
@@ -30,11 +31,14 @@ class PreparationError(InputError):
 
 
 class Entry(NamedTuple):
-    """Prepared weights, and the tensors that they were made from."""
+    """Prepared weights, and what they were made from. The first module is left out: they are freed with it."""
 
     state: Any
-    modules: list[tuple[weakref.ref[nn.Module], type]]  # each module and its class, when prepared
-    sources: list[tuple[Tensor | None, int]]  # an alias and the version of each tensor, when prepared
+    others: tuple[nn.Module, ...]  # the modules of the call but the first
+    kinds: list[type]  # the classes of all modules of the call
+    attributes: list[dict[str, Any]]  # of each module and submodule, and not a copy
+    members: list[tuple[dict[str, Any], str, Any, type]]  # submodules, parameters, buffers, in their module's dict
+    tensors: list[tuple[Tensor, int, int]]  # each parameter and buffer with its version and its address
 
 
 class Prepared:
@@ -67,50 +71,45 @@ class Prepared:
         with LOCK:
             entry = self._entries.get(modules[0])
             if entry is None or not _unchanged(entry, modules):  # else another thread has prepared them
-                parts, tensors = _parts(modules)
-                sources = [(t if t is None else t.detach(), _version(t)) for t in tensors]
+                sources = _sources(modules)
                 with torch.no_grad():
-                    state = self.prepare(*modules)
-                entry = Entry(state, [(weakref.ref(part), type(part)) for part in parts], sources)
+                    entry = Entry(self.prepare(*modules), modules[1:], [*map(type, modules)], *sources)
                 self._entries[modules[0]] = entry
             return entry
 
 
-def _unchanged(entry: Entry, modules: Iterable[nn.Module]) -> bool:
-    parts, tensors = _parts(modules)
-    if len(parts) != len(entry.modules) or len(tensors) != len(entry.sources):
+def _unchanged(entry: Entry, modules: tuple[nn.Module, ...]) -> bool:
+    """Return whether weights were prepared from these modules as they are. Called for each layer of each batch."""
+    if modules[1:] != entry.others or [*map(type, modules)] != entry.kinds:
         return False
-    for part, (reference, kind) in zip(parts, entry.modules):  # noqa: B905, called for every linear layer
-        if reference() is not part or type(part) is not kind:
+    for own in entry.attributes:
+        if own["training"] or own["_forward_hooks"] or own["_forward_pre_hooks"] or not _ASSIGNED.isdisjoint(own):
             return False
-    try:
-        for tensor, (alias, version) in zip(tensors, entry.sources):  # noqa: B905
-            if tensor is None or alias is None:
-                if tensor is not alias:
-                    return False
-            elif tensor._version != version or not alias.is_set_to(tensor):
-                return False
-    except RuntimeError:  # a tensor that was made under inference_mode has no version; `_version` raises for it
-        return False
-    return True
+    for parent, name, member, kind in entry.members:
+        if parent.get(name) is not member or type(member) is not kind:
+            return False
+    for tensor, version, address in entry.tensors:
+        if tensor._version != version or tensor.data_ptr() != address:
+            return False
+    return not (_global_forward_hooks or _global_forward_pre_hooks)
 
 
-def _parts(modules: Iterable[nn.Module]) -> tuple[list[nn.Module], list[Tensor | None]]:
-    """Return all submodules, parameters and buffers. Raises InputError where prepared weights would ignore one."""
-    parts = list(modules)
-    tensors: list[Tensor | None] = []
-    for module in parts:  # grows: the children of each part are appended
-        own = module.__dict__  # faster than attributes, whose lookup ends in nn.Module.__getattr__
-        if own["training"] or own["_forward_pre_hooks"] or own["_forward_hooks"] or not _ASSIGNED.isdisjoint(own):
-            raise PreparationError(_refusal(module))
-        tensors += own["_parameters"].values()
-        if own["_buffers"]:
-            tensors += own["_buffers"].values()
-        if own["_modules"]:
-            parts += [child for child in own["_modules"].values() if child is not None]
-    if _global_forward_pre_hooks or _global_forward_hooks:
+def _sources(modules: tuple[nn.Module, ...]) -> tuple[list[Any], list[Any], list[Any]]:
+    """Return the last fields of an `Entry`. Raises InputError where prepared weights would ignore something."""
+    if _global_forward_hooks or _global_forward_pre_hooks:
         raise PreparationError("there are global forward hooks, which would not run: remove them")
-    return parts, tensors
+    found = list(modules)
+    attributes, members = [], []
+    for module in found:  # grows: the submodules of each module are appended
+        own = vars(module)
+        if module.training or module._forward_hooks or module._forward_pre_hooks or not _ASSIGNED.isdisjoint(own):
+            raise PreparationError(_refusal(module))
+        attributes.append(own)
+        for parent in (module._modules, module._parameters, module._buffers):
+            members += [(parent, name, member, type(member)) for name, member in parent.items()]
+        found += [child for child in module._modules.values() if child is not None]
+    tensors = [member for _, _, member, _ in members if isinstance(member, Tensor)]
+    return attributes, members, [(tensor, _version(tensor), tensor.data_ptr()) for tensor in tensors]
 
 
 _ASSIGNED = {"forward", "weight", "bias"}  # attributes that replace those of the class, or the parameters
@@ -142,9 +141,7 @@ def _parameters(modules: Iterable[nn.Module]) -> Iterable[Tensor]:
     return (parameter for module in modules for parameter in module.parameters())
 
 
-def _version(tensor: Tensor | None) -> int:
-    if tensor is None:
-        return 0
+def _version(tensor: Tensor) -> int:
     if tensor.is_inference():
         raise InputError("weights made under torch.inference_mode() cannot be prepared: load the model outside it")
     return tensor._version
