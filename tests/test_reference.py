@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
 import sys
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 
 from minidistil import reference
-from support.twins import CONFIGS, FORMS, inputs, twins
+from support.twins import CONFIGS, FORMS, inputs, theirs, twins
 
 
 def weights_of(model):
@@ -54,6 +55,45 @@ def test_float32_weights_are_converted_to_float64():
     )
     assert logits.dtype == np.float64
     assert np.abs(logits - expected).max() < 1e-12
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_hidden_states_and_logits_have_the_dtype_that_is_passed(dtype):
+    _, other = twins()
+    weights = weights_of(other)
+    expected = reference.classify(weights, [1, 2, 3], n_heads=4)
+    logits = reference.classify(weights, [1, 2, 3], n_heads=4, dtype=dtype)
+    assert {x.dtype for x in reference.encode(weights, [1, 2, 3], n_heads=4, dtype=dtype)} == {np.dtype(dtype)}
+    assert logits.dtype == dtype
+    assert np.abs(logits - expected).max() < 100 * np.finfo(dtype).eps * np.abs(expected).max()
+
+
+HEADS = {
+    "DistilBertForTokenClassification": reference.token_head,
+    "DistilBertForMaskedLM": reference.word_head,
+    "DistilBertForQuestionAnswering": reference.span_head,
+}
+
+
+@pytest.mark.parametrize("name", HEADS)
+def test_heads_match_transformers_to_1e_10(name):
+    other = theirs({"id2label": {0: "a", 1: "b"}}, name).double()
+    ids, mask = inputs("alone", 17, other.config.vocab_size)
+    with torch.inference_mode():
+        output = other(input_ids=ids, attention_mask=mask)
+    expected = output[0] if len(output) == 1 else torch.stack([*output.values()], dim=-1)
+    weights = weights_of(other)
+    logits = HEADS[name](weights, reference.encode(weights, ids[0].tolist(), n_heads=4)[-1])
+    assert np.abs(logits - expected[0].numpy()).max() < 1e-10 * expected.abs().max()
+
+
+def test_erf_is_accurate_to_1e_15():
+    random = np.random.default_rng(0)
+    x = np.concatenate([random.normal(size=20_000) * 2, np.linspace(-8, 8, 4097), [0, 1e-300, np.inf, -np.inf]])
+    expected = np.array([math.erf(value) for value in x])
+    assert np.abs(reference.erf(x) - expected).max() < 1e-15
+    assert np.abs(reference.erf(x.astype(np.float32)) - expected).max() < 2e-7
+    assert np.isnan(reference.erf(np.array([np.nan]))).all()
 
 
 def test_the_reference_needs_no_torch():

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import difflib
-import hashlib
 import json
 import re
-import tempfile
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -88,6 +85,8 @@ def _shipped(name: str) -> Iterable[Path]:
 
 def _similar(name: str | Path) -> str:
     """Return a hint with the folders that have a similar name, or an empty string."""
+    import difflib  # only for this message
+
     path = Path(name).expanduser()
     try:
         folders = [place for place in path.parent.iterdir() if place.is_dir()]
@@ -270,6 +269,8 @@ def _hash(path: Path, etag: str) -> str:
     """Return the hash of a file of the kind that an ETag has; the ETag itself if it is of an unknown kind."""
     if not HASH.fullmatch(etag):
         return etag
+    import hashlib  # only after a download
+
     digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)
     with path.open("rb") as file:
         while chunk := file.read(2**20):
@@ -284,6 +285,8 @@ def _reason(error: BaseException) -> str:
 
 def write_files(folder: str | Path, writers: Mapping[str, Callable[[Path], None]]) -> None:
     """Write files into a temporary folder, then move them: after a failure the folder is unchanged."""
+    import tempfile  # only to write
+
     folder = Path(folder)
     try:
         folder.mkdir(parents=True, exist_ok=True)

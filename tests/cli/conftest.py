@@ -62,18 +62,21 @@ def copy(folder, tmp_path):
 
 @pytest.fixture
 def command(capsys, monkeypatch, folder):
-    """Run the command in this process, on the CPU, with the tiny checkpoint unless --model is passed."""
+    """Run the command in this process, with the tiny checkpoint unless --model is passed.
+
+    device: "cpu" computes in torch; None: as by default, a few texts in NumPy.
+    """
     monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # the command replaces it
 
-    def run(*arguments, stdin=b""):
+    def run(*arguments, stdin=b"", device="cpu"):
         monkeypatch.setattr(
             sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin) if isinstance(stdin, bytes) else stdin)
         )
         arguments = [str(argument) for argument in arguments]
         if "--model" not in arguments:
             arguments += ["--model", str(folder)]
-        if "--device" not in arguments:
-            arguments += ["--device", "cpu"]
+        if "--device" not in arguments and device is not None:
+            arguments += ["--device", device]
         code = cli.main(arguments)
         return Result(code, *capsys.readouterr())
 

@@ -155,16 +155,19 @@ BROKEN = {
 @pytest.mark.parametrize(("spoil", "message"), BROKEN.values(), ids=BROKEN.keys())
 def test_a_broken_checkpoint_is_a_one_line_error(command, copy, spoil, message):
     spoil(copy)
-    result = command("zero-shot", "the team", "--labels", "sports", "--model", copy)
+    arguments = ("zero-shot", "the team", "--labels", "sports", "--model", copy)
+    result = command(*arguments)
     assert message in result.error
     assert result.out == ""
+    assert command(*arguments, device=None) == result
 
 
 def test_a_token_id_beyond_the_vocabulary_is_a_one_line_error(command, copy):
     with (copy / "vocab.txt").open("a") as vocabulary:
         vocabulary.write("banana\n")
-    assert command("classify", "the team", "--model", copy).code == 0
-    assert "vocab" in command("classify", "the banana", "--model", copy).error
+    for device in ("cpu", None):
+        assert command("classify", "the team", "--model", copy, device=device).code == 0
+        assert "vocab" in command("classify", "the banana", "--model", copy, device=device).error
 
 
 UNPRINTABLE = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
