@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 EPS = {"float32": 2.0**-23, "bfloat16": 2.0**-7, "float16": 2.0**-10}
+SMALLEST = {"float32": 2.0**-126, "bfloat16": 2.0**-126, "float16": 2.0**-14}  # normal numbers
 ROUNDING = 0.21  # rms relative error of one rounding, in eps: uniform within half a unit in the last place
+EXPONENT = np.int64(0x7FF << 52)  # bits of a float64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,12 @@ class Arithmetic:
 
     def rounded(self, x: NDArray[Any], dtype: str = "float32") -> NDArray[Any]:
         """Return x with a random error of at most half a unit in the last place of a dtype."""
-        return x + unit_in_last_place(x, dtype) * (self.generator.random(x.shape, np.float32) - np.float32(0.5))
+        units = self.generator.random(x.shape, np.float32)
+        units -= np.float32(0.5)
+        error = unit_in_last_place(x, dtype)
+        error *= units
+        error += x  # in place: this is most of the time of a check
+        return error
 
     def summed(
         self, total: NDArray[Any], squares: NDArray[Any], terms: int, dtype: str = "float32"
@@ -55,16 +62,15 @@ class Rounded(np.ndarray[Any, Any]):
     def __array_ufunc__(self, ufunc: Any, method: str, *inputs: Any, out: Any = None, **options: Any) -> Any:
         arithmetic = next(x.arithmetic for x in inputs if isinstance(x, Rounded))
         exact = [np.asarray(x) if isinstance(x, Rounded) else x for x in inputs]
-        with np.errstate(all="ignore"):
-            result = np.asarray(getattr(ufunc, method)(*exact, **options))
-            if ufunc is np.matmul:
-                squares = np.square(exact[0]) @ np.square(exact[1])
-                result = arithmetic.summed(result, squares, exact[0].shape[-1])
-            elif ufunc is np.add and method == "reduce":
-                squares = np.add.reduce(np.square(exact[0]), **options)
-                result = arithmetic.summed(result, squares, exact[0].size // max(result.size, 1))
-            elif method == "__call__" and result.dtype == np.float64:
-                result = arithmetic.rounded(result)
+        result = np.asarray(getattr(ufunc, method)(*exact, **options))
+        if ufunc is np.matmul:
+            squares = np.square(exact[0]) @ np.square(exact[1])
+            result = arithmetic.summed(result, squares, exact[0].shape[-1])
+        elif ufunc is np.add and method == "reduce":
+            squares = np.add.reduce(np.square(exact[0]), **options)
+            result = arithmetic.summed(result, squares, exact[0].size // max(result.size, 1))
+        elif method == "__call__" and result.dtype == np.float64:
+            result = arithmetic.rounded(result)
         if out is not None:
             np.asarray(out[0])[...] = result
             return out[0]
@@ -105,8 +111,6 @@ def operand(x: Any) -> Any:
 
 
 def unit_in_last_place(x: NDArray[Any], dtype: str) -> NDArray[Any]:
-    """Return the distance between neighboring numbers of a dtype at x; 0 where x is NaN or inf."""
-    with np.errstate(all="ignore"):
-        size = np.abs(x).astype(np.float16 if dtype == "float16" else np.float32)
-        spacing = np.spacing(size).astype(np.float64) * (2.0**16 if dtype == "bfloat16" else 1.0)
-    return np.where(np.isfinite(spacing), spacing, 0.0)
+    """Return the distance between neighboring numbers of a dtype at x, in float64; inf where x is NaN or inf."""
+    power = (x.view(np.int64) & EXPONENT).view(np.float64)  # of two, at most |x|
+    return np.maximum(power, SMALLEST[dtype]) * EPS[dtype]

@@ -21,8 +21,8 @@ from .rounding import Arithmetic, as_rounded, stored
 
 Arrays = Mapping[str, np.ndarray[Any, Any]]
 ROW = 4.0  # limit of one row / limit of the whole result
-ELEMENTS = 4096  # simulate until this number of errors is known
-MOST, LEAST = 32, 3  # simulations
+ELEMENTS = 2048  # simulate until this number of errors is known
+MOST, LEAST = 16, 2  # simulations
 K_8_BITS = 1.5  # the error of rounding to 8 bits is the same for all implementations; with 7 bits it would be 2x
 
 

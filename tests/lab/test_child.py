@@ -88,6 +88,7 @@ def test_the_exit_code_is_0_for_a_right_kernel_and_2_for_a_wrong_command(write, 
     assert "--dtype is 'int4': expected one of float32" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("new_process")
 def test_a_replaced_judge_does_not_judge(write):
     """Even a file that also restores what it replaced, so that nothing is noticed, only delivers bytes."""
     hidden = "from minidistil.lab import gate\nold = gate.check\ngate.Trial.judge = lambda *a, **o: 0.0\n"
@@ -101,7 +102,7 @@ def test_a_replaced_judge_does_not_judge(write):
 
 def test_the_process_survives_a_large_case_and_ends_with_its_worker(write):
     worker = ChildWorker(write(HEAD + BODY.format("")))
-    cases = [case("add_norm", rows=9, width=8), case("add_norm", rows=4000, width=768)]
+    cases = [case("add_norm", rows=9, width=8), case("add_norm", rows=1500, width=768)]
     assert gate.check(worker.loaded[0], worker, cases=cases).passed
     assert worker.alive
     worker.close()
@@ -110,6 +111,7 @@ def test_the_process_survives_a_large_case_and_ends_with_its_worker(write):
         worker.ask("state")
 
 
+@pytest.mark.usefixtures("new_process")
 def test_output_that_is_not_a_reply_is_a_failure(write):
     code = HEAD + BODY.format("[os.write(fd, b'nonsense\\n') for fd in range(3, 9) if _is_pipe(fd)]")
     code += "\ndef _is_pipe(fd):\n    try:\n        return os.path.exists(f'/proc/self/fd/{fd}') and 'pipe' in "
@@ -122,6 +124,7 @@ def test_output_that_is_not_a_reply_is_a_failure(write):
     assert not verdict.passed
 
 
+@pytest.mark.usefixtures("new_process")
 def test_a_file_named_like_a_package_does_not_replace_it_and_helpers_can_be_imported(write):
     write("scale = 1.0", "my_helper.py")
     code = (

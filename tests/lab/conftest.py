@@ -1,0 +1,27 @@
+"""Small shapes and few checks for tests of the lab's commands."""
+
+from __future__ import annotations
+
+import pytest
+
+from minidistil.benchmarks import measure
+from minidistil.lab import gate, implementations, registry, server, suites, timer, workloads
+
+SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
+SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
+
+
+@pytest.fixture
+def small_lab(monkeypatch, one_thread):
+    """Use small shapes, small buffers and two quick cases; undo registrations after the test."""
+    implementations()
+    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+    quick_cases = suites.quick_cases
+    monkeypatch.setattr(suites, "quick_cases", lambda op: quick_cases(op)[:2])
+    monkeypatch.setitem(gate.DRAWS, "quick", 0)
+    for name, value in SMALL.items():
+        monkeypatch.setattr(workloads, name, value)
+    monkeypatch.setattr(server, "FLUSHED_BYTES", {"cpu": 2**12, "cuda": 2**12})
+    monkeypatch.setattr(measure, "MATMUL_ROWS", 8)
+    monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12, "cuda": 2**12})
+    monkeypatch.setattr(timer, "CEILING", 1e9)  # copies of a few bytes are slow
