@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import multiprocessing
 import os
 import random
 import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -24,7 +25,7 @@ from minidistil.training.console import StopRequest
 from minidistil.training.fine_tuning import fine_tune
 from minidistil.training.loop import Trainer
 from minidistil.training.recipe import Recipe
-from minidistil.training.run import Run
+from minidistil.training.run import STATE, Run
 from support.runs import QUICK, assert_equal, log_of, weights_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -148,38 +149,31 @@ def stop_at_once(monkeypatch, *args, **options):
             fine_tune(*args, device="cpu", **options)
 
 
-KILLED = """
-import sys, torch
-torch.set_num_threads(1)
-from minidistil.training import Recipe, fine_tune
-base, data, output = sys.argv[1:]
-recipe = Recipe(epochs=10, batch_size=4, learning_rate=1e-3, max_length=16)
-print("ready", flush=True)
-fine_tune(base, data, output, recipe=recipe, eval_data=data, save_steps=3, resume=RESUME, device="cpu")
-"""
+def is_finished(output):
+    """Return whether a run has ended: its results are in run.json, and its state is removed."""
+    path = output / "run.json"
+    return path.exists() and "progress" in json.loads(path.read_text()) and not (output / STATE).exists()
 
 
 @pytest.mark.full
+@pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 def test_a_run_that_is_killed_ten_times_ends_with_the_same_weights(encoder, texts, tmp_path):
     chance = random.Random(7)
     recipe = Recipe(epochs=10, batch_size=4, learning_rate=1e-3, max_length=16)
-    fine_tune(encoder, texts, tmp_path / "whole", recipe=recipe, eval_data=texts, device="cpu")
+    options = {"recipe": recipe, "eval_data": texts, "device": "cpu"}
+    fine_tune(encoder, texts, tmp_path / "whole", **options)
     output, kills = tmp_path / "out", 0
-    for _ in range(40):
-        code = KILLED.replace("RESUME", str((output / "run.json").exists()))
-        command = [sys.executable, "-c", code, str(encoder), str(texts), str(output)]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
-            process.stdout.readline()
-            if kills < 10:
-                time.sleep(chance.uniform(0.0, 0.35))
-                process.kill()
-            error = process.communicate()[1]
-        if process.returncode == 0:
-            break
-        assert process.returncode == -signal.SIGKILL, error.decode()
-        kills += 1
-        if "finished" in error.decode():
-            break
+    processes = multiprocessing.get_context("fork")  # a spawned process would import torch first
+    while not is_finished(output):
+        again = {"resume": (output / "run.json").exists(), "save_steps": 3, **options}
+        process = processes.Process(target=fine_tune, args=(encoder, texts, output), kwargs=again)
+        process.start()
+        if kills < 10:
+            time.sleep(chance.uniform(0.0, 0.35))
+            process.kill()
+        process.join()
+        kills += process.exitcode == -signal.SIGKILL
+        assert process.exitcode in (0, -signal.SIGKILL)
     assert_equal(output, tmp_path / "whole")
     assert [line["step"] for line in log_of(output) if "loss" in line] == list(range(1, 61))
     assert kills >= 3
