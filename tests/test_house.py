@@ -16,9 +16,11 @@ from support.places import ROOT
 PACKAGE = ROOT / "minidistil"
 ORDER = [
     *("errors", "checks", "forks", "reference", "config", "layout", "ops", "model", "heads", "tracing"),
-    *("tokenizer", "batching", "backends", "backends.prepared", "backends.onednn", "backends.int8"),
+    *("checkpoint", "checkpoint.arguments", "vocabulary"),
+    *("tokenizer", "batching", "backends", "backends.prepared", "backends.onednn"),
+    *("backends.fbgemm", "backends.processor", "backends.int8"),
     *("io", "io.text_files", "io.locks"),
-    *("checkpoint", "checkpoint.arguments", "checkpoint.files", "checkpoint.tasks", "checkpoint.names"),
+    *("checkpoint.files", "checkpoint.tasks", "checkpoint.names"),
     "checkpoint.config",
     *(
         "checkpoint.pickles",
@@ -48,18 +50,21 @@ ORDER = [
         "lab.arena",
         "lab.state",
         "lab.classifier",
+        "lab.profiler",
         "lab.server",
         "lab.worker",
         "lab.suites",
         "lab.tolerance",
         "lab.gate",
+        "lab.checks",
     ),
     *("lab.triton_setup", "lab.embed", "lab.linear", "lab.add_norm", "lab.attention", "lab.block"),
     "lab.static_shapes",
     *("lab.memory", "lab.workloads", "lab.cost", "lab.timer", "lab.report", "lab.plot", "lab.results"),
-    *("lab.bench", "lab.in_model", "lab.child", "lab.skeletons"),
+    *("lab.bench", "lab.in_model", "lab.summary", "lab.child", "lab.skeletons"),
     *("lab", "cli", "cli.output", "cli.options", "cli.sources"),
-    *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks", "cli.lab", "cli.env", "cli.main"),
+    *("cli.sinks", "cli.answer", "cli.verbs", "cli.training", "cli.benchmarks"),
+    *("cli.lab_times", "cli.lab", "cli.env", "cli.main"),
     "__main__",
 ]
 EXCEPTIONS = {  # from_pretrained and save_pretrained
@@ -67,6 +72,8 @@ EXCEPTIONS = {  # from_pretrained and save_pretrained
 }
 FREE_OF_TORCH = [
     *("errors", "checks", "reference", "config", "tokenizer", "batching", "checkpoint.files", "checkpoint.tasks"),
+    *("checkpoint.names", "checkpoint.config", "checkpoint.tensors", "checkpoint.matching", "checkpoint.arrays"),
+    "pipelines.numpy_engine",
     *("pipelines", "pipelines.scores", "pipelines.base", "pipelines.classification", "pipelines.fill_mask"),
     *("pipelines.token_classification", "pipelines.question_answering", "pipelines.embedding"),
     *(
@@ -77,6 +84,7 @@ FREE_OF_TORCH = [
         "training.label_rules",
         "training.metrics",
         "cli.main",
+        "cli.answer",
         "cli.verbs",
         "cli.sources",
         "cli.sinks",

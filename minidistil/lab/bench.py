@@ -7,7 +7,9 @@ Implementations that the gate rejects are not timed.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Collection, Iterable, Sequence
+from pathlib import Path
 from typing import Any
 
 from ..benchmarks.measure import default_device, machine
@@ -20,6 +22,7 @@ from .cost import ceilings
 from .plot import plot_times
 from .registry import DTYPES, REFERENCE, Implementation, find, implementations
 from .report import add_speeds, header, lines
+from .results import origin
 from .timer import time_case
 from .worker import LocalWorker, Worker, threads
 from .workloads import timed_cases
@@ -36,6 +39,10 @@ def bench(
     others: Sequence[tuple[Implementation, Worker]] = (),
     worker: Worker | None = None,
     cases: dict[str, Case] | None = None,
+    backward: bool = False,
+    seed: int | None = None,
+    show: Callable[[dict[str, Any]], Iterable[str]] = lines,
+    draw: Callable[[dict[str, Any], str], None] = plot_times,
 ) -> dict[str, Any]:
     """Time the implementations of an operation, print a report, and return it.
 
@@ -48,6 +55,9 @@ def bench(
         others: implementations that another process holds, which are timed too.
         worker: where the named implementations run; None: in this process.
         cases: shapes to time, by title; None: those of `workloads.py`.
+        backward: time the backward pass, of implementations that support gradients.
+        seed: of the inputs; None: another one each time.
+        show, draw: what to print and plot.
 
     Raises InputError for unknown values, and for a name that cannot run on this machine.
     """
@@ -55,24 +65,70 @@ def bench(
     chosen = implementations(op) if names is None else [find(op, name) for name in names]
     local = LocalWorker(chosen) if worker is None else worker
     pairs = [*((each, local) for each in chosen), *others]
-    reasons = {each.name: why_not_timed(each, dtype) for each, _ in pairs}
-    device, rates = default_device(), ceilings(dtype)
-    report: dict[str, Any] = {"op": op, "dtype": dtype, **machine(device), "ceilings": rates}
+    why_not_timed(chosen[0], dtype)  # an unknown dtype
+    report = describe(op, dtype, backward=backward, seed=seed, file=others[0][0].file if others else "")
+    print(*header(report), sep="\n", flush=True)
+    measure(report, pairs, timed_cases(op) if cases is None else cases, seconds=seconds, quiet=quiet)
+    print(*show(report), sep="\n", flush=True)
+    if plot is not None:
+        draw(report, plot)
+    return report
+
+
+def describe(
+    op: str,
+    dtype: str,
+    *,
+    backward: bool = False,
+    seed: int | None = None,
+    file: str = "",
+    rates: dict[str, float] | None = None,
+) -> dict[str, Any]:
+    """Return a report without times: the machine and its ceilings, versions, and the seed of the inputs.
+
+    rates: the ceilings, if they are known.
+    """
+    report = {"op": op, "dtype": dtype, "direction": "backward" if backward else "forward"}
+    report |= machine(default_device()) | origin(file)
+    seed = random.randrange(10**6) if seed is None else seed
+    return report | {"seed": seed, "ceilings": ceilings(dtype) if rates is None else rates}
+
+
+def measure(
+    report: dict[str, Any],
+    pairs: Sequence[tuple[Implementation, Worker]],
+    cases: dict[str, Case],
+    *,
+    seconds: float,
+    quiet: bool = False,
+    checked: Collection[str] = (),
+) -> None:
+    """Add times to a report of `describe`: "cases" by title, and "skipped" and "rejected" implementations.
+
+    checked: names of implementations that have passed the gate.
+    """
+    dtype, backward = report["dtype"], report["direction"] == "backward"
+    reasons = {each.name: why_not_timed(each, dtype, backward) for each, _ in pairs}
     report["skipped"] = {name: reason for name, reason in reasons.items() if reason is not None}
     report |= {"rejected": {}, "cases": {}}
-    print(*header(report), sep="\n", flush=True)
     timed = [pair for pair in pairs if reasons[pair[0].name] is None]
-    cases, known = timed_cases(op) if cases is None else cases, gate.Expectations()
-    judge = threads(1) if worker is not None else contextlib.nullcontext()
-    with judge, progress_bar(op, len(timed) + len(cases), unit="step", leave=False, quiet=quiet) as bar:
+    known, options = (
+        gate.Expectations(),
+        {"rates": report["ceilings"], "backward": backward, "seed": report["seed"]},
+    )
+    judge = (
+        contextlib.nullcontext() if any(isinstance(held_by, LocalWorker) for _, held_by in pairs) else threads(1)
+    )
+    with judge, progress_bar(report["op"], len(timed) + len(cases), unit="step", leave=False, quiet=quiet) as bar:
         for each, held_by in timed:
-            if (finding := first_finding(each, held_by, known)) is not None:
+            finding = None if each.name in checked else first_finding(each, held_by, known)
+            if finding is not None:
                 report["rejected"][each.name] = f"not timed: rejected by the gate: {finding}"
             bar.update()
         for title, case in cases.items():
             timed = [pair for pair in timed if pair[0].name not in report["rejected"]]
             if timed:
-                timing = time_case(title, case, timed, dtype=dtype, rates=rates, seconds=seconds)
+                timing = time_case(title, case, timed, dtype=dtype, seconds=seconds, **options)
                 if timing.report["rows"]:
                     report["cases"][title] = timing.report
                 report["rejected"] |= timing.rejected
@@ -82,13 +138,9 @@ def bench(
         for name in report["rejected"]:
             rows.pop(name, None)
         add_speeds(rows)
-    print(*lines(report), sep="\n", flush=True)
-    if plot is not None:
-        plot_times(report, plot)
-    return report
 
 
-def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
+def why_not_timed(implementation: Implementation, dtype: str, backward: bool = False) -> str | None:
     """Return why an implementation cannot be timed here, or None. Raises InputError for an unknown dtype."""
     if dtype not in DTYPES:
         raise InputError(f"dtype is {dtype!r}: expected one of {', '.join(DTYPES)}")
@@ -102,6 +154,8 @@ def why_not_timed(implementation: Implementation, dtype: str) -> str | None:
         return "it runs on CPU only, and the others are timed on CUDA"
     if dtype not in implementation.dtypes:
         return f"it is not registered for {dtype}"
+    if backward and not implementation.gradients:
+        return "it is not registered with gradients=True"
     reason = implementation.lacks(dtype)
     return None if reason is None else f"cannot run here in {dtype}: {reason}"
 
@@ -124,3 +178,19 @@ def first_finding(
     if "compiler" in implementation.needs and not findings:
         worker.ask("reset_compiler")  # compilations of the gate count towards the recompilation limit
     return next((f"{finding.case} ({finding.dtype}): {finding.reason}" for finding in findings), None)
+
+
+def profile(
+    implementation: Implementation, worker: Worker, path: str, *, dtype: str, cases: dict[str, Case] | None = None
+) -> dict[str, Any]:
+    """Profile one call on the last of the cases, in inference mode, and write a trace to a file.
+
+    Returns what `profiler.profile_call` does, and the title of the case. Raises Rejected.
+    """
+    title, case = list((cases or timed_cases(implementation.op)).items())[-1]
+    trial = gate.Trial(implementation, worker, case, dtype, gate.Expectations(), strict=False)
+    trial._start(case.make(0))
+    trial.bind(0, trial.write(case.make(0)))
+    trial.run(0, 0, mode="inference")  # prepares weights, selects kernels
+    measured = worker.ask("profile", handle=0, path=str(Path(path).resolve()), mode="inference")
+    return {"title": title, "device": implementation.device, "trace": path, **measured}

@@ -11,12 +11,12 @@ from typing import Any
 import torch
 
 from ..errors import InputError
-from . import in_model, registry, state
+from . import registry, state
 from .server import Server
 
 
 class ChildServer(Server):
-    """A server that loads a file, and whose implementations can run in a model."""
+    """A server that loads a file."""
 
     def __init__(self) -> None:
         super().__init__(lambda op, name: registry.find(op, name).value)
@@ -34,13 +34,6 @@ class ChildServer(Server):
         if not state.changed_settings(self.settings):  # which `answer` reports
             self.do_state()
         return {"loaded": [each.as_json() for each in loaded]}
-
-    def do_in_model(self, **options: Any) -> dict[str, Any]:
-        """Measure an implementation in a classifier."""
-        try:
-            return {"report": in_model.measure_in_model(**options)}
-        except (InputError, OSError) as error:
-            return {"usage": str(error)}
 
 
 def main() -> None:

@@ -18,9 +18,16 @@ def ceilings(dtype: str) -> dict[str, float]:
     return {"copy rate": copy_rate(device), "matmul rate": matmul_rate([shape], dtype, device)}
 
 
-def cost_of(op: str, i: Inputs, outputs: Sequence[Tensor], rates: Mapping[str, float]) -> dict[str, Any]:
-    """Return bytes, FLOPs, the lower bound of the time at the `ceilings`, and which of the two sets it."""
+def cost_of(
+    op: str, i: Inputs, outputs: Sequence[Tensor], rates: Mapping[str, float], backward: bool = False
+) -> dict[str, Any]:
+    """Return bytes, FLOPs, the lower bound of the time at the `ceilings`, and which of the two sets it.
+
+    backward: of the backward pass alone.
+    """
     moved, computed = bytes_of(op, i, outputs), operations_of(op, i, outputs)
+    if backward:
+        moved, computed = backward_bytes_of(op, i, outputs), 2 * computed  # per matmul one for each factor
     by_memory, by_compute = moved / rates["copy rate"], computed / rates["matmul rate"]
     limit = "memory" if by_memory >= by_compute else "compute"
     return {"bytes": moved, "operations": computed, "bound": max(by_memory, by_compute), "bound by": limit}
@@ -33,6 +40,16 @@ def bytes_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
         for table, ids in (("word", "ids"), ("position", "position_ids")):
             moved[table] = len(i[ids].unique()) * i[table][0].nbytes
     return sum(moved.values()) + sum(y.nbytes for y in outputs)
+
+
+def backward_bytes_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:
+    """Return the bytes of a backward pass: each input, and a gradient of each input and output.
+
+    Biases are not read. The residual has the gradient of x, and the forward pass can save their sum.
+    """
+    unread = sum(x.nbytes for name, x in i.items() if name.endswith("bias") or name == "residual")
+    floating = {name: x for name, x in i.items() if isinstance(x, Tensor) and x.is_floating_point()}
+    return bytes_of(op, i, outputs) - unread + sum(x.nbytes for name, x in floating.items() if name != "residual")
 
 
 def operations_of(op: str, i: Inputs, outputs: Sequence[Tensor]) -> int:

@@ -265,7 +265,7 @@ class Trial:
     def check_gradients(self) -> float:
         """Check gradients. Return the largest error / tolerance. Raises Rejected."""
         drawn = self.case.make(0)
-        self._start(drawn, copies=2)
+        self._start(drawn, copies=2, gradients=True)
         inputs = self.write(drawn)
         names = list(inputs_with_gradients(inputs))
         self.bind(1, inputs, requires=names)
@@ -281,7 +281,7 @@ class Trial:
         worst = max(worst, self.backward(1, inputs, some, self.upstream(1, "expanded"), 1))
         return max(worst, self.backward(2, other, others, self.upstream(2, "alternate"), 2))
 
-    def _start(self, inputs: Inputs, copies: int = 1) -> None:
+    def _start(self, inputs: Inputs, copies: int = 1, gradients: bool = False) -> None:
         """Reserve places for the inputs, for two results, and for gradients."""
         shapes = self._output_shapes(inputs)
         tensors = {name: x for name, x in inputs.items() if isinstance(x, Tensor)}
@@ -289,7 +289,7 @@ class Trial:
         kinds = {name: self.case.layouts.get(name, "contiguous") for name in tensors}
         size = sum(bytes_for(x.shape, dtypes[name], kinds[name]) for name, x in tensors.items()) * copies
         size += 2 * sum(bytes_for(shape, self.dtype) for shape in shapes)
-        if copies > 1:
+        if gradients:
             size += sum(bytes_for(x.shape, self.dtype) for x in tensors.values())
             size += 4 * sum(bytes_for(shape, self.dtype, "alternate") for shape in shapes)
         self.worker.reserve(size)
@@ -303,9 +303,11 @@ class Trial:
         self.places, self.end = self.copies[0], arena.end  # of the inputs
         self.outputs = [[arena.place(shape, self.dtype) for shape in shapes] for _ in range(2)]
         self.shapes = shapes
-        if copies > 1:
+        self.gradient_places: dict[str, Place] = {}
+        self.dys: dict[str, list[Place]] = {}
+        if gradients:
             self.gradient_places = {name: arena.place(tensors[name].shape, self.dtype) for name in self.places}
-            self.dys = {
+            self.dys |= {
                 layout: [arena.place(shape, self.dtype, layout) for shape in shapes]
                 for layout in ("contiguous", "expanded", "alternate")
             }
@@ -314,6 +316,7 @@ class Trial:
         """Use the places of another trial of the same case, in the same worker."""
         self.copies, self.places, self.end = other.copies, other.places, other.end
         self.outputs, self.shapes = other.outputs, other.shapes
+        self.gradient_places, self.dys = other.gradient_places, other.dys
 
     def _output_shapes(self, inputs: Inputs) -> list[list[int]]:
         if "q" in inputs:
@@ -402,16 +405,21 @@ class Trial:
         places = [self.gradient_places[name] for name in names]
         for place in places:
             arena.tensor(place).fill_(torch.nan if any(y.numel() for y in self.read(0)) else 0)
-        dys = {f"dy {i}": as_array(arena.tensor(place)) for i, place in enumerate(upstream)}
+        dys = [arena.tensor(place).clone() for place in upstream]
         self.worker.ask("backward", handle=handle, upstream=upstream, gradients=places)
+        expected = self.expect_gradients(inputs, dys, seed)
+        kept = {f"the gradient of {name}": expected[f"the gradient of {name}"] for name in names}
+        return self.judge(kept, [arena.tensor(place) for place in places], zeros=True)
+
+    def expect_gradients(self, inputs: Inputs, upstream: Sequence[Tensor], seed: int) -> dict[str, Expected]:
+        """Return the expected gradients of all floating-point inputs."""
+        dys = {f"dy {i}": as_array(dy) for i, dy in enumerate(upstream)}
 
         def run(arrays: Any) -> dict[str, Any]:
             gradients = self.operation.backward(arrays, [arrays[name] for name in dys])
             return {f"the gradient of {name}": gradients[name] for name in inputs_with_gradients(inputs)}
 
-        expected = self._expect({**_arrays(inputs), **dys}, run, ("gradients", seed))
-        kept = {f"the gradient of {name}": expected[f"the gradient of {name}"] for name in names}
-        return self.judge(kept, [arena.tensor(place) for place in places], zeros=True)
+        return self._expect({**_arrays(inputs), **dys}, run, ("gradients", seed))
 
     def expect(self, inputs: Inputs, seed: int) -> dict[str, Expected]:
         """Return the expected results."""
@@ -503,7 +511,7 @@ def _refusable(run: Any, implementation: Implementation, worker: Worker, dtype: 
 def _attention_dropout(implementation: Implementation, worker: Worker, dtype: str, known: Expectations) -> float:
     """Check the mean of many results, and that the backward pass drops the same weights as the forward pass."""
     trial = Trial(implementation, worker, case("attention", lengths=[7, 5], head_dim=16), dtype, known)
-    trial._start(trial.case.make(0), copies=2)
+    trial._start(trial.case.make(0), gradients=True)
     inputs = trial.write(trial.case.make(0))
     [wanted] = trial.expect(inputs, 0).values()
     trial.bind(1, inputs, requires=["q", "k", "v"])

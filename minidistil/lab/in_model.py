@@ -1,31 +1,41 @@
-"""Measure one implementation in a classifier: share of the time, speedup, and change of the logits."""
+"""Measure one implementation in a classifier: speed by the judge's clock, logits, and accuracy.
+
+Each timed run has new texts of the same lengths, so that results of earlier runs are of no use, and the logits of
+all runs are compared with those of plain PyTorch, which another process computes.
+"""
 
 from __future__ import annotations
 
+import contextlib
+import random
 import statistics
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ..batching import split_into_batches
-from ..benchmarks.measure import interquartile_range, machine, mark, seconds_between, seconds_of, take_turns
+from ..benchmarks.measure import interquartile_range, machine, take_turns
 from ..checkpoint.load import from_pretrained
 from ..checks import check_count
 from ..errors import InputError
-from ..layout import Batch
-from ..ops import Ops
 from ..tokenizer import Tokenizer
 from ..training.data import Labels
 from ..training.evaluation import METRICS, measure
 from ..training.records import read_rows
+from . import classifier
+from .arena import Place, bytes_for
 from .bench import refuse_untimed
-from .operations import ALL
-from .registry import find
+from .registry import Implementation, find, implementations
 from .report import in_model_lines
+from .worker import LocalWorker, Worker, threads, timed_ask
 
-TOKENS = 2048  # at most, per batch
+MODEL = "minidistil-mnli"
+DATA = str(Path(__file__).parents[2] / "tests" / "data" / "mnli_dev_matched_128.jsonl")
+LIMIT = 3600.0  # seconds for one run of all texts
+SHARES = 3  # runs that measure the operation's part of the time
+PLAIN, CHANGED, FASTEST, TRANSFORMERS = range(4)  # handles
 
 
 def bench_model(
@@ -49,79 +59,105 @@ def bench_model(
     Raises InputError for an implementation that cannot be timed on this machine or that the gate rejects.
     """
     refuse_untimed(find(op, name), dtype)
-    report = measure_in_model(model, data, op, name, dtype=dtype, examples=examples, seconds=seconds)
+    worker = LocalWorker(implementations(op))
+    report = measure_in_model(
+        find(op, name), worker, worker, model, data, dtype=dtype, examples=examples, seconds=seconds
+    )
     print(*in_model_lines(report), sep="\n", flush=True)
     return report
 
 
 def measure_in_model(
-    model: str,
-    data: str,
-    op: str,
-    name: str,
+    implementation: Implementation,
+    worker: Worker,
+    plain: Worker,
+    model: str = MODEL,
+    data: str = DATA,
     *,
     dtype: str = "float32",
     examples: int | None = 128,
     seconds: float = 20.0,
+    transformers: bool = False,
 ) -> dict[str, Any]:
-    """Measure one implementation in a classifier, like `bench_model`, without a check of the implementation."""
+    """Measure one implementation in a classifier, like `bench_model`, without a check of the implementation.
+
+    worker, plain: the processes of the implementation and of plain PyTorch. transformers: measure it too, and
+    `fast()`. Raises Rejected.
+    """
     check_count("examples", examples)
-    implementation = find(op, name)
-    device = implementation.device
-    plain = from_pretrained(model, task="text-classification", dtype=dtype, device=device, ops=Ops())
-    changed = plain.with_ops(**{op: implementation.value})
-    labels = Labels.from_config(plain.config)
+    labels = Labels.from_config(from_pretrained(model, task="text-classification").config)
     chosen = labels.read(read_rows(data))[0][:examples]
     if not chosen:
         raise InputError(f"{data} has no labeled examples: expected at least one")
     pairs = [example.pair or "" for example in chosen] if any(example.pair for example in chosen) else None
     ids = Tokenizer.from_pretrained(model).encode([example.text for example in chosen], pairs).ids
-    batches = [Batch.from_lists(part).to(device) for part in split_into_batches(ids, max_tokens=TOKENS)]
-    report = {"op": op, "name": name, "model": model, "dtype": dtype, **machine(device)}
-    report |= {"examples": len(ids), "tokens": sum(map(len, ids)), "batches": len(batches)}
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    ids, chosen = [list(ids[i]) for i in order], [chosen[i] for i in order]
 
-    @torch.inference_mode()
-    def run(model: Any) -> Tensor:
-        return torch.cat([model(batch) for batch in batches])  # (n, C)
+    op, device, shape = implementation.op, implementation.device, [len(ids), len(labels.names)]
+    places: dict[int, Place] = {}
+    for each in {id(worker): worker, id(plain): plain}.values():
+        each.reserve(bytes_for(shape, "float32"))
+        places[id(each)] = each.arena.place(shape, "float32")
+    runs = {PLAIN: plain, CHANGED: worker} | ({FASTEST: plain, TRANSFORMERS: plain} if transformers else {})
+    for handle, each in runs.items():
+        kind = {FASTEST: "fastest", TRANSFORMERS: "transformers"}.get(handle, "minidistil")
+        changes = {"op": op, "name": implementation.name} if handle == CHANGED else {}
+        where = {"model": str(model), "dtype": dtype, "device": device}
+        each.ask("load_model", limit=LIMIT, handle=handle, kind=kind, **where, **changes)
 
-    def time_model(model: Any) -> Callable[[], float]:
-        return lambda: seconds_of(lambda: run(model), device)
+    texts = [ids]  # of each turn: the given ones, then others of the same lengths
+    logits: dict[int, list[Tensor]] = {handle: [] for handle in runs}
 
-    def time_operation(value: Any) -> Callable[[], float]:
-        """Return a function that runs the model and returns the time spent in the operation."""
-        spans: list[tuple[Any, Any]] = []
-        timed_model = plain.with_ops(**{op: timed(value, device, spans)})
+    def run(handle: int) -> float:
+        turn, each = len(logits[handle]), runs[handle]
+        if turn == len(texts):
+            texts.append(_other_texts(ids))
+        each.ask("set_texts", handle=handle, ids=texts[turn])
+        place = places[id(each)]
+        _, passed = timed_ask(each, "classify", limit=LIMIT, handle=handle, logits=place)
+        logits[handle].append(each.arena.tensor(place).clone())
+        return passed
 
-        def seconds_in_operation() -> float:
-            spans.clear()
-            run(timed_model)
-            return sum(seconds_between(*span) for span in spans)
+    def call(handle: int) -> Callable[[], float]:
+        return lambda: run(handle)
 
-        return seconds_in_operation
-
-    before, after = (run(each).float().cpu() for each in (plain, changed))
+    with contextlib.nullcontext() if isinstance(worker, LocalWorker) else threads(1):
+        for handle in runs:
+            run(handle)
+        times = dict(zip(runs, take_turns(list(map(call, runs)), seconds=seconds), strict=True))
+    shares = [plain.ask("share", limit=LIMIT, handle=PLAIN, op=op)["share"] for _ in range(SHARES)]
     metric = METRICS[labels.problem_type][0]
-    scores = [measure(logits, chosen, labels.problem_type, labels.names)[metric] for logits in (before, after)]
+    scores = [
+        measure(logits[handle][0], chosen, labels.problem_type, labels.names)[metric]
+        for handle in (PLAIN, CHANGED)
+    ]
+    medians = {handle: statistics.median(each) for handle, each in times.items()}
+    tokens = sum(map(len, ids))
+    report = {"op": op, "name": implementation.name, "model": str(model), "dtype": dtype, **machine(device)}
+    report |= {"examples": len(ids), "tokens": tokens, "share": statistics.median(shares)}
+    report["batches"] = len(list(split_into_batches(ids, max_tokens=classifier.TOKENS)))
+    report |= {"seconds": [medians[handle] for handle in (PLAIN, CHANGED)]}
+    report |= {"spread": [interquartile_range(times[handle]) for handle in (PLAIN, CHANGED)]}
     report |= {"metric": metric, "score": [score["value"] for score in scores]}
-    operations = (ALL[op].plain, implementation.value)
-    turns = [*map(time_model, (plain, changed)), *map(time_operation, operations)]
-    times = take_turns(turns, seconds=seconds)
-    whole, whole_changed, inner, inner_changed = map(statistics.median, times)
-    share, speed = inner / whole, inner / inner_changed
-    report |= {"seconds": [whole, whole_changed], "spread": [interquartile_range(each) for each in times[:2]]}
-    report |= {"share": share, "speed of the operation": speed}
-    report |= {"speed allowed": 1 / (1 - share + share / speed)}
-    return report | {"speed": whole / whole_changed, "largest change": float((after - before).abs().max())}
+    report |= {"speed": medians[PLAIN] / medians[CHANGED], "most": 1 / max(1 - report["share"], 1e-9)}
+    titles = ("plain PyTorch", implementation.title, "fastest operations", "transformers, the same batches padded")
+    report["rows"] = [
+        {"name": titles[handle], "seconds": medians[handle], "tokens per second": tokens / medians[handle]}
+        | {"largest change": _largest_change(logits[PLAIN], logits[handle])}
+        for handle in runs
+    ]
+    return report | {"largest change": report["rows"][CHANGED]["largest change"]}
 
 
-def timed(value: Any, device: str, spans: list[tuple[Any, Any]]) -> Callable[..., Any]:
-    """Wrap an operation to append the begin and end of each call to `spans`."""
+def _largest_change(before: list[Tensor], after: list[Tensor]) -> float:
+    """Return the largest difference of a logit, in all turns."""
+    return max(float((a - b).abs().max()) for a, b in zip(before, after, strict=True))
 
-    def operation(*arguments: Any, **context: Any) -> Any:
-        begin = mark(device)
-        result = value(*arguments, **context)
-        spans.append((begin, mark(device)))
-        return result
 
-    operation.live = getattr(value, "live", True)  # type: ignore[attr-defined]
-    return operation
+def _other_texts(ids: list[list[int]]) -> list[list[int]]:
+    """Draw token ids for texts of the same lengths. The first and last of each stay."""
+    known = sorted({token for text in ids for token in text})
+    return [
+        [text[0], *random.choices(known, k=len(text) - 2), text[-1]] if len(text) > 2 else text for text in ids
+    ]

@@ -23,7 +23,7 @@ import os
 import shutil
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -34,6 +34,7 @@ from .. import ops
 from ..backends import onednn
 from ..errors import InputError, install_command
 from ..ops import Ops
+from .configs import Tuned, variants_of
 
 OPERATIONS = tuple(field.name for field in dataclasses.fields(Ops))
 MODULES = ("embed", "linear", "add_norm", "attention", "block")  # of the built-in implementations
@@ -97,6 +98,7 @@ class Implementation:
     about: str = ""  # one-line description
     file: str = ""
     live: bool = True  # whether it reads the weights themselves, not a copy of them
+    config_of: str = ""  # name of the implementation of which this is one configuration
 
     def as_json(self) -> dict[str, Any]:
         """Return all fields except the function."""
@@ -148,6 +150,7 @@ def implementation(
     gradients: bool = False,
     precision: str | None = None,
     about: str = "",
+    configs: Sequence[Mapping[str, Any]] = (),
 ) -> Callable[[T], T]:
     """Register a function, or a `Prepared`, as an implementation of an operation.
 
@@ -159,6 +162,9 @@ def implementation(
         precision: one of `PRECISIONS`, if the matmuls compute in less than the dtype. The tolerance is then based
             on plain matmuls in that precision.
         about: one-line description; by default the first line of the docstring.
+        configs: keywords of the function, such as [{"rows": 4}, {"rows": 16}]. Each configuration is registered as
+            an implementation, "mine rows=4". The one called `name` times them in its first call with new shapes,
+            and keeps the fastest.
 
     Raises InputError for unknown values and for a name that another file registered.
     """
@@ -175,18 +181,22 @@ def implementation(
             )
 
     def register(value: T) -> T:
-        _check_signature(op, name, value)
+        title = f"{op} {name}"
         function = getattr(value, "run", value)
         code = getattr(function, "__code__", None)
         file = code.co_filename if code else ""
         line = about or (getattr(function, "__doc__", None) or "").strip().split("\n")[0].removesuffix(".")
-        taken = _registered.get((op, name))
-        if taken is not None and taken.file != file:
-            raise InputError(f"{op} {name} is already registered in {taken.file}: choose another name")
-        live = getattr(value, "live", True)
-        _registered[op, name] = Implementation(
-            op, name, value, needs, dtypes, gradients, precision, line, file, live
-        )
+        variants = variants_of(title, value, configs) if configs and callable(value) else {}
+        for each, variant in [*variants.items(), ("", Tuned(variants) if variants else value)]:
+            full_name = f"{name} {each}".rstrip()
+            _check_signature(op, full_name, variant)
+            taken = _registered.get((op, full_name))
+            if taken is not None and taken.file != file:
+                raise InputError(f"{op} {full_name} is already registered in {taken.file}: choose another name")
+            live, config_of = getattr(variant, "live", True), name if each else ""
+            _registered[op, full_name] = Implementation(
+                op, full_name, variant, needs, dtypes, gradients, precision, line, file, live, config_of
+            )
         return value
 
     return register

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import shlex
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from .server import FLUSHED_BYTES
@@ -13,8 +14,8 @@ NOISY = 0.25  # interquartile range / median of times above which a speedup is m
 def add_speeds(rows: dict[str, Any]) -> None:
     """Add each implementation's speed relative to plain PyTorch, and whether it is unreliable."""
     for row in rows.values():
-        for cache, timed in row.items():
-            plain = rows.get("torch", row)[cache]
+        for cache in ("cold", "warm"):
+            timed, plain = row[cache], rows.get("torch", row)[cache]
             timed["speed"] = plain["seconds"] / timed["seconds"] if "torch" in rows else None
             timed["noisy"] = any(each["spread"] > NOISY * each["seconds"] for each in (timed, plain))
 
@@ -22,7 +23,8 @@ def add_speeds(rows: dict[str, Any]) -> None:
 def header(report: dict[str, Any]) -> Iterator[str]:
     """Yield the header of a `bench` report: the machine, and a legend of the table."""
     threads = f"{report['threads']} thread{'s' if report['threads'] > 1 else ''}"
-    yield f"{report['op']} in {report['dtype']}; {report['machine']}, {threads}; torch {report['torch']}"
+    backward = " backward" if report["direction"] == "backward" else ""
+    yield f"{report['op']}{backward} in {report['dtype']}; {report['machine']}, {threads}; torch {report['torch']}"
     copies, matmuls = (rate / 1e9 for rate in report["ceilings"].values())
     yield f"ceilings: copy {copies:.1f} GB/s, matmul {matmuls:,.0f} GFLOP/s"
     flushed = FLUSHED_BYTES[report["device"]] >> 20
@@ -33,10 +35,8 @@ def header(report: dict[str, Any]) -> Iterator[str]:
 
 def lines(report: dict[str, Any]) -> Iterator[str]:
     """Yield the rest of a `bench` report: skipped and rejected implementations, and a table per case."""
-    reasons = {name: f"skipped: {reason}" for name, reason in report["skipped"].items()} | report["rejected"]
-    names = {*reasons, *(name for case in report["cases"].values() for name in case["rows"])}
-    width = max(map(len, names), default=0)
-    yield from (f"  {name:<{width}}  {reason}" for name, reason in reasons.items())
+    yield from reasons(report)
+    width = max((len(name) for case in report["cases"].values() for name in case["rows"]), default=0)
     for title, case in report["cases"].items():
         cost = f"{case['bytes'] / 1e6:,.2f} MB, {case['operations'] / 1e6:,.1f} MFLOP"
         yield f"\n{title}: {cost}, at least {case['bound'] * 1e3:.4f} ms, bound by {case['bound by']}"
@@ -46,9 +46,31 @@ def lines(report: dict[str, Any]) -> Iterator[str]:
             yield f"  {name:<{width}} {_cells(row['cold'])}   {_cells(row['warm'])}"
 
 
+def reasons(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the implementations that are not timed, with reasons."""
+    found = {name: f"skipped: {reason}" for name, reason in report["skipped"].items()} | report["rejected"]
+    width = max(map(len, found), default=0)
+    yield from (f"  {name:<{width}}  {reason}" for name, reason in found.items())
+
+
+def sweep_lines(report: dict[str, Any]) -> Iterator[str]:
+    """Yield the rest of a report over the cases of a sweep: one table of cold times and speeds."""
+    yield from reasons(report)
+    width = max(map(len, report["cases"]), default=0)
+    names = list(next(iter(report["cases"].values()))["rows"]) if report["cases"] else []
+    yield f"\n{'':<{width}} {'bound ms':>10}" + "".join(f" {name[:17]:>18}" for name in names)
+    for title, case in report["cases"].items():
+        cells = (case["rows"][name]["cold"] for name in names)
+        times = "".join(f" {timed['seconds'] * 1e3:10.4f} {_speed(timed):>7}" for timed in cells)
+        yield f"{title:<{width}} {case['bound'] * 1e3:10.4f}{times}"
+
+
+def _speed(timed: dict[str, Any]) -> str:
+    return "" if timed["speed"] is None else f"{timed['speed']:.2f}{'?' if timed['noisy'] else 'x'}"
+
+
 def _cells(timed: dict[str, Any]) -> str:
-    speed = "" if timed["speed"] is None else f"{timed['speed']:.2f}{'?' if timed['noisy'] else 'x'}"
-    return f"{timed['seconds'] * 1e3:10.4f} {timed['spread'] * 1e3:9.4f} {timed['share']:8.0%} {speed:>7}"
+    return f"{timed['seconds'] * 1e3:10.4f} {timed['spread'] * 1e3:9.4f} {timed['share']:8.0%} {_speed(timed):>7}"
 
 
 def in_model_lines(report: dict[str, Any]) -> Iterator[str]:
@@ -59,10 +81,26 @@ def in_model_lines(report: dict[str, Any]) -> Iterator[str]:
     before, after = (f"{seconds * 1e3:.1f} ms (IQR {spread * 1e3:.1f})" for seconds, spread in pairs)
     rows = [
         ("share of the model's time in this operation", f"{report['share']:.1%}", ""),
-        ("speed of the operation, relative to torch", f"{report['speed of the operation']:.2f}x", ""),
-        ("speed of the model, by Amdahl's law", f"{report['speed allowed']:.2f}x", ""),
+        ("speed of the model, if it took no time", f"{report['most']:.2f}x", ""),
         ("speed of the model, measured", f"{report['speed']:.2f}x", f"{before} to {after}"),
         ("largest change of a logit", f"{report['largest change']:.1e}", ""),
         (report["metric"], f"{report['score'][0]:.4f}", f"to {report['score'][1]:.4f}"),
     ]
-    yield from (f"  {label:<42} {value:>8}  {more}".rstrip() for label, value, more in rows)
+    yield from (f"  {label:<43} {value:>8}  {more}".rstrip() for label, value, more in rows)
+    if len(report["rows"]) > 2:
+        width = max(len(row["name"]) for row in report["rows"])
+        yield f"  {'':<{width}} {'ms':>9} {'tokens/s':>10}  largest change of a logit"
+        for row in report["rows"]:
+            rates = f"{row['seconds'] * 1e3:9.1f} {row['tokens per second']:10,.0f}"
+            yield f"  {row['name']:<{width}} {rates}  {row['largest change']:.1e}"
+
+
+def profile_lines(measured: dict[str, Any], command: Sequence[str]) -> Iterator[str]:
+    """Yield the report of `bench.profile`. command: the one that printed it."""
+    what = "operators of PyTorch" if measured["device"] == "cpu" else "kernel launches"
+    yield f"{measured['title']}: {measured['launches']} {what}"
+    for row in measured["longest"]:
+        yield f"  {row['seconds'] * 1e3:10.4f} ms  {row['calls']:4} x  {row['name'][:80]}"
+    yield f"trace: {measured['trace']}, for ui.perfetto.dev"
+    ncu = ["ncu", "--target-processes", "all", "--profile-from-start", "off", "--set", "full", "-o", "kernel"]
+    yield f"Nsight Compute, on a GPU: {shlex.join([*ncu, *command])}"

@@ -10,7 +10,9 @@ A request is a dict with the name of a method as "do". So is a reply, with "erro
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import dataclasses
+import gc
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -21,10 +23,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ..layout import Layout, Subset
+from ..ops import Ops
 from . import state
 from .arena import FENCE, Arena
+from .classifier import Classifier, TransformersClassifier
 from .operations import ALL, as_tuple
-from .registry import line_of
+from .profiler import profile_call
+from .registry import fast, line_of
 
 FLUSHED_BYTES = {"cpu": 2**26, "cuda": 2**28}  # buffer that is written to flush the caches
 MODES: dict[str, Callable[[], Any]] = {
@@ -46,6 +51,7 @@ class Bound:
     inputs: dict[str, Any]
     spans: list[tuple[str, Tensor, Tensor]]  # tensors on a device: name, memory there, memory in the arena
     leaves: Mapping[str, Tensor]
+    value: Any  # the implementation
     outputs: tuple[Tensor, ...] = ()
 
 
@@ -59,8 +65,10 @@ class Server:
     def __init__(self, find: Callable[[str, str], Any], folder: str = ""):
         self.find, self.folder = find, folder
         self.bound: dict[int, Bound] = {}
+        self.models: dict[int, Classifier] = {}
         self.settings, self.functions = state.settings(), state.functions()
         self.flushed: Tensor | None = None
+        self.allocated = 0  # bytes on the CUDA device, when `do_memory` began
         self.arena: Arena
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -101,8 +109,8 @@ class Server:
             if requires is not None and isinstance(values[key], Tensor) and values[key].is_floating_point()
         }
         with contextlib.nullcontext() if requires is not None else torch.no_grad():
-            call = ALL[op].bind(self.find(op, name), {**values, **leaves})
-        self.bound[handle] = Bound(call, op, device, values, spans, leaves)
+            call = ALL[op].bind(value := self.find(op, name), {**values, **leaves})
+        self.bound[handle] = Bound(call, op, device, values, spans, leaves, value)
 
     def do_run(
         self,
@@ -114,14 +122,16 @@ class Server:
         context: dict[str, Any] | None = None,
         calls: int = 1,
     ) -> dict[str, Any]:
-        """Call bound implementations, copy each result to its places, and return the seconds of each call.
+        """Call bound implementations and copy each result to its places.
 
         Args:
             fences: fill the memory that the implementation allocates with NaN, and check the memory around it.
             changed: inputs with new values, whose version counters are to show it.
             calls: of each implementation; the last one counts.
+
+        Returns the seconds of each call, and the configurations that were chosen.
         """
-        seconds = []
+        seconds, configs = [], []
         for handle, places in zip(handles, outputs, strict=True):
             bound = self.bound[handle]
             self._refresh(bound, changed or [])
@@ -141,10 +151,11 @@ class Server:
                 _copy(span, memory)
             if isinstance(watched, _FencedMemory):
                 watched.check()
-        return {"seconds": seconds}
+            configs.append(getattr(bound.value, "last", ""))
+        return {"seconds": seconds, "configs": configs}
 
-    def do_backward(self, handle: int, upstream: list[Any], gradients: list[Any]) -> None:
-        """Compute the gradients of the inputs that require them."""
+    def do_backward(self, handle: int, upstream: list[Any], gradients: list[Any]) -> dict[str, Any]:
+        """Compute the gradients of the inputs that require them, and return the seconds."""
         bound = self.bound[handle]
         leaves = [x for x in bound.leaves.values() if x.requires_grad]
         dys = [self.arena.tensor(place).to(bound.device) for place in upstream]
@@ -152,9 +163,14 @@ class Server:
             if output.numel() and not output.requires_grad:
                 raise Problem("it is registered with gradients=True, but its output does not require gradients")
         if not any(output.numel() for output in bound.outputs):
-            return
+            return {}
+        begin = state.clock()
         results = torch.autograd.grad(bound.outputs, leaves, dys, materialize_grads=True)
+        if bound.device != "cpu":
+            _synchronize()
+        seconds = state.clock() - begin
         self._deliver(results, gradients)
+        return {"seconds": [seconds]}
 
     def do_reread(self, handle: int, outputs: list[Any]) -> None:
         """Copy the last results again: they must not have changed."""
@@ -182,6 +198,46 @@ class Server:
                         _sum(x)
             if bound.device != "cpu":
                 _synchronize()
+
+    def do_load_model(
+        self, handle: int, kind: str, model: str, dtype: str, device: str, op: str = "", name: str = ""
+    ) -> None:
+        """Load a classifier. kind: "minidistil", with the implementation of an op; "fastest"; "transformers"."""
+        if kind == "transformers":
+            self.models[handle] = TransformersClassifier(model, dtype, device)
+        else:
+            ops = fast(device, dtype) if kind == "fastest" else Ops(**({op: self.find(op, name)} if op else {}))
+            self.models[handle] = Classifier(model, dtype, device, ops)
+
+    def do_set_texts(self, handle: int, ids: list[list[int]]) -> None:
+        """Set the token ids that a classifier runs."""
+        self.models[handle].set_texts(ids)
+
+    def do_classify(self, handle: int, logits: list[Any]) -> None:
+        """Classify the texts, and copy the logits to their place."""
+        _copy(self.arena.tensor(logits), self.models[handle].run())
+
+    def do_share(self, handle: int, op: str) -> dict[str, Any]:
+        """Return the part of a classifier's time that is spent in an operation."""
+        return {"share": self.models[handle].share(op)}
+
+    def do_profile(self, handle: int, path: str, mode: str) -> dict[str, Any]:
+        """Profile a call of an implementation, and write a trace."""
+        bound = self.bound[handle]
+        with MODES[mode]():
+            return profile_call(bound.call, path, bound.device)
+
+    def do_memory(self, device: str) -> dict[str, Any]:
+        """Return the peak of the memory that was allocated since the last request, and begin again."""
+        if device == "cpu":  # measured from outside, see `memory.py`
+            gc.collect()
+            with contextlib.suppress(OSError, AttributeError):  # the C library of Linux
+                ctypes.CDLL(None).malloc_trim(0)
+            return {}
+        peak = torch.cuda.max_memory_allocated() - self.allocated
+        torch.cuda.reset_peak_memory_stats()
+        self.allocated = torch.cuda.memory_allocated()
+        return {"peak": peak}
 
     def do_state(self) -> None:
         """Raise Problem if functions were replaced."""
@@ -261,6 +317,10 @@ class _FencedMemory(TorchDispatchMode):
     def __init__(self) -> None:
         super().__init__()
         self.fenced: list[tuple[Tensor, int]] = []
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # or the compiler would be imported, which takes 3 s
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))

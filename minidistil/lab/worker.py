@@ -55,8 +55,8 @@ class LocalWorker:
         self.arena.clear()
         self.server.arena = self.arena
 
-    def ask(self, do: str, **request: Any) -> dict[str, Any]:
-        """Return the reply to a request. Raises Rejected."""
+    def ask(self, do: str, limit: float | None = None, **request: Any) -> dict[str, Any]:
+        """Return the reply to a request. Raises Rejected. There is no time limit."""
         return _checked(self.server.answer(json.loads(json.dumps({"do": do, **request}))))
 
     def close(self) -> None:
@@ -132,6 +132,11 @@ class ChildWorker:
     def alive(self) -> bool:
         """Return whether the process runs."""
         return self.process.poll() is None
+
+    def restart(self) -> None:
+        """Start the process again. Raises Rejected and InputError."""
+        self.close()
+        ChildWorker.__init__(self, self.path, self.seconds)
 
     def _exit(self) -> str:
         code = self.process.wait(5)

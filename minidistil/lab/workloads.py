@@ -1,7 +1,12 @@
-"""Inputs that are timed: DistilBERT base shapes for a short text, a longer text and a batch of MNLI pairs."""
+"""Inputs that are timed: DistilBERT base shapes, for a few batches of texts or a sweep."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+from ..checks import check_count
+from ..errors import InputError
 from .cases import LAYERS, Case, case
 
 WIDTH, HIDDEN, HEADS, WORDS, POSITIONS = 768, 3072, 12, 30522, 512  # of DistilBERT base
@@ -15,25 +20,65 @@ LINEAR_SHAPES = {  # K and N of each layer
 }
 
 
+SWEEPS = {  # values of a sweep, by what it varies
+    "tokens": [16, 64, 256, 1024, 4096],  # in texts of at most 128
+    "sequences": [1, 4, 16, 64],  # with lengths of MNLI pairs
+    "lengths": [8, 32, 128, 512],  # of equal texts, 2,048 tokens in all
+}
+
+
 def timed_cases(op: str) -> dict[str, Case]:
     """Return the cases to time an operation on, by title."""
-    cases = {}
-    for lengths in (*LENGTHS, EQUAL) if op in ("attention", "block") else LENGTHS:
-        title, tokens = title_of(lengths), sum(lengths)
-        if op == "attention":
-            cases[title] = case(op, lengths=lengths, heads=HEADS, head_dim=WIDTH // HEADS)
-        elif op == "block":
-            cases[title] = case(op, lengths=lengths, width=WIDTH, heads=HEADS, hidden=HIDDEN)
-        elif op == "feed_forward":
-            cases[title] = case(op, rows=tokens, width=WIDTH, hidden=HIDDEN)
-        elif op == "add_norm":
-            cases[title] = case(op, rows=tokens, width=WIDTH)
-        elif op == "embed":  # full-size tables: small ones would fit into the cache
-            cases[title] = case(op, tokens=tokens, width=WIDTH, words=WORDS, positions=POSITIONS)
-        for inputs, outputs in LINEAR_SHAPES.get(op, ()):
-            name = f"{title}; {inputs} to {len(LAYERS[op]) * outputs}"
-            cases[name] = case(op, rows=tokens, inputs=inputs, outputs=outputs)
-    return cases
+    shapes = (*LENGTHS, EQUAL) if op in ("attention", "block") else LENGTHS
+    return {title: case for lengths in shapes for title, case in _cases(op, title_of(lengths), lengths).items()}
+
+
+def swept_cases(op: str, over: str, values: Sequence[int] | None = None) -> dict[str, Case]:
+    """Return the cases of a sweep, by title, in its order.
+
+    Args:
+        over: a key of `SWEEPS`.
+        values: of the sweep; None: those of `SWEEPS`.
+
+    Raises InputError for unknown or invalid values, and for lengths of an operation that they do not change.
+    """
+    if over not in SWEEPS:
+        raise InputError(f"unknown sweep {over!r}: expected one of {', '.join(SWEEPS)}")
+    if over == "lengths" and op not in ("attention", "block"):
+        raise InputError(f"{op} computes each token by itself, whatever the lengths: expected tokens or sequences")
+    cases: dict[str, Case] = {}
+    for value in SWEEPS[over] if values is None else values:
+        check_count(over, value)
+        cases |= _cases(op, f"{value} {over}" if over != "lengths" else f"length {value}", _texts(over, value))
+    return dict(sorted(cases.items(), key=lambda item: item[0].partition("; ")[2]))  # stable: layer by layer
+
+
+def _texts(over: str, value: int) -> list[int]:
+    """Return the lengths of the texts at a value of a sweep."""
+    if over == "tokens":
+        return [128] * (value // 128) + [value % 128] * (value % 128 > 0)
+    return (
+        [PAIRS[i % len(PAIRS)] for i in range(value)] if over == "sequences" else [value] * max(2048 // value, 1)
+    )
+
+
+def _cases(op: str, title: str, lengths: list[int]) -> dict[str, Case]:
+    """Return the cases of an operation for texts of these lengths: one for each size of a linear layer."""
+    tokens = sum(lengths)
+    if op in LINEAR_SHAPES:
+        return {
+            f"{title}; {k} to {len(LAYERS[op]) * n}": case(op, rows=tokens, inputs=k, outputs=n)
+            for k, n in LINEAR_SHAPES[op]
+        }
+    shapes: dict[str, dict[str, Any]] = {
+        "attention": {"lengths": lengths, "heads": HEADS, "head_dim": WIDTH // HEADS},
+        "block": {"lengths": lengths, "width": WIDTH, "heads": HEADS, "hidden": HIDDEN},
+        "feed_forward": {"rows": tokens, "width": WIDTH, "hidden": HIDDEN},
+        "add_norm": {"rows": tokens, "width": WIDTH},
+        # full-size tables: small ones would fit into the cache
+        "embed": {"tokens": tokens, "width": WIDTH, "words": WORDS, "positions": POSITIONS},
+    }
+    return {title: case(op, **shapes[op])}
 
 
 def title_of(lengths: list[int]) -> str:
