@@ -6,6 +6,7 @@ Measurements are interleaved, and medians are compared; only ratios within one r
 from __future__ import annotations
 
 import functools
+import os
 import statistics
 import subprocess
 import sys
@@ -20,13 +21,20 @@ from ..tokenizer import Tokenizer
 from .measure import copy_rate, machine, matmul_rate, seconds_of, take_turns
 from .workload import matmul_flops, read_pairs, write_base_model
 
-TEXT = "The new phone has a great camera, but its battery is empty by noon."
-CALL = f"(model=sys.argv[1], task='zero-shot-classification')({TEXT!r}, 'technology, sports, politics')"
+TEXT, LABELS = "The new phone has a great camera, but its battery is empty by noon.", "technology,sports,politics"
+CALL = f"(model=sys.argv[1], task='zero-shot-classification')({TEXT!r}, {LABELS!r})"
 PROGRAMS = {
     "answer": f"import sys; from minidistil import from_pretrained, Tokenizer, pipeline; pipeline{CALL}",
     "answer, transformers": f"import sys; from transformers import pipeline; pipeline{CALL}",
     "import": "from minidistil import from_pretrained, Tokenizer, pipeline",
     "import torch": "import torch",
+    "imports of the command": "import minidistil.cli.main; from minidistil.pipelines import "
+    "classification, numpy_engine",
+    "import numpy, tokenizers, safetensors": "import numpy, tokenizers, safetensors",
+}
+COMMANDS = {  # arguments of the command line
+    "command": ["zero-shot", TEXT, "--labels", LABELS, "--model"],
+    "--help": ["--help"],
 }
 
 LAUNCHER = """
@@ -37,6 +45,8 @@ _, status, usage = os.wait4(child.pid, 0)
 print(time.perf_counter() - start, usage.ru_maxrss / 1e3)
 sys.exit(status != 0)
 """  # a small parent process, since the peak memory of a child includes its parent's at the fork
+
+ENVIRONMENT = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}  # installed packages are compiled: so is a checkout
 
 
 class Row(NamedTuple):
@@ -92,24 +102,37 @@ def add_row(row: Row, report: dict[str, Any]) -> None:
 
 
 def _measure_processes(model: str, repeats: int) -> list[Row]:
-    """Measure whole processes: first answer, import, --help."""
-    commands = [[sys.executable, "-c", code, model] for code in PROGRAMS.values()]
-    commands.append([sys.executable, "-m", "minidistil", "--help"])
-    results = take_turns([functools.partial(_run_process, command) for command in commands], repeats, warm_up=1)
-    seconds = [statistics.median(run[0] for run in runs) for runs in results]
-    memory = [statistics.median(run[1] for run in runs) for runs in results]
+    """Measure whole processes: first answer on the command line and in Python, imports, --help."""
+    commands = {name: ["-c", code, model] for name, code in PROGRAMS.items()}
+    commands |= {name: ["-m", "minidistil", *arguments] for name, arguments in COMMANDS.items()}
+    commands["command"].append(model)
+    calls = [functools.partial(_run_process, [sys.executable, *command]) for command in commands.values()]
+    results = dict(zip(commands, take_turns(calls, repeats, warm_up=1), strict=True))
+    seconds = {name: statistics.median(run[0] for run in runs) for name, runs in results.items()}
+    memory = {name: statistics.median(run[1] for run in runs) for name, runs in results.items()}
+
+    def row(name: str, figures: dict[str, float], ours: str, theirs: str, unit: str = "s") -> Row:
+        return Row(name, figures[ours], figures[theirs], unit)
+
+    transformers, torch = "answer, transformers", "import torch"
     return [
-        Row("first zero-shot answer / transformers", seconds[0], seconds[1], "s"),
-        Row("peak memory of that process / transformers", memory[0], memory[1], "MB"),
-        Row("import of minidistil's names / import torch", seconds[2], seconds[3], "s"),
-        Row("minidistil --help / import torch", seconds[4], seconds[3], "s"),
+        row("minidistil zero-shot TEXT / transformers", seconds, "command", transformers),
+        row("peak memory of that process / transformers", memory, "command", transformers, "MB"),
+        row("first zero-shot answer in Python / transformers", seconds, "answer", transformers),
+        row("peak memory of that process / transformers", memory, "answer", transformers, "MB"),
+        row(
+            "imports of minidistil zero-shot / numpy and others",
+            *(seconds, "imports of the command", "import numpy, tokenizers, safetensors"),
+        ),
+        row("import of minidistil's names / import torch", seconds, "import", torch),
+        row("minidistil --help / import torch", seconds, "--help", torch),
     ]
 
 
 def _run_process(command: list[str]) -> tuple[float, float]:
     """Run a command; return its time in seconds and its peak memory in MB."""
     launcher = subprocess.run(
-        [sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False
+        [sys.executable, "-c", LAUNCHER, *command], capture_output=True, text=True, check=False, env=ENVIRONMENT
     )
     if launcher.returncode:
         raise InputError(f"{' '.join(command)} failed: {launcher.stderr.strip()[-500:]}")

@@ -37,8 +37,11 @@ def read_arrays(files: Files, model_class: str) -> tuple[DistilBertConfig, dict[
     if any(stored[source].array is None for source in sources):
         return None
     words = next(source for name, source in planned.sources.items() if name.endswith(WORDS))
-    arrays = {source: stored[source].float32() for source in sources - {words}}
-    arrays[words] = stored[words].array()
+    parts = {source: stored[source] for source in sources}
+    arrays = {
+        source: part.array() if source == words and part.array else part.float32()
+        for source, part in parts.items()
+    }
     weights = {name: arrays[source] for name, source in planned.sources.items()}
     if planned.segments:
         position = next(name for name in weights if name.endswith(POSITIONS))

@@ -79,7 +79,7 @@ def add_verb(verbs: Any, verb: Verb) -> None:
     default = TASKS[verb.task].default_model
     text = MODEL if default is None else f"{MODEL} (default: {default}, which ships with the package)"
     group.add_argument("--model", help=text, required=default is None, default=default)
-    add_model_options(group)
+    add_model_options(group, default="the CPU for a few texts, else cuda if available")
     add_dtype_option(group)
     group = parser.add_argument_group("many texts")
     group.add_argument(
@@ -144,7 +144,6 @@ def _source(options: argparse.Namespace) -> Source | None:
 
 def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, arguments: dict[str, Any]) -> None:
     """Answer the texts of --input. With --resume, skip those that an earlier run answered."""
-    from ..pipelines import base
     from .sinks import open_sink
 
     with open_sink(options.output, options.input, options.resume) as sink:
@@ -153,6 +152,8 @@ def _answer_many(verb: Verb, options: argparse.Namespace, source: Source, argume
                 f"{options.output} has {sink.answered} answers, but {options.input} has {source.total} texts"
             )
         pipe = load_pipeline(verb.task, options, in_numpy(options, source))
+        from ..pipelines import base  # after load_pipeline, which configures NumPy
+
         # a block is answered as a whole and with prepacked weights, wherever a run starts: the scores are the same
         pipe.first_window, pipe.engine.plain_batches = base.WINDOW, 0
 

@@ -68,10 +68,10 @@ def comma_separated(text: str) -> list[str]:
     return [name.strip() for name in text.split(",")]
 
 
-def add_model_options(parser: Any) -> None:
-    """Add `--revision` and `--device`."""
+def add_model_options(parser: Any, default: str = "cuda if available") -> None:
+    """Add `--revision` and `--device`. default: of the device."""
     parser.add_argument("--revision", help="branch, tag or commit on the Hub", **OPTIONAL)
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ... (default: cuda if available)", **OPTIONAL)
+    parser.add_argument("--device", help=f"cpu, cuda, cuda:1, ... (default: {default})", **OPTIONAL)
 
 
 def add_dtype_option(parser: Any) -> None:

@@ -49,7 +49,7 @@ def test_a_batch_is_measured_against_transformers():
 def test_the_report_ends_with_a_line_of_json(capfd):
     assert main(["bench", "--model", str(OURS), "--pairs", str(PAIRS), "--repeats", "1"]) == 0
     report = json.loads(capfd.readouterr().out.splitlines()[-1])
-    assert [row["ratio"] > 0 for row in report["rows"]] == [True] * 5
+    assert [row["ratio"] > 0 for row in report["rows"]] == [True] * 8
 
 
 def test_exactly_one_of_pairs_and_train_is_required(capsys):
