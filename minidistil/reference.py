@@ -114,8 +114,8 @@ def erf(x: Array) -> Array:
     """
     x = np.clip(x, -6, 6)
     nearest = np.rint(np.nan_to_num(x) * 256)
-    half = (x - nearest / 256) / 2
-    density = np.exp(-((x - half + half / 3**0.5) ** 2)) + np.exp(-((x - half - half / 3**0.5) ** 2))
+    middle, half = (x + nearest / 256) / 2, (x - nearest / 256) / 2
+    density = np.exp(-((middle - half / 3**0.5) ** 2)) + np.exp(-((middle + half / 3**0.5) ** 2))
     return TABLE[nearest.astype(int) + 1536].astype(x.dtype) + 2 / math.pi**0.5 * half * density
 
 
