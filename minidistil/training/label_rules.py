@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import html
 import re
 import shlex
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NoReturn
@@ -30,9 +32,14 @@ from .labels import (
 )
 from .records import Row
 
-# words that pandas reads as missing
-WORDS = frozenset(("#N/A", "<NA>", "N/A", "NA", "NULL", "NaN", "None", "n/a", "nan", "null"))
-OTHER_SEPARATORS = (",", ";")
+# words for a missing label, or a repeated header; in any case, decorated or not, such as N.A. and (none)
+WORDS = {"label", "missing", "na", "nan", "nat", "nil", "none", "null", "undefined", "unlabeled", "unlabelled"}
+DECORATION = re.compile(r"[\s#/\\._()\[\]{}<>-]+")
+FAILURE = re.compile(r"#[A-Z0-9/]+[!?]")  # of a spreadsheet: #REF!
+DASHES = re.compile("[-\u2010-\u2015\u2212]+")  # hyphens, dashes and the minus sign
+OTHER_SEPARATORS = ",;\uff0c\uff1b\u3001\uff5c\u060c\u061b"  # then the wide, ideographic and Arabic ones
+BETWEEN = re.compile(r"[\W_]+(?:(?:and|or|und|oder|et|ou|y|vs)[\W_]+)?")  # what may stand between two classes
+MAX_MARKS = 10  # different ones in a name
 SEVERAL_NUMBERS = re.compile(r"[+-]?[0-9.]+(([ ,;]) ?[+-]?[0-9.]+)+")  # or one, such as "1 234" and "1,5"
 ENTITY = re.compile(r"&#?\w+;")  # of HTML, such as &amp;
 SERIALIZED = re.compile(  # a list, a tuple, a dict, or a string in quotes; [NSFW] and (unknown) are names
@@ -41,6 +48,8 @@ SERIALIZED = re.compile(  # a list, a tuple, a dict, or a string in quotes; [NSF
 Unlabeled = str | int | Sequence[str | int]  # labels of rows without a label; a string has commas between them
 BOOLEANS = ("true", "false")  # in any case
 FEW_CLASSES = 5  # more classes than this need two rows each, on average
+FEW_DECIMALS = 10  # percent of rows
+CODE = re.compile("[0-9]+e[0-9]+", re.IGNORECASE)  # 1e5, a number only beside numbers with a decimal point
 
 
 def infer_schema(
@@ -78,6 +87,8 @@ def infer_schema(
     markers = column.markers(meant) if chosen is None else chosen
     if names is None and separator is None and problem_type in (None, MULTI):
         column.refuse_ambiguous(meant, markers)
+    if names is None and problem_type is None and meant == REGRESSION:
+        column.refuse_few_decimals(markers)
     schema = Schema(
         tuple(names or ()),
         meant,
@@ -124,6 +135,7 @@ class _Column:
         self.files = [file for file in (rows, eval_rows) if file]
         self.names = None if names is None else {as_text(name).casefold() for name in names}
         self.scalars: dict[str, Row] = {}  # the first row of each
+        self.counts: Counter[str] = Counter()  # rows of each
         self.numbers: set[str] = set()  # those of them that JSON has as numbers
         self.lists: list[list[Any]] = []
         self.missing: set[str] = set()  # how null, NaN and empty labels are written
@@ -139,19 +151,21 @@ class _Column:
             else:
                 text = as_number(row.label)
                 self.scalars.setdefault(text, row)
+                self.counts[text] += 1
                 if isinstance(row.label, int | float) and not isinstance(row.label, bool):
                     self.numbers.add(text)
         self.vectors = not self.has_dicts and _are_vectors(self.lists)
 
     def problem_type(self, markers: frozenset[str] | None) -> str:
         """Return the problem type that the labels have the form of. markers: those that the user passed."""
-        texts = self.scalars.keys() - (WORDS | {"-"} if markers is None else markers)
+        words, _, dashes = self.marks()
+        texts = self.scalars.keys() - (words | dashes if markers is None else markers)
         if self.vectors:
             one_each = all(0.99 < sum(map(float, label)) < 1.01 for label in self.lists)
             return SINGLE if one_each else MULTI
         if self.lists or self.has_flags or any(map(self._is_joined, texts)):
             return MULTI
-        if all(map(_is_number, texts)) and not all(map(INTEGER.fullmatch, texts)) and not self.has_dicts:
+        if all(map(_is_number, texts)) and any(map(_has_decimals, texts)) and not self.has_dicts:
             return REGRESSION
         return SINGLE
 
@@ -166,27 +180,41 @@ class _Column:
         allowed = known | self.missing | {"", "null"}
         absent = [as_text(value) for value in values if as_number(value).casefold() not in allowed]
         whole = as_text(",".join(map(str, values))).casefold()
-        if absent and whole in known:
+        if whole in known and (absent or wanted == {""}):
             wanted = {whole}  # a label with a comma
         elif absent:
             raise InputError(f"unlabeled has {listed(absent)}: no row has this label", subject="unlabeled")
         return frozenset(text for text in self.scalars if text.casefold() in wanted)
 
+    def marks(self) -> tuple[set[str], set[str], set[str]]:
+        """Return the labels that can mean "no label": words, others such as "?" and "#REF!", and dashes."""
+        texts = {text for text in self.scalars if text.casefold() not in (self.names or ())}
+        words = {text for text in texts if DECORATION.sub("", text.casefold()) in WORDS}
+        failures = {text for text in texts if FAILURE.fullmatch(text)}
+        signs = {text for text in self.scalars if not any(map(str.isalnum, text))}
+        dashes = {text for text in texts & signs if DASHES.fullmatch(text)}
+        points = {text for text in texts & signs - dashes if _is_punctuation(text)}
+        if (
+            signs - dashes - points  # such as + and emoji
+            or len({text[0] for text in points}) > 1
+            or (len(signs) > 1 and signs == self.scalars.keys() - words)
+        ):
+            return words, failures, set()  # signs are classes
+        return words, points | failures, dashes
+
     def markers(self, problem_type: str) -> frozenset[str]:
         """Return the labels that mark rows without a label, such as "-" beside names."""
-        candidates = {text for text in self.scalars if text.casefold() not in (self.names or ())}
-        words, others = candidates & WORDS, self.scalars.keys() - WORDS
-        has_signs = any(not any(map(str.isalnum, text)) for text in others - {"-"})
-        dash = candidates & {"-"} if not has_signs else set()  # beside + it is a class
-        others = others - dash
-        found = words | dash
+        words, points, dashes = self.marks()
+        found, others = words | dashes, self.scalars.keys() - words - dashes
         if problem_type == REGRESSION:
             return frozenset(found)
         only_scalars = not self.lists and not self.has_dicts
-        names = any(not _is_number(text) and text.casefold() not in BOOLEANS for text in others)
-        if words and names and only_scalars and self.names is None:
-            self._refuse_markers(found)  # None and NA can be names too
-        negative = {text for text in candidates & others if text.startswith("-") and INTEGER.fullmatch(text)}
+        names = {text for text in others - points if not _is_number(text)}
+        ask_words = words and only_scalars and any(text.casefold() not in BOOLEANS for text in names)
+        if self.names is None and (ask_words or (points and (names or not only_scalars))):
+            self._refuse_markers(found | points)  # None and NA can be names too
+        candidates = {text for text in others if text.casefold() not in (self.names or ())}
+        negative = {text for text in candidates if text.startswith("-") and INTEGER.fullmatch(text)}
         if only_scalars and all(map(INTEGER.fullmatch, others)) and others != {"-1"}:
             if len(negative) == 1 and others not in (negative, {"-1", "1"}):
                 self._refuse_markers(found | negative)  # -1 beside 0 and 1
@@ -210,7 +238,7 @@ class _Column:
         )
 
     def refuse_ambiguous(self, problem_type: str, markers: frozenset[str]) -> None:
-        """Raise InputError for strings that may be lists or numbers, and for numbers beside booleans or names."""
+        """Raise InputError for strings that may be several classes, and for numbers beside booleans or names."""
         texts = {text: self.scalars[text] for text in sorted(self.scalars.keys() - markers)}
         several = problem_type == MULTI
         joined = several and any(SEPARATOR in text for text in texts)
@@ -219,6 +247,9 @@ class _Column:
             pairs = ((part, row) for text, row in texts.items() for part in text.split(SEPARATOR))
             parts = {as_number(part): row for part, row in pairs if not is_missing(part)}
         keep = f"--label-separator '{SEPARATOR}'" if several else f"--problem-type {SINGLE}"
+        items = [item for items in self.lists for item in items if isinstance(item, str)]
+        separator = not joined  # whether --label-separator can settle it
+        _refuse_several(parts, _marks_between(parts, [*parts, *items]), keep, separator)
         self._refuse_mixed(parts, markers, keep)
         for text, row in (texts | parts).items():
             if SERIALIZED.fullmatch(text):
@@ -226,20 +257,33 @@ class _Column:
                     f"{_subject(row)}: the brackets or quotes are part of it; write a|b for several classes, use "
                     f".jsonl for lists, or pass {keep} if it is the name of a class"
                 )
-        if joined:
-            return
-        marks = _separators([*texts, *(item for items in self.lists for item in items if isinstance(item, str))])
-        for text, row in texts.items():
-            numbers = SEVERAL_NUMBERS.fullmatch(text)
-            if mark := numbers[2] if numbers else marks.get(text.casefold()):
-                raise InputError(
-                    f"{_subject(row)}: several classes, or one? Pass --label-separator '{mark}' for several, or "
-                    f"{keep} for one{', or write the number as 1234.5' if numbers else ''}"
-                )
+        if not joined:
+            _refuse_several(texts, _separators([*texts, *items]), keep, separator)
+
+    def refuse_few_decimals(self, markers: frozenset[str]) -> None:
+        """Raise InputError if numbers may be classes, such as 0, 1 and one 0.5, or versions: 1.1 and 1.10."""
+        texts = self.scalars.keys() - markers
+        integers = {text for text in texts if INTEGER.fullmatch(text)}
+        decimals = texts - integers
+        rows, rows_of_decimals = (sum(self.counts[text] for text in group) for group in (texts, decimals))
+        repeated = rows - rows_of_decimals >= 2 * max(len(integers), 1)
+        few = len(texts) <= FEW_CLASSES and len(decimals) <= len(integers)
+        plain = [text for text in decimals if "e" not in text.casefold()]
+        digits = {len(text.partition(".")[2]) for text in plain}
+        versions = digits == {1, 2} and any(text.endswith("0") for text in plain)
+        same = len(set(map(float, plain))) < len(plain)
+        if versions or same or (repeated and (few or rows_of_decimals * 100 <= rows * FEW_DECIMALS)):
+            raise InputError(
+                f"{_subject(self.scalars[min(decimals)])}: a number, or a class? {rows_of_decimals:,} of {rows:,} "
+                f"labels have decimals; pass --problem-type {REGRESSION} for numbers, or --problem-type {SINGLE} "
+                "for classes"
+            )
 
     def _refuse_mixed(self, texts: Mapping[str, Row], markers: frozenset[str], keep: str) -> None:
         """Raise InputError for numbers beside names or booleans, unless all are strings, such as 2 and 3+."""
         numbers = sorted(filter(_is_number, texts))
+        if not any(map(_has_decimals, numbers)):
+            numbers = [text for text in numbers if not CODE.fullmatch(text)]
         others = sorted(texts.keys() - set(numbers))
         if not others:
             return
@@ -268,16 +312,53 @@ def _subject(row: Row) -> str:
     return f"{row.place}: the label is {shown(row.label)}"
 
 
+def _refuse_several(texts: Mapping[str, Row], marks: Mapping[str, str], keep: str, separator: bool) -> None:
+    """Raise InputError for a text that may be several classes.
+
+    Args:
+        texts: a row for each text.
+        marks: what stands between the classes of texts, see `_marks_between`.
+        keep: options for which the text is one class.
+        separator: whether --label-separator is not set yet.
+    """
+    for text, row in texts.items():
+        mark = marks.get(text.casefold())
+        if mark is not None:
+            separator = separator and len(set(marks.values())) == 1 and mark != "" and mark in str(row.label)
+            several = f"Pass --label-separator '{mark}' for" if separator else f"Write {SEPARATOR} between"
+            number = ", or write the number as 1234.5" if SEVERAL_NUMBERS.fullmatch(text) else ""
+            raise InputError(
+                f"{_subject(row)}: several classes, or one? {several} several, or pass {keep} for one{number}"
+            )
+
+
 def _separators(texts: Iterable[str]) -> dict[str, str]:
-    """Return the mark that joins classes in each text that has a part in common with another, in lowercase."""
+    """Return the mark that may join numbers, or classes of which another text has one too, in each text."""
     texts = {text.casefold() for text in texts}
-    found: dict[str, str] = {}
+    found = {text: numbers[2] for text in texts if (numbers := SEVERAL_NUMBERS.fullmatch(text))}
     for mark in OTHER_SEPARATORS:
         parts = {text: [part.strip() for part in ENTITY.sub("", text).split(mark)] for text in texts}
         counts = Counter(part for several in parts.values() for part in set(several))
         for text, several in parts.items():
             if len(several) > 1 and any(part and counts[part] > 1 for part in several):
                 found.setdefault(text, mark)
+    return found
+
+
+def _marks_between(texts: Iterable[str], classes: Iterable[str]) -> dict[str, str]:
+    """Return what stands between the classes in each text of several, in lowercase; "" if it varies."""
+    names = {name.casefold() for name in classes}
+    found = {}
+    for text in map(str.casefold, texts):
+        if _is_number(text) or text.replace(".", "").isdigit():  # 1.2.1 is a section
+            continue
+        plain = html.unescape(text)
+        marks = sorted(set(BETWEEN.findall(plain)))
+        splits = [(mark, plain.split(mark)) for mark in marks[:MAX_MARKS]]
+        for mark, parts in [*splits, ("", [part for part in BETWEEN.split(plain) if part])]:
+            if len(set(parts)) > 1 and names.issuperset(part.strip() for part in parts):
+                found[text] = mark if any(map(str.isalnum, mark)) else mark.strip() or mark
+                break
     return found
 
 
@@ -305,6 +386,15 @@ def _are_vectors(lists: Sequence[list[Any]]) -> bool:
 
 def _is_number(text: str) -> bool:
     return bool(INTEGER.fullmatch(text) or DECIMAL.fullmatch(text))
+
+
+def _is_punctuation(text: str) -> bool:
+    """Return whether a text has only punctuation, and is not an empty list or string."""
+    return all(unicodedata.category(c)[0] == "P" for c in text) and not SERIALIZED.fullmatch(text)
+
+
+def _has_decimals(text: str) -> bool:
+    return not INTEGER.fullmatch(text) and not CODE.fullmatch(text)
 
 
 def _are_ids(texts: Iterable[str]) -> bool:

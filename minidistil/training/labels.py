@@ -278,13 +278,14 @@ def as_text(label: Any) -> str:
 
 @functools.lru_cache(10_000, typed=True)
 def as_number(label: Any) -> str:
-    """Return a label as a name; the strings "1.0", "+1" and "1e+00" become "1"."""
+    """Return a label as a name; the strings "1.0", "+1" and "1.0e+00" become "1". "1e1" may be a code."""
     text = as_text(label)
     if INTEGER.fullmatch(text):
         return str(int(text.partition(".")[0]))
-    if DECIMAL.fullmatch(text) and (number := float(text)).is_integer() and abs(number) < MAX_INTEGER:
-        return f"{number:.0f}"
-    return text
+    if "." not in text or not DECIMAL.fullmatch(text):
+        return text
+    number = float(text)
+    return f"{number:.0f}" if number.is_integer() and abs(number) < MAX_INTEGER else text
 
 
 def _probabilities(values: Target, label: Any, place: str) -> Target:

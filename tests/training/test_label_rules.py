@@ -96,6 +96,14 @@ ONE_CLASS = {
     "entities of HTML": (["a&amp;b", "b", "c&#39;d", "d"], None, None),
     "invisible characters": (["a\u200b", "a", "\ufeffb", "b\u00ad", "\u200b"], "a b", "a a b b -"),
     "large floats": ([1e17, 2e17, 1e17], "100000000000000000 200000000000000000", None),
+    "codes with an e": (["1e1", "1e2", "1e3"], "1e1 1e2 1e3", "1e1 1e2 1e3"),
+    "codes with an e beside integers": (["1e1", "10", "2E3"], "10 1e1 2E3", "1e1 10 2E3"),
+    "names beside dashes of any kind": (["b", "--", "a", "\u2013", "\u2014", "\u2212"], "a b", "b - a - - -"),
+    "ids beside words for missing in any case": (
+        ["0", "1", "NAN", "na", "N.A.", "(nil)"],
+        "LABEL_0 LABEL_1",
+        "LABEL_0 LABEL_1 - - - -",
+    ),
     "probabilities by id": ([{"0": 0.9, "1": 0.1}, {"1": 1}], "LABEL_0 LABEL_1", "LABEL_0 LABEL_1"),
 }
 
@@ -122,6 +130,43 @@ def test_a_thousand_classes_are_read():
     problem_type, names, found = read(labels)
     assert (problem_type, len(names)) == (SINGLE, 1000)
     assert found == [[label] for label in labels]
+
+
+ORDINARY = {  # classes of usual data sets
+    "AG News": ["World", "Sports", "Business", "Sci/Tech"],
+    "RTE": ["entailment", "not_entailment"],
+    "sarcasm": ["sarcasm", "not sarcasm"],
+    "FEVER": ["SUPPORTS", "REFUTES", "NOT ENOUGH INFO"],
+    "TREC": ["ABBR:abb", "ABBR:exp", "DESC:def"],
+    "20 Newsgroups": ["comp.graphics", "misc.forsale", "sci.med"],
+    "Yahoo Answers": ["Business & Finance", "Health", "Society & Culture"],
+    "news": ["ARTS", "ARTS & CULTURE", "CULTURE & ARTS", "STYLE & BEAUTY", "STYLE"],
+    "complaints": ["Credit card or prepaid card", "Mortgage", "Student loan"],
+    "languages": ["en", "zh", "zh-CN", "de-CH"],
+    "programming languages": ["C", "C++", "C#", "Objective-C", "c-sharp"],
+    "intents": ["card", "card_arrival", "lost_or_stolen_card"],
+    "part of an answer": ["yes", "no", "yes/no question"],
+    "a scale": ["agree", "strongly agree", "neither agree nor disagree"],
+    "ages": ["0-2", "3-5", "6+"],
+    "marks": ["1/5", "2/5", "5/5"],
+    "school marks": ["A", "A-", "A+", "B+", "B-"],
+    "sections": ["1", "1.1.1", "1.2.1", "2"],
+    "dates": ["2020-01-01", "2020-01-02"],
+    "a hierarchy": ["Sports > Football", "Sports > Tennis", "News"],
+    "an explanation": ["jaguar (car)", "jaguar (animal)", "car"],
+    "tokens": ["O", "B-PER", "I-PER"],
+    "punctuation": ["O", ",", ".", "?"],
+    "emoji": ["\U0001f600", "\U0001f621", "neutral"],
+    "an emoji and a mark": ["\U0001f600", "?"],
+    "signs": ["+", "-", "\u00b1"],
+    "unknown": ["neg", "pos", "unknown"],
+    "a word twice": ["bye", "bye bye"],
+}
+
+
+@pytest.mark.parametrize("names", ORDINARY.values(), ids=ORDINARY.keys())
+def test_names_of_usual_data_sets_are_classes(names):
+    assert read(names * 20) == (SINGLE, sorted(names), [[name] for name in names * 20])
 
 
 # Several classes per text
@@ -178,6 +223,10 @@ NUMBERS = {
     "exponents without a sign": (["0.5", "1.0E7", "1e5"], [[0.5], [1e7], [1e5]]),
     "numbers larger than integers": ([0.5, 1e20, "1e20"], [[0.5], [1e20], [1e20]]),
     "decimals beside missing labels": (["4.2", "", "nan", "NA", "-", "1"], [[4.2], None, None, None, None, [1]]),
+    "scores with three digits": (["5.000", "3.800", "0.250"] * 9, [[5], [3.8], [0.25]] * 9),
+    "few scores, most with decimals": ([0.0, 1.2, 2.5, 3.8, 5.0] * 9, [[0], [1.2], [2.5], [3.8], [5]] * 9),
+    "half stars": ([1, 1.5, 2, 2.5, 3, 3.5] * 9, [[1], [1.5], [2], [2.5], [3], [3.5]] * 9),
+    "a negative number of digits that are numbers too": (["-0.5", "0", "5", "0.25"], [[-0.5], [0], [5], [0.25]]),
     "decimals beside null": ([0.5, None, math.nan], [[0.5], None, None]),
 }
 
@@ -228,6 +277,12 @@ CHOSEN = {
         ["NA", "a", "b"],
         [["a"], ["b"], ["NA"], None],
     ),
+    "a comma without a label": (["a", "b", ","], {"unlabeled": ","}, ["a", "b"], [["a"], ["b"], None]),
+    "versions as classes": (["1.1", "1.10"], {"problem_type": SINGLE}, ["1.1", "1.10"], [["1.1"], ["1.10"]]),
+    "few decimals as numbers": (["0", "1"] * 9 + ["0.5"], {"problem_type": REGRESSION}, ["LABEL_0"], None),
+    "codes as numbers": (["1e1", "1e2"], {"problem_type": REGRESSION}, ["LABEL_0"], [[10], [100]]),
+    "joined classes as one": (["a", "b", "a/b"], {"problem_type": SINGLE}, ["a", "a/b", "b"], None),
+    "joined classes as several": (["a", "b", "a/b"], {"separator": "/"}, ["a", "b"], [["a"], ["b"], ["a", "b"]]),
     "names by id": ([1, 0, "1"], {"names": ["neg", "pos"]}, ["neg", "pos"], [["pos"], ["neg"], ["pos"]]),
     "names in any case": (["POS", "pos "], {"names": ["neg", "pos"]}, ["neg", "pos"], [["pos"], ["pos"]]),
     "names that differ in case": (["a", "A"], {"names": ["A", "a"]}, ["A", "a"], [["a"], ["A"]]),
@@ -245,6 +300,10 @@ def test_an_option_decides(labels, options, names, expected):
 
 # Refused
 
+BETWEEN = [  # two classes
+    *"/+&;:_-.~ \n\t\\\uff0c\u3001\uff1b\uff5c\u060c\u00b7\u2011",
+    *(", ", " & ", "->", " \u2022 ", " and ", " or ", " und ", " vs ", "&amp;"),
+]
 REFUSED = {
     "-1 beside ids": ([-1, 0, 1], ["the label is -1, as in 1 of 3 rows", "--unlabeled=-1", "--unlabeled=null"]),
     "-1 beside many ids": ([-1, *[0, 1, 2] * 100], ["as in 1 of 301 rows"]),
@@ -316,6 +375,43 @@ REFUSED = {
     ),
     "all -1": ([-1, -1], ["none of 2 rows of the training data has a label: all are -1"]),
     "nothing": ([], ["has no class"]),
+    "one decimal among ids": (
+        ["0"] * 60 + ["1"] * 60 + ["0.5"],
+        [
+            "line 122: the label is '0.5': a number, or a class? 1 of 121 labels have decimals",
+            f"--problem-type {REGRESSION}",
+            f"--problem-type {SINGLE}",
+        ],
+    ),
+    "one decimal among ids in JSON": ([*[0, 1] * 60, 0.5], ["the label is 0.5: a number, or a class?"]),
+    "different decimals among ids": ([*[0, 1] * 60, 0.5, 0.3, 0.7], ["3 of 123 labels have decimals"]),
+    "one decimal among many integers": ([*[*range(11)] * 20, 7.5], ["1 of 221 labels"]),
+    "versions": (["1.0", "1.1", "2.0"] * 20, ["the label is '1.1': a number, or a class?"]),
+    "versions that are the same number": (["1.10", "1.1"], ["a number, or a class?"]),
+    "versions with two digits": (["3.8", "3.9", "3.10"], ["the label is '3.10': a number, or a class?"]),
+    **{
+        f"classes joined by {mark!r}": (["a", "b", f"a{mark}b"], ["several classes, or one?", SINGLE])
+        for mark in BETWEEN
+    },
+    "words that are classes": (["joy", "anger", "joy anger", "very happy"], ["--label-separator ' '"]),
+    "classes joined in another order and case": (["a", "b", "B/A"], ["'B/A'", "--label-separator '/'"]),
+    "classes in brackets": (["a", "b", "a (b)"], ["'a (b)'", "Write | between several"]),
+    "three classes with different marks": (["a", "b", "c", "a, b & c"], ["Write | between several"]),
+    "classes joined by different marks": (["a", "b", "c", "a/b", "b+c"], ["Write | between several"]),
+    "classes joined by another mark than |": (["a|b", "a/b"], ["'a/b'", "--label-separator '|' for one"]),
+    "a part joined by an ideographic comma": (["a", "a\u3001b"], ["--label-separator '\u3001'"]),
+    "ids with a space between": (["0", "1", "0 1"], ["'0 1'", "--label-separator ' '"]),
+    **{
+        f"the word {word}": (["a", "b", word], [f"the label is {word!r}, as in 1 of 3 rows", "--unlabeled=null"])
+        for word in [
+            *("NAN", "NONE", "na", "N.A.", "n/a", "N / A", "nil", "(none)", "<NA>", "[NULL]", "#N/A", "undefined"),
+            *("label", "missing", "?", "???", "...", "\u2026", "*", ",", "#REF!"),
+        ]
+    },
+    "Null": (["a", "b", "Null"], ["--unlabeled='' to skip only"]),
+    "a mark beside booleans": (["true", "false", "?"], ["the label is '?', as in 1 of 3 rows"]),
+    "a mark beside lists": ([["a"], ["b"], "?"], ["the label is '?', as in 1 of 3 rows"]),
+    "a mark among ids with dashes": (["0", "1", "--", "?"], ["the label is '?'", "--unlabeled='--,?'"]),
     "a control character": (
         ["a\x1b[31m", "b"],
         ["train.csv, line 2: the label is 'a\\x1b[31m'", "cannot be printed"],
