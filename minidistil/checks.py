@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 from .errors import InputError
 
@@ -10,6 +10,14 @@ from .errors import InputError
 def is_int(value: object) -> TypeGuard[int]:
     """Return whether a value is an integer; booleans are not."""
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def plain(value: Any) -> Any:
+    """Return scalars, arrays, Series and Arrow columns as Python values, and any other value unchanged."""
+    for method in ("tolist", "to_pylist", "as_py"):
+        if hasattr(type(value), method):
+            return getattr(value, method)()
+    return value
 
 
 def check_count(name: str, value: object) -> None:

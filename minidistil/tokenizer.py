@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
@@ -11,48 +12,24 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import tokenizers
 from tokenizers import normalizers, pre_tokenizers
 
-from .checks import check_text, is_int
+from .checkpoint.arguments import TOKENIZING, refuse_arguments
+from .checks import check_text, is_int, plain
 from .errors import CheckpointError, InputError
 from .forks import fork_safe_lock
+from .vocabulary import Vocabulary, special_token
 
 if TYPE_CHECKING:
     from .layout import Batch
 
 NO_LIMIT = 2**62  # the largest length that the library accepts
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
-SPECIAL_TOKENS = {
-    "unk_token": "[UNK]",
-    "sep_token": "[SEP]",
-    "pad_token": "[PAD]",
-    "cls_token": "[CLS]",
-    "mask_token": "[MASK]",
-}
-CLEANED = (
-    " .",
-    " ?",
-    " !",
-    " ,",
-    " ' ",
-    " n't",
-    " 'm",
-    " 's",
-    " 've",
-    " 're",
-)  # spaces to strip from decoded text, in this order
-REPLACEMENTS = {  # arguments of transformers' tokenizers
-    "padding": "omit it, and call padded() on the batch for input_ids and attention_mask",
-    "return_tensors": "omit it, and call padded() on the batch for input_ids and attention_mask",
-    "text_pair": "pass pairs=",
-    "return_offsets_mapping": "call encodings(), whose elements have offsets",
-    "is_split_into_words": "call encodings(words=True)",
-    "add_special_tokens": "call backend.encode(text, add_special_tokens=False)",
-}
 BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these in BERT's tokenization
 CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
 CHUNK = 1 << 16  # characters
 MANY_PARTS = 16  # of both texts of a pair: the library combines them
-MANY_ADDED = 100  # with more added tokens, texts are not cut beside one
+MANY_ADDED = 1000  # characters of all added tokens; with more, texts are not cut beside one
+ATTEMPTS = 100_000  # added tokens that are searched for around the places of one cut
 LOCK = fork_safe_lock()  # truncation is a setting of the library's tokenizer, not an argument
 
 
@@ -63,24 +40,10 @@ class Encoded(NamedTuple):
     truncated: int  # number of texts that were truncated
 
 
-def _special_token(role: str) -> Any:
-    """Return a property: the special token of a role, or None."""
-    return property(lambda tokenizer: special_token(tokenizer.settings, role))
-
-
-def _special_id(role: str) -> Any:
-    """Return a property: the id of the special token of a role, None if the vocabulary has none."""
-    return property(lambda tokenizer: tokenizer.special_tokens().get(role))
-
-
-class Tokenizer:
+class Tokenizer(Vocabulary):
     """Converts texts, or pairs of texts, to token ids."""
 
-    unk_token, unk_token_id = _special_token("unk_token"), _special_id("unk_token")
-    sep_token, sep_token_id = _special_token("sep_token"), _special_id("sep_token")
-    pad_token, pad_token_id = _special_token("pad_token"), _special_id("pad_token")
-    cls_token, cls_token_id = _special_token("cls_token"), _special_id("cls_token")
-    mask_token, mask_token_id = _special_token("mask_token"), _special_id("mask_token")
+    __slots__ = ("max_length", "pad_id")
 
     def __init__(self, backend: tokenizers.Tokenizer, max_length: int, settings: dict[str, Any] | None = None):
         """Wrap a tokenizer of the tokenizers library.
@@ -99,9 +62,26 @@ class Tokenizer:
         backend.encode_special_tokens = bool(self.settings.get("split_special_tokens"))
         self.pad_id = 0 if pad is None else backend.token_to_id(pad) or 0
 
-    def __len__(self) -> int:
-        """Return the number of tokens, added tokens included."""
-        return self.backend.get_vocab_size()
+    @property
+    def model_max_length(self) -> int:
+        """Tokens to which texts are truncated, special tokens included: `max_length`, as transformers calls it."""
+        return self.max_length
+
+    @model_max_length.setter
+    def model_max_length(self, value: int) -> None:
+        self.max_length = plain(value)
+
+    @property
+    def truncation_side(self) -> str:
+        """The side on which texts are truncated: "right", or "left"."""
+        side: str = self.settings.get("truncation_side", "right")
+        return side
+
+    @truncation_side.setter
+    def truncation_side(self, side: str) -> None:
+        if side not in ("left", "right"):
+            raise InputError(f"truncation_side is {side!r}: expected left or right", subject="truncation_side")
+        self.settings["truncation_side"] = side
 
     def __repr__(self) -> str:
         """Return the kind of the tokenizer, its number of tokens and its maximum length."""
@@ -148,15 +128,13 @@ class Tokenizer:
             max_length: maximum tokens of a text or pair, special tokens included; None: the maximum of the model.
             truncation: which text is truncated to fit: "longest_first", which is True, "only_first" or
                 "only_second"; "error", which is False: raise InputError for a longer text.
-            others: arguments of transformers' tokenizers, which raise InputError with their replacement.
+            others: arguments of transformers' tokenizers: values that hold anyway are accepted, and others raise
+                InputError with their replacement.
 
         Raises InputError for a text that cannot be encoded or truncated to fit. `batch.truncated` is the number of
         texts that were truncated.
         """
-        for name in others:
-            if name not in REPLACEMENTS:
-                raise TypeError(f"Tokenizer got an unexpected keyword argument {name!r}")
-            raise InputError(f"{name} is not an argument of this tokenizer: {REPLACEMENTS[name]}", subject=name)
+        refuse_arguments("Tokenizer", others, TOKENIZING)
         from .layout import Batch  # imports torch
 
         encoded = self.encode(texts, pairs, max_length=max_length, truncation=truncation)
@@ -170,8 +148,10 @@ class Tokenizer:
         max_length: int | None = None,
         truncation: bool | str = True,
         names: Sequence[str] | None = None,
+        **others: Any,
     ) -> Encoded:
         """Encode to lists of token ids; see `__call__`. names: of the texts, for error messages."""
+        refuse_arguments("encode", others, TOKENIZING)
         encodings = self.encodings(
             texts, pairs, max_length=max_length, truncation=truncation, names=names, offsets=False
         )
@@ -203,7 +183,7 @@ class Tokenizer:
             pairs = None  # as in transformers, a single text with an empty pair has no pair
         texts = _listed(texts, "texts")
         pairs = None if pairs is None else _listed(pairs, "pairs")
-        limit = self._limit(max_length, pairs is not None, stride)
+        limit = self._limit(plain(max_length), pairs is not None, plain(stride))
         truncation = truncation_strategy(truncation)
         if truncation not in TRUNCATIONS:
             raise InputError(f"truncation is {truncation!r}: expected one of {', '.join(TRUNCATIONS)}")
@@ -213,7 +193,7 @@ class Tokenizer:
         names = names or [f"texts[{i}]" for i in range(len(inputs))]
         encode = self.backend.encode_batch if offsets else self.backend.encode_batch_fast
         with _own_truncation(self.backend):
-            side = self.settings.get("truncation_side", "right")
+            side = self.truncation_side
 
             def encode_batch(batch: list[Any]) -> list[tokenizers.Encoding]:
                 if stride is None and not words and side == "right":
@@ -233,6 +213,17 @@ class Tokenizer:
                 )
         return encodings
 
+    def tokenize(self, text: str, pair: str | None = None, add_special_tokens: bool = False) -> list[str]:
+        """Return the tokens of a text, or of a pair, without truncation."""
+        check_text(text, "text")
+        with _own_truncation(self.backend):
+            self.backend.no_truncation()
+            return self.backend.encode(text, pair, add_special_tokens=add_special_tokens).tokens
+
+    def num_special_tokens_to_add(self, pair: bool = False) -> int:
+        """Return the number of special tokens of a text, or of a pair."""
+        return self.backend.num_special_tokens_to_add(pair)
+
     def _limit(self, max_length: int | None, paired: bool, stride: int | None) -> int:
         """Return the maximum tokens of a sequence. Raises InputError if text and stride do not fit."""
         for name, value in (("max_length", max_length), ("stride", stride)):
@@ -250,77 +241,12 @@ class Tokenizer:
             )
         return limit
 
-    def get_vocab(self) -> dict[str, int]:
-        """Return the id of each token, added tokens included."""
-        return self.backend.get_vocab()
-
-    def special_tokens(self) -> dict[str, int]:
-        """Return the ids of the special tokens that the vocabulary has, by role, such as "mask_token"."""
-        tokens = {role: special_token(self.settings, role) for role in SPECIAL_TOKENS}
-        ids = {role: self.backend.token_to_id(token) for role, token in tokens.items() if token is not None}
-        return {role: index for role, index in ids.items() if index is not None}
-
-    def convert_tokens_to_ids(self, tokens: str | Sequence[str]) -> Any:
-        """Return the id of a token, or a list of ids of tokens; that of the unknown token for any other text."""
-        if not isinstance(tokens, str):
-            return [self.convert_tokens_to_ids(token) for token in tokens]
-        index = self.backend.token_to_id(tokens)
-        return self.unk_token_id if index is None else index
-
-    def convert_ids_to_tokens(self, ids: Any, skip_special_tokens: bool = False) -> Any:
-        """Return the token of an id, or a list of tokens; None for an id beyond the vocabulary."""
-        if is_int(ids):
-            return self.backend.id_to_token(_checked_ids([ids])[0])
-        special = set(self.special_tokens().values()) if skip_special_tokens else set()
-        return [self.backend.id_to_token(i) for i in _checked_ids(ids) if i not in special]
-
-    def decode(
-        self, ids: Any, skip_special_tokens: bool = False, clean_up_tokenization_spaces: bool | None = None
-    ) -> str:
-        """Return the text of token ids: a list, an array or a tensor.
-
-        clean_up_tokenization_spaces: remove spaces before punctuation; None: as tokenizer_config.json sets it.
-        """
-        text = self.backend.decode(_checked_ids(ids), skip_special_tokens=skip_special_tokens)
-        clean = clean_up_tokenization_spaces
-        if self.settings.get("clean_up_tokenization_spaces") if clean is None else clean:
-            for mark in CLEANED:
-                text = text.replace(mark, mark.strip())
-        return text
-
-    def id_of(self, role: str) -> int:
-        """Return the id of a special token, such as "mask_token". Raises CheckpointError if it is missing."""
-        token = special_token(self.settings, role)
-        index = None if token is None else self.backend.token_to_id(token)
-        if index is None:
-            raise CheckpointError(f"the tokenizer has no {role}: its vocabulary lacks {token}")
-        return index
-
-
-def special_token(settings: dict[str, Any], role: str) -> Any:
-    """Return the token of a role, such as "mask_token"; None if the settings have none."""
-    return token_content(settings.get(role, SPECIAL_TOKENS.get(role)))
-
-
-def token_content(token: Any) -> Any:
-    """Return a special token as a string; it is stored as a string, or as an object with flags."""
-    return token.get("content") if isinstance(token, dict) else token
-
 
 def truncation_strategy(truncation: bool | str) -> str:
     """Convert a `truncation` argument of transformers to one of `TRUNCATIONS`."""
     if isinstance(truncation, bool):
         return "longest_first" if truncation else "error"
     return "error" if truncation == "do_not_truncate" else truncation
-
-
-def _checked_ids(ids: Any) -> list[int]:
-    """Return token ids as a list. Raises InputError for anything else."""
-    ids = ids.tolist() if hasattr(ids, "tolist") else ids
-    listed: list[Any] = [ids] if is_int(ids) else list(ids) if isinstance(ids, Iterable) else [None]
-    if not all(is_int(i) and 0 <= i < 2**32 for i in listed):
-        raise InputError(f"ids is {ids!r:.60}: expected token ids", subject="ids")
-    return listed
 
 
 def is_library_failure(error: BaseException) -> bool:
@@ -350,13 +276,13 @@ def _encode_all(
         for name, text in zip(names, inputs, strict=True):  # the library does not report which text failed
             try:
                 encode([text])
-            except Exception as error:
-                raise InputError(f"{name} cannot be truncated to fit: {error}", subject=name) from error
             except BaseException as error:
                 if not is_library_failure(error):
                     raise
+                if str(error).startswith("Truncation error"):
+                    raise InputError(f"{name} cannot be truncated to fit: {error}", subject=name) from error
                 raise CheckpointError(
-                    f"{name} makes the tokenizer panic, which is broken: {error}", subject=name
+                    f"the tokenizer, which is broken, cannot encode {name}: {error}", subject=name
                 ) from error
         raise
 
@@ -405,7 +331,7 @@ class _Words:
         self.normalized = {t.content.lower() for t in added if t.normalized}
         self.margin = max((len(t.content) for t in added), default=0)
         contents = self.exact | self.normalized
-        self.separate = tuple(t for t in self.exact if len(added) <= MANY_ADDED and not _overlaps(t, contents))
+        self.separate = tuple(t for t in self.exact if sum(map(len, contents)) <= MANY_ADDED and not _overlaps(t, contents))
 
     def shortened(self, item: str | tuple[str, str], limit: int, compare: bool) -> str | tuple[str, str]:
         """Return a text or a pair without its end; see `_shortened`."""
@@ -427,7 +353,8 @@ class _Words:
 
     def cut(self, text: str, start: int) -> int:
         """Return the first position from `start` on at which the text can be cut, or its length."""
-        for match in self.boundary.finditer(text, start):
+        attempts = ATTEMPTS // (1 + len(self.exact) + len(self.normalized))
+        for match in itertools.islice(self.boundary.finditer(text, start), 1 + attempts):
             at = match.start()
             if text.startswith(self.separate, at) or text.endswith(self.separate, 0, at):
                 return at

@@ -56,7 +56,11 @@ def find_files(
         return name
     if not isinstance(name, str | Path) or not str(name):
         hint = ", or the model in it, get_base_model()" if hasattr(name, "get_base_model") else ""  # of peft
-        shown = repr(name) if name is None or isinstance(name, str | int) else f"a {type(name).__name__}"
+        kind = type(name)
+        shown = repr(name) if name is None or isinstance(name, str | int) else f"a {kind.__name__}"
+        if kind.__module__.startswith("transformers."):
+            shown += " of transformers"
+            hint = "; call save_pretrained(folder) on it, and pass the folder"
         raise InputError(f"the name of a checkpoint is {shown}: expected a folder or a Hub id{hint}")
     try:
         for folder in (Path(name).expanduser(), *_shipped(str(name))):
@@ -260,9 +264,10 @@ class HubRepository(Files):
         """Return where the file was looked for, for the error message."""
         from huggingface_hub import constants
 
-        if self.options["local_files_only"]:
-            return " in the cache, and local_files_only is True"
-        return " in the cache, and HF_HUB_OFFLINE is set" if constants.HF_HUB_OFFLINE else " on the Hub"
+        if not (self.options["local_files_only"] or constants.HF_HUB_OFFLINE):
+            return " on the Hub"
+        reason = "local_files_only is True" if self.options["local_files_only"] else "HF_HUB_OFFLINE is set"
+        return f" in the cache, and {reason}{'' if self.pinned else _similar(self.name)}"
 
 
 def _hash(path: Path, etag: str) -> str:

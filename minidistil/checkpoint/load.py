@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from ..backends import int8
+from ..checks import plain
 from ..config import CHOICES
 from ..errors import CheckpointError, InputError
 from ..model import Model, draw
 from ..ops import Ops
 from .architectures import class_for_files, class_for_task, with_new_labels
-from .arguments import resolve_dtype
+from .arguments import resolved
 from .config import read_config, refuse_unsupported_bert
 from .files import Files, find_files
 from .matching import check_layers, listed, match
@@ -60,14 +61,15 @@ def from_pretrained(
         num_labels: number of labels of the new head; None: the labels of config.json.
         token: access token of the Hub; None or True: that of `hf auth login`; False: none.
         local_files_only: use cached files only.
-        other: `torch_dtype`, which is `dtype`, and arguments of transformers that have no effect here.
+        other: `torch_dtype` and `device_map`, which are `dtype` and `device`, and arguments of transformers that
+            hold here anyway.
 
     Single-segment BERT checkpoints are converted to DistilBERT. Raises CheckpointError, which names the file and
     the tensor or key, and InputError, which names the argument. On CPU, weights in the dtype of the file are
     memory-mapped, not copied.
     """
+    dtype, device = resolved(dtype, device, other)
     files = find_files(name, revision, token, local_files_only)
-    dtype = resolve_dtype(dtype, other)
     cls = class_for_files(files, new_head) if task is None else class_for_task(task)
     return load(cls, files, dtype=dtype, device=device, ops=ops, new_head=new_head, num_labels=num_labels)
 
@@ -88,7 +90,7 @@ def load(
     **other: Any,
 ) -> M:
     """Load a checkpoint as a given class; see `from_pretrained`."""
-    dtype = resolve_dtype(dtype, other)
+    dtype, device = resolved(dtype, device, other)
     if ops is not None and not isinstance(ops, Ops):
         raise InputError(f"ops is {type(ops).__name__}: expected Ops(...)")
     target = parse_device("cpu" if device is None else device)
@@ -166,7 +168,13 @@ def parse_dtype(dtype: str | torch.dtype, *others: str) -> torch.dtype:
 
 
 def parse_device(device: str | int | torch.device) -> torch.device:
-    """Return a torch.device of this machine. -1 is the CPU, and another integer the CUDA device of that index."""
+    """Return a torch.device of this machine.
+
+    -1 is the CPU, another integer the CUDA device of that index; "auto" is CUDA if there is one.
+    """
+    device = plain(device)
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     if isinstance(device, int):
         device = f"cuda:{device}" if device >= 0 else "cpu"
     try:

@@ -10,12 +10,12 @@ from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers
 
 from ..config import DistilBertConfig, is_text, read_json
 from ..errors import CheckpointError
-from ..tokenizer import NO_LIMIT, SPECIAL_TOKENS, Tokenizer, is_library_failure, special_token, token_content
-from .arguments import without_transformers_arguments
+from ..tokenizer import NO_LIMIT, Tokenizer, is_library_failure
+from ..vocabulary import NAMED_TOKENS, SPECIAL_TOKENS, other_special_tokens, special_token, token_content
+from .arguments import LOADING, refuse_arguments
 from .files import Files, find_files, write_files, write_json, write_text
 from .tokenizer_limits import check_added, check_tokenizer, check_vocabulary, read_text
 
-NAMED_TOKENS = ("bos_token", "eos_token", *SPECIAL_TOKENS)  # in the order of transformers
 NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and defaults
     "do_lower_case": ("lowercase", True),
     "strip_accents": ("strip_accents", None),
@@ -32,8 +32,7 @@ def load_tokenizer(
     **other: Any,
 ) -> Tokenizer:
     """Load a tokenizer; see `Tokenizer.from_pretrained`."""
-    if unknown := without_transformers_arguments(other):
-        raise TypeError(f"from_pretrained() got an unexpected keyword argument {min(unknown)!r}")
+    refuse_arguments("from_pretrained", other, LOADING)
     files = find_files(name, revision, token, local_files_only)
     files.find("config.json")  # first, since every checkpoint has one: on the Hub it determines the commit
     settings = _settings(files)
@@ -149,9 +148,7 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
         added = [
             _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
         ]
-        others = settings.get("additional_special_tokens") or settings.get("extra_special_tokens") or []
-        others = others.values() if isinstance(others, dict) else others
-        special = [settings.get(key) for key in NAMED_TOKENS] + list(others)
+        special = [settings.get(key) for key in NAMED_TOKENS] + other_special_tokens(settings)
         listed = {token.content for token in added}
         unlisted = [token for token in special if token is not None and token_content(token) not in listed]
         added += [_token(token, special=True) for token in unlisted]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..checkpoint.arguments import merged, without_transformers_arguments
+from ..checkpoint.arguments import RENAMED, merged
 from ..checkpoint.files import Files, find_files
 from ..checkpoint.tasks import TASKS
 from ..checkpoint.tokenizer import load_tokenizer
@@ -48,17 +48,22 @@ def pipeline(
         token: access token of the Hub; None or True: that of `hf auth login`; False: none.
         local_files_only: use cached files only.
         model_kwargs: any of these arguments in a dict, as transformers takes them.
-        defaults: arguments of every call; see `run` of each task. `torch_dtype` is `dtype`.
+        defaults: arguments of every call; see `run` of each task. `torch_dtype` is `dtype`, `device_map` is
+            `device`.
 
     Raises InputError for arguments that do not fit together.
     """
-    if model_kwargs is not None or "torch_dtype" in defaults:
-        named = {"revision": revision, "dtype": dtype, "device": device, "token": token}
-        if local_files_only:
-            named["local_files_only"] = True
+    if model_kwargs is not None or RENAMED.keys() & defaults.keys():
+        named: dict[str, Any] = {
+            "task": task,
+            "model": model,
+            "tokenizer": tokenizer,
+            "revision": revision,
+            "dtype": dtype,
+        }
+        named |= {"device": device, "token": token, "local_files_only": local_files_only or None}
         passed = {name: value for name, value in named.items() if value is not None}
-        return pipeline(task, model, tokenizer, **merged(passed, defaults, model_kwargs))
-    defaults = without_transformers_arguments(defaults)
+        return pipeline(**merged(passed, defaults, model_kwargs))
     if task is not None and (not isinstance(task, str) or task not in TASKS):
         raise InputError(f"task is {task!r}: expected one of {', '.join(TASKS)}", subject="task")
     if model is None and task is not None:
@@ -66,7 +71,7 @@ def pipeline(
     if model is None:
         raise InputError("model is missing: expected a folder, a Hub id or a model")
     if task is not None:
-        pipeline_class(task).check_arguments(defaults)  # before a long download
+        defaults = pipeline_class(task).checked_arguments(defaults)  # before a long download
 
     if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
         tokenizer = load_tokenizer(find_files(tokenizer, None, token, local_files_only))

@@ -13,11 +13,16 @@ import inspect
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from pathlib import Path
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
-from ..checkpoint.arguments import ARGUMENTS, without_transformers_arguments
+from ..checkpoint.arguments import (
+    PIPELINE_ATTRIBUTES,
+    TOKENIZING,
+    missing_attribute,
+    without_transformers_arguments,
+)
 from ..checkpoint.files import Files
-from ..checks import check_count
+from ..checks import check_count, plain
 from ..config import DistilBertConfig
 from ..errors import CheckpointError, InputError, input_name, warn
 from ..tokenizer import Tokenizer, truncation_strategy
@@ -77,10 +82,11 @@ class Pipeline:
 
     window = WINDOW  # smaller where answers are large
     first_window = FIRST_WINDOW
+    own_arguments: tuple[str, ...] = ()  # of the pipeline, not of a call
 
     def __init__(self, task: str, engine: Engine, tokenizer: Tokenizer, **defaults: Any):
         """Wrap an engine and its tokenizer. defaults: arguments of every call; TypeError for an unknown one."""
-        self.check_arguments(defaults)
+        defaults = self.checked_arguments(defaults)
         self.task = task
         self.engine = engine
         self.tokenizer = tokenizer
@@ -90,11 +96,17 @@ class Pipeline:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         """Call `run` with the pipeline's default arguments and these."""
-        if ARGUMENTS.keys() & options:
-            options = without_transformers_arguments(options)
-        arguments = signature(type(self).run).bind_partial(self, *args, **options).arguments
+        own = signature(type(self).run)
+        options = without_transformers_arguments(options, own=own.parameters)
+        arguments = own.bind_partial(self, *args, **options).arguments
         del arguments["self"]
-        return self.run(**{**self.defaults, **arguments})
+        return self.run(**{name: plain(value) for name, value in {**self.defaults, **arguments}.items()})
+
+    if not TYPE_CHECKING:  # type checkers know the attributes
+
+        def __getattr__(self, name):
+            """Raise AttributeError, which names what replaces an attribute of transformers' pipelines."""
+            raise missing_attribute(self, name, PIPELINE_ATTRIBUTES)
 
     def __repr__(self) -> str:
         """Return the task, the model and the tokenizer."""
@@ -116,9 +128,12 @@ class Pipeline:
         raise TypeError(f"{type(self).__name__} is not a task: use one of its subclasses")
 
     @classmethod
-    def check_arguments(cls, names: Iterable[str]) -> None:
-        """Raise TypeError for an argument that a call does not take."""
-        signature(cls.run).bind_partial(None, **dict.fromkeys(names))
+    def checked_arguments(cls, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Return default arguments without those that hold anyway. Raises TypeError for an unknown one."""
+        own = signature(cls.run)
+        kept = without_transformers_arguments(arguments, own={*own.parameters, *cls.own_arguments})
+        own.bind_partial(None, **{name: value for name, value in kept.items() if name not in cls.own_arguments})
+        return kept
 
     @classmethod
     def declared(cls, files: Files) -> tuple[dict[str, Any], Files]:
@@ -249,11 +264,13 @@ def truncation_options(name: str, options: Any, truncation: bool | str | None = 
     """
     if options is None:
         options = {}
+    if isinstance(options, dict):
+        options = without_transformers_arguments(options, TOKENIZING, own=TOKENIZER_OPTIONS)
     if not isinstance(options, dict) or not options.keys() <= set(TOKENIZER_OPTIONS):
         raise InputError(f"{name} is {options!r}: expected a dict of {', '.join(TOKENIZER_OPTIONS)}")
     if truncation is not None and "truncation" in options:
         raise InputError(f"truncation is passed twice: as an argument, and in {name}")
-    max_length = options.get("max_length")
+    max_length = plain(options.get("max_length"))
     check_count("max_length", max_length)
     truncation = options.get("truncation") if truncation is None else truncation
     if truncation is None:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ..checks import check_count, check_text
+from ..checks import check_count, check_text, plain
 from ..errors import CheckpointError, InputError, input_name, warn
 from ..tokenizer import Tokenizer, truncation_strategy
 from .base import Answer, Engine, Ids, Pipeline, deliver, is_list_like, read_inputs
@@ -177,7 +177,7 @@ def _with_labels(texts: Any, labels: Any) -> Iterator[tuple[str, list[str]]]:
     if not isinstance(labels, Iterable):
         raise InputError(f"candidate_labels is {type(labels).__name__}: expected labels")
     if not isinstance(labels, Iterator):
-        labels = list(labels)
+        labels = [*map(plain, labels)]
         if not labels or not all(isinstance(group, list | tuple) for group in labels):
             shared = _checked_labels(labels)
             return ((text, shared) for text in texts)
@@ -190,7 +190,7 @@ def _with_labels(texts: Any, labels: Any) -> Iterator[tuple[str, list[str]]]:
 
 def _with_own_labels(texts: Iterable[str], label_sets: Iterator[Any]) -> Iterator[tuple[str, list[str]]]:
     for i, text in enumerate(texts):
-        labels = next(label_sets, None)
+        labels = plain(next(label_sets, None))
         if not isinstance(labels, list | tuple):
             raise InputError(
                 f"the labels of sequences[{i}] are {labels!r}: expected a list of labels for each text"
@@ -215,6 +215,7 @@ class TextClassification(Classification):
 
     def __call__(self, inputs: Any, **options: Any) -> Any:
         """Call `run`. As in transformers, the answer for a single text without top_k is in a list."""
+        inputs = plain(inputs)
         answer = super().__call__(inputs, **options)
         return [answer] if isinstance(inputs, str) and "top_k" not in options else answer
 
@@ -224,7 +225,7 @@ class TextClassification(Classification):
         *,
         top_k: int | EllipsisType | None = ...,
         function_to_apply: str | None = None,
-        truncation: bool | str = True,
+        truncation: bool | str | None = True,
         max_length: int | None = None,
         padding: bool | str = False,
         text_pair: str | None = None,
@@ -237,7 +238,8 @@ class TextClassification(Classification):
                 read and answered as a stream.
             top_k: number of labels; None: all.
             function_to_apply: "softmax", "sigmoid" or "none"; None: as the model's config implies.
-            truncation: True or a strategy of `Tokenizer`; False: a text longer than the model takes is an error.
+            truncation: True or None, or a strategy of `Tokenizer`; False: a text longer than the model takes is an
+                error.
             max_length: tokens to which texts are truncated; None: the model's maximum.
             padding: accepted as in transformers, without effect.
             text_pair: the pair of a single text.
@@ -256,7 +258,8 @@ class TextClassification(Classification):
         single = isinstance(inputs, str | dict)
         examples: Iterable[Any] = [inputs] if isinstance(inputs, dict) else read_inputs("inputs", inputs)
         pairs = (_text_and_pair(example, i) for i, example in enumerate(examples))
-        rows = self.logits(pairs, truncation_strategy(truncation), max_length, batch_size)
+        strategy = truncation_strategy(True if truncation is None else truncation)
+        rows = self.logits(pairs, strategy, max_length, batch_size)
         answers = (self._answer(row, function, top_k) for row in rows)
         return deliver(inputs, single, answers)
 

@@ -22,8 +22,6 @@ from .scores import Array
 from .sentence_transformers import POOLINGS, Layer, Normalize, declared, width_after
 
 Text: TypeAlias = str | Sequence[str]  # a text, or a pair of texts
-OWN_ARGUMENTS = ("do_lower_case", "include_prompt", "layers", "pairs", "prompts")  # of the pipeline, not of a call
-
 ENCODE_ARGUMENTS = ("convert_to_numpy", "normalize_embeddings", "output_value", "precision", "show_progress_bar")
 
 
@@ -79,6 +77,8 @@ class FeatureExtraction(Pipeline):
 
 class SentenceEmbedding(Pipeline):
     """Return one vector per text, as sentence-transformers does."""
+
+    own_arguments = ("do_lower_case", "include_prompt", "layers", "pairs", "prompts")
 
     def __init__(
         self,
@@ -320,11 +320,6 @@ class SentenceEmbedding(Pipeline):
             "the pooling of sentence embeddings is not saved: copy the folder of the checkpoint, or save the "
             "model with pipe.model.save_pretrained(folder) and pass pooling= when you load it"
         )
-
-    @classmethod
-    def check_arguments(cls, names: Iterable[str]) -> None:
-        """Raise TypeError for an argument that neither a call nor the pipeline takes."""
-        super().check_arguments(name for name in names if name not in OWN_ARGUMENTS)
 
     @classmethod
     def declared(cls, files: Files) -> tuple[dict[str, Any], Files]:

@@ -161,5 +161,4 @@ class Engine:
 
 def choose_device(device: str | int | torch.device | None) -> torch.device:
     """Return the device for an argument of `pipeline`; None: CUDA if there is one, else the CPU."""
-    default = "cuda" if torch.cuda.is_available() else "cpu"
-    return parse_device(default if device is None else device)
+    return parse_device("auto" if device is None else device)

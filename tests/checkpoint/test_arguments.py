@@ -21,7 +21,10 @@ def test_torch_dtype_is_dtype_and_arguments_without_effect_are_accepted():
     ("arguments", "message"),
     [
         ({"dtype": "float32", "torch_dtype": "float64"}, "dtype is passed twice"),
-        ({"device_map": {"": 0}}, "device_map is .*: pass device="),
+        ({"device_map": {"encoder": 0}}, "device_map is .*: pass device="),
+        ({"device_map": {"": 99}}, "device is 'cuda:99'"),
+        ({"dropout": 0.2}, "dropout is 0.2.*edit config.json"),
+        ({"ignore_mismatched_sizes": True}, "new_head=True"),
         ({"quantization_config": object()}, 'quantization_config is .*: pass dtype="int8"'),
         ({"attn_implementation": "eager"}, "attn_implementation is 'eager'"),
     ],

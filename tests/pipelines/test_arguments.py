@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import transformers
 
 import minidistil
+from minidistil.checkpoint import arguments
 from minidistil.errors import CheckpointError, InputError
 from support.pipelines import CLASSIFY, LABELS, TEXTS, ZERO_SHOT, ours
 from support.twins import assert_same
@@ -16,8 +18,18 @@ SAME = {
     "framework": "pt",
     "use_fast": True,
     "trust_remote_code": True,
-    "device_map": "auto",
-    "num_workers": 0,
+    "num_workers": 1,
+    "return_all_scores": False,
+    "feature_extractor": None,
+    "image_processor": None,
+    "processor": None,
+    "binary_output": False,
+    "use_safetensors": True,
+    "output_attentions": False,
+    "force_download": False,
+    "proxies": None,
+    "return_token_type_ids": False,
+    "truncation": None,
     "token": None,
     "local_files_only": True,
 }
@@ -34,7 +46,18 @@ def test_an_argument_of_transformers_that_holds_anyway_is_accepted(checkpoint, c
     [
         ({"framework": "tf"}, "framework is 'tf'.*PyTorch"),
         ({"use_fast": False}, "use_fast is False"),
-        ({"device_map": {"": 0}}, "device_map is .*device="),
+        ({"device_map": {"encoder": "cpu", "classifier": "cpu"}}, "device_map is .*pass device="),
+        ({"device_map": "cpu", "device": "cpu"}, "device is passed twice"),
+        ({"model_kwargs": {"device_map": {"": 99}}}, "device is 'cuda:99'"),
+        ({"model_kwargs": {"num_labels": 2}}, "num_labels is 2.*from_pretrained"),
+        ({"model_kwargs": {"task": "ner"}}, "task is passed twice"),
+        ({"model_kwargs": {"id2label": {0: "a"}}}, "id2label is .*dataclasses.replace"),
+        ({"model_kwargs": {"subfolder": "x"}}, "subfolder is 'x'.*path of that folder"),
+        ({"model_kwargs": {"load_in_4bit": True}}, 'dtype="int8"'),
+        ({"model_kwargs": {"return_dict": True}}, "a model returns a tensor"),
+        ({"output_hidden_states": True}, "trace"),
+        ({"tokenizer_kwargs": {"truncation": True}}, "pass truncation="),
+        ({"add_special_tokens": False}, "the model needs"),
         ({"num_workers": 4}, "num_workers is 4"),
         ({"cache_dir": "x"}, "HF_HUB_CACHE"),
         ({"load_in_8bit": True}, 'dtype="int8"'),
@@ -50,13 +73,76 @@ def test_an_argument_of_transformers_that_holds_anyway_is_accepted(checkpoint, c
 )
 def test_an_argument_without_meaning_is_an_error_that_names_what_replaces_it(checkpoint, arguments, message):
     with pytest.raises(InputError, match=message):
-        ours(CLASSIFY, checkpoint(), **arguments)
+        minidistil.pipeline(CLASSIFY, checkpoint(), **arguments)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", {"": "cpu"}, "auto", None, torch.device("cpu")], ids=str)
+def test_a_device_map_of_one_device_is_device(checkpoint, classify, device_map, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for options in ({"device_map": device_map}, {"model_kwargs": {"device_map": device_map}}):
+        pipe = minidistil.pipeline(CLASSIFY, checkpoint(), **options)
+        assert pipe.device == torch.device("cpu")
+        assert_same(pipe(TEXTS), classify(TEXTS))
+
+
+@pytest.mark.parametrize(
+    "number", [np.int64, np.int32, np.uint8, np.array, torch.tensor], ids=lambda f: f.__name__
+)
+def test_integers_of_numpy_and_torch_are_integers(checkpoint, classify, number):
+    options = {"top_k": 2, "batch_size": 2, "max_length": 40}
+    converted = {name: number(value) for name, value in options.items()}
+    assert_same(classify(TEXTS, **converted), classify(TEXTS, **options))
+    assert_same(ours(CLASSIFY, checkpoint(), **converted)(TEXTS), classify(TEXTS, **options))
+    if number is not np.uint8:
+        pipe = minidistil.pipeline(CLASSIFY, checkpoint(), device=number(-1))
+        assert pipe.device == torch.device("cpu")
+
+
+@pytest.mark.parametrize(
+    "value", [np.bool_(True), True, 2.0, np.float64(2), np.array([2]), "2", torch.tensor(2.0)]
+)
+def test_numbers_that_are_not_integers_are_refused(classify, value):
+    with pytest.raises(InputError, match=r"top_k is .*: expected an integer"):
+        classify(TEXTS, top_k=value)
+
+
+@pytest.mark.parametrize("name", [*arguments.PIPELINE_ATTRIBUTES])
+def test_an_attribute_of_transformers_names_its_replacement(classify, name):
+    with pytest.raises(AttributeError, match=f"no attribute {name!r}: ") as caught:
+        getattr(classify, name)
+    assert caught.value.name == name
+
+
+@pytest.mark.parametrize(
+    "other", [transformers.DistilBertModel, transformers.DistilBertTokenizer], ids=["model", "tokenizer"]
+)
+def test_an_object_of_transformers_is_refused_with_the_way_to_pass_it(checkpoint, other):
+    found = other.from_pretrained(checkpoint())
+    with pytest.raises(InputError, match=r"of transformers: .*save_pretrained.*and pass the folder"):
+        minidistil.pipeline(CLASSIFY, model=found)
+    with pytest.raises(InputError, match=r"of transformers: .*save_pretrained.*and pass the folder"):
+        minidistil.pipeline(CLASSIFY, checkpoint(), tokenizer=found)
+
+
+@pytest.mark.parametrize(
+    ("task", "options"),
+    [(ZERO_SHOT, {"truncation": True}), (ZERO_SHOT, {"padding": True}), ("ner", {"padding": True})],
+)
+def test_truncation_and_padding_that_hold_anyway_are_accepted(checkpoint, task, options):
+    classes = {"ner": transformers.DistilBertForTokenClassification}
+    pipe = ours(task, checkpoint(**({"model_class": classes[task]} if task in classes else {})))
+    arguments = (LABELS,) if task == ZERO_SHOT else ()
+    assert_same(pipe(TEXTS, *arguments, **options), pipe(TEXTS, *arguments))
+    with pytest.raises(InputError, match=r"max_length is 5.*pipe\.tokenizer\.max_length"):
+        pipe(TEXTS, *arguments, max_length=5)
+    with pytest.raises(TypeError, match="banana"):
+        pipe(TEXTS, *arguments, banana=5)
 
 
 @pytest.mark.parametrize("name", ["return_all_scores", "grouped_entities", "multi_class", "num_workers"])
 def test_a_call_names_the_replacement_too(classify, name):
-    with pytest.raises(InputError, match=f"{name} is True, which has no meaning here"):
-        classify(TEXTS, **{name: True})
+    with pytest.raises(InputError, match=rf"{name} is \[3\], which has no meaning here"):
+        classify(TEXTS, **{name: [3]})
     assert_same(classify(TEXTS, **{name: None}), classify(TEXTS))
 
 

@@ -9,6 +9,7 @@ import types
 import datasets
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 import transformers
@@ -58,6 +59,8 @@ LISTS = {
     "Index": pd.Index(TEXTS),
     "categorical": pd.Series(TEXTS, dtype="category"),
     "column": ROWS["text"],
+    "Arrow array": pa.array(TEXTS),
+    "Arrow column": pa.chunked_array([TEXTS[:2], TEXTS[2:]]),
     "column of a table": pd.DataFrame({"text": TEXTS})["text"],
 }
 STREAMS = {
@@ -141,16 +144,55 @@ def test_tasks_with_other_inputs_take_data_sets(checkpoint):
     ("inputs", "message"),
     [
         (pd.DataFrame({"text": TEXTS}), "DataFrame of 2 dimensions: expected one, such as one column"),
-        (np.array([TEXTS]), "ndarray of 2 dimensions"),
-        (np.array("a text"), "ndarray of 0 dimensions"),
+        (np.array([TEXTS]), r"inputs\[0\] is list"),
+        (np.array(5), "inputs is int: expected a text"),
         (datasets.DatasetDict(train=ROWS), r"DatasetDict|inputs\[0\] has the keys"),
         (collections.UserDict(text="a"), "UserDict: expected a text"),
         (pd.Series(["a", None]), r"inputs\[1\] is "),
         (ROWS, r"inputs\[0\] has the keys \['label', 'text'\]"),
-        (torch.zeros(2), r"inputs\[0\] is Tensor"),
+        (torch.zeros(2), r"inputs\[0\] is float"),
+        (pa.table({"label": TEXTS}), r"inputs\[0\] has the keys \['label'\]"),
     ],
-    ids=["table", "matrix", "scalar", "DatasetDict", "mapping", "missing value", "rows", "tensor"],
+    ids=["table", "matrix", "scalar", "DatasetDict", "mapping", "missing value", "rows", "tensor", "Arrow table"],
 )
 def test_inputs_that_are_not_texts_are_an_error_that_names_what_they_are(classify, inputs, message):
     with pytest.raises(InputError, match=message):
         classify(inputs)
+
+
+@pytest.mark.parametrize("text", [np.str_("a man"), np.array("a man"), pa.scalar("a man")], ids=type)
+def test_a_text_of_another_library_is_answered_like_a_string(classify, zero_shot, text):
+    assert_same(classify(text), classify("a man"))
+    answer = zero_shot(text, LABELS)
+    assert_same(answer, zero_shot("a man", LABELS))
+    assert type(answer["sequence"]) is str
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [np.array(LABELS), pd.Series(LABELS), pa.array(LABELS), [np.str_(label) for label in LABELS]],
+    ids=["array", "Series", "Arrow array", "np.str_"],
+)
+def test_labels_of_another_library_are_returned_as_strings(zero_shot, labels):
+    answer = zero_shot(TEXTS[0], labels)
+    assert_same(answer, zero_shot(TEXTS[0], LABELS))
+    assert {type(label) for label in answer["labels"]} == {str}
+
+
+@pytest.mark.parametrize(
+    "convert", [np.array, pa.array, lambda rows: [np.array(row) for row in rows], pd.Series], ids=str
+)
+def test_labels_for_each_text_may_be_rows_of_an_array(zero_shot, convert):
+    rows = [LABELS[:2], LABELS[1:]]
+    answers = zero_shot(TEXTS[:2], convert(rows))
+    assert_same(answers, zero_shot(TEXTS[:2], rows))
+    assert {type(label) for answer in answers for label in answer["labels"]} == {str}
+
+
+def test_words_may_be_rows_of_an_array(checkpoint):
+    folder = checkpoint(("B-X", "O"), model_class=transformers.DistilBertForTokenClassification)
+    tagger = minidistil.pipeline("ner", folder, device="cpu", is_split_into_words=True)
+    words = [["A", "man"], ["the", "team"]]
+    for convert in (np.array, pa.array):
+        assert_same(tagger(convert(words)), tagger(words))
+        assert_same(tagger(convert(words[0])), tagger(words[0]))
