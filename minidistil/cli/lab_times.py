@@ -157,22 +157,23 @@ def bench(options: argparse.Namespace) -> int:
     model = supplied(options, "model", "data", "examples")
     if model and not {"model", "data"} <= {*model}:
         raise InputError("--model requires --data; --data and --examples require --model")
-    others = [f"--{name}" for name in ("backward", "case", "out", "against", "plot", "profile", "seed")]
-    if model and (unused := [name for name in others if getattr(options, name[2:], None)]):
-        raise InputError(f"--model cannot be combined with {unused[0]}")
+    others = supplied(options, "backward", "case", "out", "against", "plot", "profile", "seed")
+    if model and (unused := [name for name, value in others.items() if value not in (None, False)]):
+        raise InputError(f"--model cannot be combined with --{unused[0]}")
     if options.profile is not None:
         return _profile(options)
     if not model:
         return _time(options, lambda op: _cases(options, op))
     from ..lab.bench import refuse_untimed
-    from ..lab.in_model import measure_in_model
+    from ..lab.in_model import measure_in_model, read_texts
     from ..lab.report import in_model_lines
 
+    texts = read_texts(**model)
     with _opened(options) as subject:
         one = subject.only()
         refuse_untimed(one, getattr(options, "dtype", "float32"), subject.worker)
-        call = supplied(options, "dtype", "seconds", "model", "data", "examples")
-        measured = measure_in_model(one, subject.worker, subject.plain, **call)
+        call = supplied(options, "dtype", "seconds")
+        measured = measure_in_model(one, subject.worker, subject.plain, texts, **call)
     print(*in_model_lines(measured), sep="\n", flush=True)
     if options.json:
         print_json(measured)
@@ -248,23 +249,20 @@ def _profile(options: argparse.Namespace) -> int:
 def report(options: argparse.Namespace) -> int:
     """Run `lab report`: print a page, with --json one line of JSON. Return 1 if the implementation is rejected."""
     from ..lab.checks import check_all
-    from ..lab.summary import summarize, summary_lines
+    from ..lab.in_model import read_texts
+    from ..lab.summary import dtype_to_time, summarize, summary_lines
 
-    results = _Results(options)
+    results, texts = _Results(options), read_texts(**supplied(options, "model", "data", "examples"))
     with _opened(options) as subject:
-        one = subject.only()
-        if (reason := one.lacks()) is not None:
-            raise InputError(f"{one.title} cannot run here: {reason}")
+        one, cases = subject.only(), _cases(options, subject.op)
+        dtype = dtype_to_time(one, **supplied(options, "dtype"))
         checked = [each for each in subject.chosen if each.name == one.name or each.config_of == one.name]
         verdicts = check_all(checked, subject.worker, **supplied(options, "quick", "seed", "quiet"))
         measured: dict[str, Any] = {"verdicts": [verdict.as_json() for verdict in verdicts]}
         passed = all(verdict.passed for verdict in verdicts)
         if passed:
-            call = supplied(
-                options, "dtype", "seconds", "seed", "quiet", "model", "data", "examples", "transformers"
-            )
-            call["cases"] = _cases(options, subject.op)
-            measured |= summarize(one, subject.worker, subject.plain, **call)
+            call = supplied(options, "seconds", "seed", "quiet", "transformers")
+            measured |= summarize(one, subject.worker, subject.plain, texts, dtype=dtype, cases=cases, **call)
             passed = not measured["rejected"]
             print(*summary_lines(measured), sep="\n", flush=True)
             for direction in ("forward", "backward"):

@@ -11,7 +11,7 @@ import random
 import statistics
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from ..checkpoint.load import from_pretrained
 from ..checks import check_count
 from ..errors import InputError
 from ..tokenizer import Tokenizer
-from ..training.data import Labels
+from ..training.data import Example, Labels
 from ..training.evaluation import METRICS, measure
 from ..training.records import read_rows
 from . import classifier
@@ -36,6 +36,15 @@ DATA = str(Path(__file__).parents[2] / "tests" / "data" / "mnli_dev_matched_128.
 LIMIT = 3600.0  # seconds for one run of all texts
 SHARES = 3  # runs that measure the operation's part of the time
 PLAIN, CHANGED, FASTEST, TRANSFORMERS = range(4)  # handles
+
+
+class Texts(NamedTuple):
+    """Labeled texts for a classifier, sorted by length."""
+
+    model: str
+    labels: Labels
+    examples: list[Example]
+    ids: list[list[int]]
 
 
 def bench_model(
@@ -58,24 +67,36 @@ def bench_model(
 
     Raises InputError for an implementation that cannot be timed on this machine or that the gate rejects.
     """
+    texts = read_texts(model, data, examples)
     refuse_untimed(find(op, name), dtype)
     worker = LocalWorker(implementations(op))
-    report = measure_in_model(
-        find(op, name), worker, worker, model, data, dtype=dtype, examples=examples, seconds=seconds
-    )
+    report = measure_in_model(find(op, name), worker, worker, texts, dtype=dtype, seconds=seconds)
     print(*in_model_lines(report), sep="\n", flush=True)
     return report
+
+
+def read_texts(model: str = MODEL, data: str = DATA, examples: int | None = 128) -> Texts:
+    """Read labeled texts for a model, like `bench_model`. Raises InputError and CheckpointError."""
+    check_count("examples", examples)
+    if data == DATA and not Path(data).is_file():
+        raise InputError("the labeled texts of minidistil's repository are not installed: pass --data")
+    labels = Labels.from_config(from_pretrained(model, task="text-classification").config)
+    chosen = labels.read(read_rows(data))[0][:examples]
+    if not chosen:
+        raise InputError(f"{data} has no labeled examples: expected at least one")
+    pairs = [example.pair or "" for example in chosen] if any(example.pair for example in chosen) else None
+    ids = Tokenizer.from_pretrained(model).encode([example.text for example in chosen], pairs).ids
+    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
+    return Texts(str(model), labels, [chosen[i] for i in order], [list(ids[i]) for i in order])
 
 
 def measure_in_model(
     implementation: Implementation,
     worker: Worker,
     plain: Worker,
-    model: str = MODEL,
-    data: str = DATA,
+    texts: Texts,
     *,
     dtype: str = "float32",
-    examples: int | None = 128,
     seconds: float = 20.0,
     transformers: bool = False,
 ) -> dict[str, Any]:
@@ -84,16 +105,7 @@ def measure_in_model(
     worker, plain: the processes of the implementation and of plain PyTorch. transformers: measure it too, and
     `fast()`. Raises Rejected.
     """
-    check_count("examples", examples)
-    labels = Labels.from_config(from_pretrained(model, task="text-classification").config)
-    chosen = labels.read(read_rows(data))[0][:examples]
-    if not chosen:
-        raise InputError(f"{data} has no labeled examples: expected at least one")
-    pairs = [example.pair or "" for example in chosen] if any(example.pair for example in chosen) else None
-    ids = Tokenizer.from_pretrained(model).encode([example.text for example in chosen], pairs).ids
-    order = sorted(range(len(ids)), key=lambda i: len(ids[i]))
-    ids, chosen = [list(ids[i]) for i in order], [chosen[i] for i in order]
-
+    model, labels, ids = texts.model, texts.labels, texts.ids
     op, device, shape = implementation.op, implementation.device, [len(ids), len(labels.names)]
     places: dict[int, Place] = {}
     for each in {id(worker): worker, id(plain): plain}.values():
@@ -103,17 +115,17 @@ def measure_in_model(
     for handle, each in runs.items():
         kind = {FASTEST: "fastest", TRANSFORMERS: "transformers"}.get(handle, "minidistil")
         changes = {"op": op, "name": implementation.name} if handle == CHANGED else {}
-        where = {"model": str(model), "dtype": dtype, "device": device}
+        where = {"model": model, "dtype": dtype, "device": device}
         each.ask("load_model", limit=LIMIT, handle=handle, kind=kind, **where, **changes)
 
-    texts = [ids]  # of each turn: the given ones, then others of the same lengths
+    turns = [ids]  # the texts of each turn: the given ones, then others of the same lengths
     logits: dict[int, list[Tensor]] = {handle: [] for handle in runs}
 
     def run(handle: int) -> float:
         turn, each = len(logits[handle]), runs[handle]
-        if turn == len(texts):
-            texts.append(_other_texts(ids))
-        each.ask("set_texts", handle=handle, ids=texts[turn])
+        if turn == len(turns):
+            turns.append(_other_texts(ids))
+        each.ask("set_texts", handle=handle, ids=turns[turn])
         place = places[id(each)]
         _, passed = timed_ask(each, "classify", limit=LIMIT, handle=handle, logits=place)
         logits[handle].append(each.arena.tensor(place).clone())
@@ -129,12 +141,12 @@ def measure_in_model(
     shares = [plain.ask("share", limit=LIMIT, handle=PLAIN, op=op)["share"] for _ in range(SHARES)]
     metric = METRICS[labels.problem_type][0]
     scores = [
-        measure(logits[handle][0], chosen, labels.problem_type, labels.names)[metric]
+        measure(logits[handle][0], texts.examples, labels.problem_type, labels.names)[metric]
         for handle in (PLAIN, CHANGED)
     ]
     medians = {handle: statistics.median(each) for handle, each in times.items()}
     tokens = sum(map(len, ids))
-    report = {"op": op, "name": implementation.name, "model": str(model), "dtype": dtype, **machine(device)}
+    report = {"op": op, "name": implementation.name, "model": model, "dtype": dtype, **machine(device)}
     report |= {"examples": len(ids), "tokens": tokens, "share": statistics.median(shares)}
     report["batches"] = len(list(split_into_batches(ids, max_tokens=classifier.TOKENS)))
     report |= {"seconds": [medians[handle] for handle in (PLAIN, CHANGED)]}

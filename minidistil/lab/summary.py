@@ -5,43 +5,56 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from ..errors import InputError
 from .bench import describe, measure, why_not_timed
 from .cases import Case
-from .in_model import measure_in_model
+from .in_model import Texts, measure_in_model
 from .registry import REFERENCE, Implementation, implementations
 from .report import header, in_model_lines
 from .worker import Worker
 from .workloads import timed_cases
 
 
+def dtype_to_time(implementation: Implementation, dtype: str | None = None) -> str:
+    """Return a dtype, by default the first that an implementation supports and that can run here.
+
+    Raises InputError for an implementation that cannot be timed here.
+    """
+    if dtype is None:
+        dtype = next(
+            (x for x in implementation.dtypes if x not in implementation.lacking), implementation.dtypes[0]
+        )
+    if (reason := why_not_timed(implementation, dtype)) is not None:
+        raise InputError(f"{implementation.title} is not timed: {reason}")
+    return dtype
+
+
 def summarize(
     implementation: Implementation,
     worker: Worker,
     plain: Worker,
+    texts: Texts,
     *,
-    dtype: str | None = None,
+    dtype: str,
     cases: dict[str, Case] | None = None,
     seconds: float = 1.0,
     seed: int | None = None,
     quiet: bool = False,
-    **in_model: Any,
+    transformers: bool = False,
 ) -> dict[str, Any]:
     """Time an implementation that has passed the gate, next to the built-in ones, alone and in a classifier.
 
     Args:
         worker, plain: the processes of the implementation and of the built-in ones.
-        dtype: None: the first that it supports and that can run here.
+        texts: of the classifier.
         cases: shapes to time, by title; None: those of `workloads.py`.
         seconds: time limit for each case and cache state.
         seed: of the inputs; None: another one each time.
-        in_model: options of `measure_in_model`.
+        transformers: measure it too, in the classifier.
 
-    Raises InputError for an implementation that cannot be timed here, and Rejected.
+    Raises Rejected.
     """
     op, name = implementation.op, implementation.name
-    if dtype is None:
-        able = [each for each in implementation.dtypes if each not in implementation.lacking]
-        dtype = able[0] if able else implementation.dtypes[0]
     others = [
         each
         for each in implementations(op)
@@ -66,7 +79,9 @@ def summarize(
     ]
     if not report["rejected"]:
         report["table"] = {title: list(_rows(report, title)) for title in forward["cases"]}
-        report["model"] = measure_in_model(implementation, worker, plain, dtype=dtype, **in_model)
+        report["model"] = measure_in_model(
+            implementation, worker, plain, texts, dtype=dtype, transformers=transformers
+        )
     return report
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+from minidistil import InputError
 from minidistil.cli.main import main
 from minidistil.lab import implementations, in_model, memory, registry, summary
 from minidistil.lab.registry import find
@@ -24,6 +25,10 @@ def add_norm(x, residual, weight, bias, eps):
 """
 RIGHT = "F.layer_norm(x + residual, weight.shape, weight, bias, eps)"
 pytestmark = pytest.mark.usefixtures("small_lab")
+
+
+def texts():
+    return in_model.read_texts(examples=2)
 
 
 def report(path, *more):
@@ -78,7 +83,7 @@ def test_a_kernel_whose_gradient_is_wrong_on_a_timed_shape_is_rejected():
 
     registry.implementation("add_norm", "wrong", gradients=True)(wrong)
     worker = LocalWorker(implementations("add_norm"))
-    measured = summary.summarize(find("add_norm", "wrong"), worker, worker, dtype="float32", seconds=0)
+    measured = summary.summarize(find("add_norm", "wrong"), worker, worker, texts(), dtype="float32", seconds=0)
     assert "the gradient of x has a relative error of" in measured["rejected"][0]
     assert [*summary.summary_lines(measured)][-1].startswith("REJECTED  add_norm wrong: time withdrawn")
     assert "model" not in measured
@@ -127,7 +132,7 @@ def test_a_result_cached_in_a_model_changes_its_logits():
 
     registry.implementation("add_norm", "cheat")(cheat)
     worker = LocalWorker(implementations("add_norm"))
-    measured = in_model.measure_in_model(find("add_norm", "cheat"), worker, worker, examples=2, seconds=0)
+    measured = in_model.measure_in_model(find("add_norm", "cheat"), worker, worker, texts(), seconds=0)
     assert measured["largest change"] > 0.01
 
 
@@ -136,7 +141,7 @@ def test_a_model_next_to_transformers():
     pytest.importorskip("transformers")
     worker = LocalWorker(implementations("add_norm"))
     measured = in_model.measure_in_model(
-        find("add_norm", "steps"), worker, worker, examples=2, seconds=0, transformers=True
+        find("add_norm", "steps"), worker, worker, texts(), seconds=0, transformers=True
     )
     assert len(measured["rows"]) == 4
     assert all(row["largest change"] < 1e-4 for row in measured["rows"])
@@ -149,7 +154,7 @@ def test_an_implementation_that_fails_in_a_model_is_rejected():
     registry.implementation("add_norm", "fails")(fails)
     worker = LocalWorker(implementations("add_norm"))
     with pytest.raises(Rejected, match="only in a model"):
-        in_model.measure_in_model(find("add_norm", "fails"), worker, worker, examples=2, seconds=0)
+        in_model.measure_in_model(find("add_norm", "fails"), worker, worker, texts(), seconds=0)
 
 
 def test_a_profile_counts_operators_and_writes_a_trace(tmp_path, capsys):
@@ -163,6 +168,12 @@ def test_a_profile_counts_operators_and_writes_a_trace(tmp_path, capsys):
     assert printed[-1].endswith(f"minidistil lab bench add_norm steps --dtype float32 --profile {path}")
 
 
+def test_without_the_repository_the_data_must_be_named(monkeypatch):
+    monkeypatch.setattr(in_model, "DATA", "nowhere.jsonl")
+    with pytest.raises(InputError, match="texts of minidistil's repository are not installed: pass --data"):
+        in_model.read_texts(data="nowhere.jsonl")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -174,6 +185,10 @@ def test_a_profile_counts_operators_and_writes_a_trace(tmp_path, capsys):
         (["bench", "add_norm", "--profile", "t.json"], "add its name, one of reference, torch, steps, triton"),
         (["bench", "add_norm", "torch", "--profile", "t.txt"], "expected a file name ending in .json"),
         (["report", "add_norm"], "this is for one implementation: add its name"),
+        (["report", "add_norm", "triton"], "add_norm triton is not timed: it runs in Triton's interpreter"),
+        (["report", "add_norm", "torch", "--dtype", "int4"], "dtype is 'int4': expected one of float32"),
+        (["report", "add_norm", "torch", "--case", "banana"], "case 'banana' of add_norm: 'banana' is neither"),
+        (["report", "add_norm", "torch", "--data", "nowhere.csv"], "nowhere.csv"),
         (["report", "add_norm", "banana"], "add_norm has no implementation 'banana'"),
         (["sweep", "add_norm", "--over", "words"], "unknown sweep 'words': expected one of tokens"),
         (["sweep", "add_norm", "--over", "lengths"], "add_norm computes each token by itself"),
