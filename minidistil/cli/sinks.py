@@ -44,6 +44,8 @@ def open_sink(path: str | None, source: str, resume: bool = False) -> Iterator[S
     Raises:
         InputError: if the file cannot be written, or another run is writing to it.
     """
+    if path == "":
+        raise InputError("--output is empty: expected the name of a file, or - for stdout")
     target = None if path in (None, "-", "/dev/stdout") else Path(str(path))
     is_file = target is not None and not STREAM.fullmatch(str(path)) and (target.is_file() or not target.exists())
     if resume and not is_file:

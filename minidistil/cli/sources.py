@@ -26,6 +26,8 @@ class Source:
 
     def __init__(self, path: str, jsonl: bool = False):
         """Set the input, without opening it. path: a file, or "-" for stdin. jsonl: ignore its extension."""
+        if not path:
+            raise InputError("--input is empty: expected the name of a file, or - for stdin")
         self.path = None if path == "-" else Path(path)
         self.format = "jsonl" if jsonl else file_format(path)
 

@@ -1,13 +1,13 @@
 """Records of text files: lines of text, lines of JSON, and rows of tables with a header; gzipped or not.
 
-A line, and a row of a table, has at most MAX_LINE bytes, so that memory stays small whatever a file holds. Blank
-lines are skipped; but in a file of texts, or a table of one column, they are empty texts, except at the end.
+Lines end in a line feed, or in a carriage return in a file without line feeds. A line, and a row of a table, has
+at most MAX_LINE bytes, so that memory stays small whatever a file holds. Blank lines are skipped; but in a file of
+texts, or a table of one column, they are empty texts, except at the end.
 """
 
 from __future__ import annotations
 
 import csv
-import functools
 import gzip
 import itertools
 import json
@@ -22,7 +22,9 @@ from typing import IO, Any, NamedTuple
 from ..errors import InputError
 
 MAX_LINE = 2**24  # bytes of a line; characters of a row of a table, which may span lines
+MAX_ROW_LINES = 1_000_000  # of a row of a table
 MAX_BLANK = 100_000  # blank lines in a row: gzipped, gigabytes of them are a small file
+LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)")  # not \r at the end of a part, which \n may follow
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
 DELIMITERS = ",;\t|"  # of .csv files: the most frequent in the header
 TEXT_COLUMNS = (  # usual columns of a text and its pair, in any case; the first match is used
@@ -96,7 +98,7 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
     name, number, blank = path or "stdin", 0, 0
     try:
         with _open(path) as file:
-            for number, line in enumerate(iter(functools.partial(file.readline, MAX_LINE + 1), b""), 1):
+            for number, line in enumerate(_lines(file), 1):
                 if len(line) > MAX_LINE:
                     raise InputError(f"{name}, line {number} is too long: expected at most {MAX_LINE:,} bytes")
                 blank = blank + 1 if line.isspace() else 0
@@ -110,7 +112,29 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
     except UnicodeDecodeError as error:
         raise InputError(f"{name}, line {number} is not UTF-8: {error}") from error
     except (OSError, EOFError, zlib.error) as error:
-        raise InputError(f"cannot read {name} after line {number}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot read {name} after line {number}: {reason}") from error
+
+
+def _lines(file: IO[bytes]) -> Iterator[bytes]:
+    """Yield the lines of a file, line ends included, or more than MAX_LINE bytes of a longer line."""
+    part = file.readline(MAX_LINE + 1)
+    if part.endswith(b"\n") or b"\r" not in part:
+        yield from itertools.chain([part] * bool(part), iter(lambda: file.readline(MAX_LINE + 1), b""))
+        return
+    rest = b""
+    while part:
+        rest += part
+        end = 0
+        for match in LINE.finditer(rest):
+            yield match[0]
+            end = match.end()
+        rest = rest[end:]
+        if len(rest) > MAX_LINE:
+            break
+        part = file.readline(MAX_LINE + 1)
+    if rest:
+        yield rest
 
 
 def csv_rows(lines: Iterable[str], **dialect: Any) -> Any:
@@ -175,11 +199,12 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
 
     def read() -> Iterator[str]:
         nonlocal size
-        for _, line in read_lines(path):
+        for number, line in read_lines(path):
             size += len(line)
-            if size > MAX_LINE:
+            if size > MAX_LINE or number - start >= MAX_ROW_LINES:
                 raise InputError(
-                    f"{name}, line {start}: the row is too long: expected at most {MAX_LINE:,} characters"
+                    f"{name}, line {start}: the row is too long: expected at most {MAX_LINE:,} characters and "
+                    f"{MAX_ROW_LINES:,} lines; a quote may be missing"
                 )
             yield line
 
@@ -208,7 +233,8 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 blank = 0
             start, size = rows.line_num + 1, 0
     except csv.Error as error:
-        raise InputError(f"{name}, line {start} is not a row of a table: {error}") from error
+        reason = "it has a carriage return outside quotes" if "new-line" in str(error) else error
+        raise InputError(f"{name}, line {start} is not a row of a table: {reason}") from error
 
 
 def _dialect(header: str, format: str) -> dict[str, Any]:

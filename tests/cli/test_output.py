@@ -57,6 +57,21 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_model_is_loaded(
     assert f"cannot write to {path}" in command("classify", "--input", "-", "--output", path, stdin=b"a\n").error
 
 
+def test_an_empty_name_of_a_file_is_refused(command):
+    error = command("classify", "--input", "-", "--output", "", stdin=b"a\n").error
+    assert "--output is empty: expected the name of a file, or - for stdout" in error
+    assert (
+        "--input is empty: expected the name of a file, or - for stdin" in command("classify", "--input", "").error
+    )
+
+
+def test_a_link_to_itself_is_an_error(command, tmp_path):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    assert f"cannot write to {loop}: " in command("classify", "--input", "-", "--output", loop, stdin=b"a\n").error
+    assert f"cannot read {loop}: no such file" in command("classify", "--input", loop).error
+
+
 @pytest.mark.parametrize("link", [False, True])
 def test_an_output_that_is_the_input_is_refused(command, tmp_path, link):
     path, output = tmp_path / "texts.txt", tmp_path / ("link" if link else "texts.txt")

@@ -181,6 +181,49 @@ def test_a_line_or_row_beyond_the_limit_is_refused_with_its_number(tmp_path, mon
         list(read_records(tmp_path / "a.csv", "csv"))
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=repr)
+@pytest.mark.parametrize(("kind", "head"), [("txt", ""), ("csv", "text\n"), ("tsv", "text\n"), ("jsonl", "")])
+@pytest.mark.parametrize("size", [40, 20])
+def test_line_ends_of_every_system_are_read(tmp_path, monkeypatch, end, kind, head, size):
+    monkeypatch.setattr(text_files, "MAX_LINE", size)
+    texts = ["a", "bc", "d ef", "gh"]
+    rows = [json.dumps({"text": text}) for text in texts] if kind == "jsonl" else texts
+    path = tmp_path / f"a.{kind}"
+    path.write_bytes("".join(line + end for line in (*head.split(), *rows)).encode())
+    start = 1 if head else 0
+    records = list(read_records(path, kind))
+    assert [record.fields for record in records] == [{"text": text} for text in texts]
+    assert [record.place for record in records] == [f"{path}, line {i + start}" for i in range(1, 5)]
+    path.write_bytes(path.read_bytes().removesuffix(end.encode()))  # the last line may lack its end
+    assert [record[:2] for record in read_records(path, kind)] == [record[:2] for record in records]
+
+
+def test_a_long_line_of_a_file_with_carriage_returns_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_files, "MAX_LINE", 40)
+    (tmp_path / "a.txt").write_bytes(b"a\r" * 50 + b"b" * 41)
+    with pytest.raises(InputError, match=r"line 51 is too long"):
+        list(read_records(tmp_path / "a.txt", "txt"))
+
+
+def test_a_carriage_return_in_a_line_is_part_of_a_text_but_not_of_a_table(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"a\rb\nc\n")
+    assert [record.fields["text"] for record in read_records(tmp_path / "a.txt", "txt")] == ["a\rb", "c"]
+    (tmp_path / "a.csv").write_bytes(b'text,n\n"a\rb",1\nc\rd,2\n')
+    records = read_records(tmp_path / "a.csv", "csv")
+    assert next(records).fields["text"] == "a\rb"
+    with pytest.raises(
+        InputError, match="line 3 is not a row of a table: it has a carriage return outside quotes"
+    ):
+        next(records)
+
+
+def test_a_row_of_a_million_lines_is_refused_before_they_are_read(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text('text,n\n"' + "x\n" * 1_100_000)
+    with pytest.raises(InputError, match=r"line 2: the row is too long: .* 1,000,000 lines; a quote may be"):
+        list(read_records(path, "csv"))
+
+
 @pytest.mark.parametrize(
     ("name", "start"), [("a.txt.gz", ""), ("a.csv.gz", ""), ("a.jsonl.gz", ""), ("a.csv.gz", 'text,n\n"')]
 )

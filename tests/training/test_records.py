@@ -153,7 +153,7 @@ BROKEN = {
     "too many cells": ("tsv", "text\tlabel\na\t0\n\nb\t0\t1\n", ["line 4 has 3 cells: the header has 2"]),
     "a quote that stays open": ("csv", 'text,label\na,0\n"b,0\nc,0\n', ["line 3 is not a row of a table"]),
     "text after a quote": ("csv", 'text,label\n"a" b,0\n', ["line 2 is not a row of a table"]),
-    "line ends of old": ("tsv", "text\tlabel\ra\t0\r", ["line 1 is not a row of a table"]),
+    "two kinds of line ends": ("tsv", "text\tlabel\na\t0\rb\t1\n", ["line 2 is not a row of a table"]),
     "a key less": (
         "jsonl",
         '{"text": "a", "label": 0}\n{"text": "a"}\n',
