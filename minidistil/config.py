@@ -6,7 +6,7 @@ import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from .checks import is_int
 from .errors import CheckpointError, InputError
@@ -46,6 +46,9 @@ BERT_CLASSES = {
     "BertForMaskedLM": "DistilBertForMaskedLM",
     "BertForTokenClassification": "DistilBertForTokenClassification",
 }
+Place: TypeAlias = (
+    "tuple[()] | tuple[Place, object]"  # of a value in a JSON file: that of its container, and its key
+)
 CHOICES = {
     "activation": ("gelu", "relu"),
     "dtype": ("float32", "float16", "bfloat16", "float64", None),
@@ -94,9 +97,9 @@ class DistilBertConfig:
             raise CheckpointError(f"pad_token_id is {pad!r}: expected an id below vocab_size, or null")
         for key in ("dropout", "attention_dropout", "qa_dropout", "seq_classif_dropout"):
             value = getattr(self, key)
-            if not _is_number(value) or not 0 <= value < 1:
+            if not is_number(value) or not 0 <= value < 1:
                 raise CheckpointError(f"{key} is {value!r}: expected a probability of at least 0 and below 1")
-        if not _is_number(self.initializer_range) or not 0 <= self.initializer_range < float("inf"):
+        if not is_number(self.initializer_range) or not 0 <= self.initializer_range < float("inf"):
             raise CheckpointError(
                 f"initializer_range is {self.initializer_range!r}: expected a number of at least 0"
             )
@@ -142,7 +145,8 @@ class DistilBertConfig:
         """Raise InputError for ids beyond the vocabulary and sequences beyond the position embeddings."""
         if largest_id >= self.vocab_size:
             raise InputError(
-                f"a token id is {largest_id}, but vocab_size is {self.vocab_size}: use the tokenizer for it"
+                f"a token id is {largest_id}, but vocab_size is {self.vocab_size}: "
+                "use the tokenizer of the same checkpoint"
             )
         if largest_position >= self.max_position_embeddings:
             raise InputError(
@@ -225,6 +229,14 @@ def read_json(path: str | Path) -> dict[str, Any]:
 
     Raises CheckpointError, also for what could not be saved again: lone surrogates and deep nesting.
     """
+    values = read_values(path)
+    if not isinstance(values, dict):
+        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
+    return values
+
+
+def read_values(path: str | Path) -> Any:
+    """Read a file of JSON, as `read_json` does."""
     try:
         with Path(path).open("rb") as file:
             content = file.read(MAX_BYTES + 1)
@@ -232,26 +244,33 @@ def read_json(path: str | Path) -> dict[str, Any]:
             raise ValueError(f"it has more than {MAX_BYTES:,} bytes, or {MAX_CONTAINERS:,} lists and objects")
         text = content.decode()
         values = json.loads(text)
-        if isinstance(values, dict):
+        if isinstance(values, dict | list):
             _check_nesting(values, with_strings="\\ud" in text.lower())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"{path}: expected a JSON object, found {type(values).__name__}")
     return values
 
 
 def _check_nesting(values: object, with_strings: bool) -> None:
     """Raise ValueError for containers nested too deep and, with strings, for lone surrogates."""
-    containers: list[tuple[str, int, Any]] = [("", 0, values)]
-    for place, depth, container in containers:  # which grows
+    containers: list[tuple[Any, int, Place]] = [(values, 0, ())]
+    for container, depth, place in containers:  # which grows
         if depth > MAX_DEPTH:
-            raise ValueError(f"{place[:100]} is nested deeper than {MAX_DEPTH}")
+            raise ValueError(f"{_path(place)[:100]} is nested deeper than {MAX_DEPTH}")
         for key, value in container.items() if isinstance(container, dict) else enumerate(container):
+            if with_strings and not (is_text(str(key)) and (not isinstance(value, str) or is_text(value))):
+                raise ValueError(f"{_path((place, key))} has a lone surrogate, which is not text")
             if isinstance(value, dict | list):
-                containers.append((f"{place}{str(key)[:50]}.", depth + 1, value))
-            elif with_strings and not (is_text(str(key)) and is_text(str(value))):
-                raise ValueError(f"{place}{str(key)[:50]} has a lone surrogate, which is not text")
+                containers.append((value, depth + 1, (place, key)))
+
+
+def _path(place: Place) -> str:
+    """Return the keys that lead to a value, joined by dots."""
+    keys: list[str] = []
+    while place:
+        place, key = place
+        keys.append(str(key)[:50])
+    return ".".join(reversed(keys))
 
 
 def is_text(string: str) -> bool:
@@ -259,7 +278,8 @@ def is_text(string: str) -> bool:
     return string.encode(errors="ignore").decode() == string
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Return whether a value is an integer or a float; booleans are not."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
@@ -310,10 +330,11 @@ def _pairs(key: str, values: object) -> list[tuple[Any, Any]]:
 
 
 def _label_id(index: Any, labels: object) -> int:
-    """Return an id that is stored as an integer or as a string of digits."""
-    if is_int(index) or (isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS):
+    """Return an id that is stored as an integer or as a string of digits. Hashes of larger ones may be equal."""
+    digits = isinstance(index, str) and index.isdecimal() and len(index) <= DIGITS
+    if digits or (is_int(index) and 0 <= index < 10**DIGITS):
         return int(index)
-    raise CheckpointError(f"the label map {labels} has the id {index!r}: expected an integer")
+    raise CheckpointError(f"the label map {labels} has the id {index!r}: expected an integer of at least 0")
 
 
 def _has_default_names(labels: dict[int, str]) -> bool:

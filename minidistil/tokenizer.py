@@ -279,7 +279,7 @@ def _encode_all(
             except BaseException as error:
                 if not is_library_failure(error):
                     raise
-                if str(error).startswith("Truncation error"):
+                if isinstance(error, InputError) or str(error).startswith("Truncation error"):
                     raise InputError(f"{name} cannot be truncated to fit: {error}", subject=name) from error
                 raise CheckpointError(
                     f"the tokenizer, which is broken, cannot encode {name}: {error}", subject=name
@@ -331,7 +331,9 @@ class _Words:
         self.normalized = {t.content.lower() for t in added if t.normalized}
         self.margin = max((len(t.content) for t in added), default=0)
         contents = self.exact | self.normalized
-        self.separate = tuple(t for t in self.exact if sum(map(len, contents)) <= MANY_ADDED and not _overlaps(t, contents))
+        self.separate = tuple(
+            t for t in self.exact if sum(map(len, contents)) <= MANY_ADDED and not _overlaps(t, contents)
+        )
 
     def shortened(self, item: str | tuple[str, str], limit: int, compare: bool) -> str | tuple[str, str]:
         """Return a text or a pair without its end; see `_shortened`."""

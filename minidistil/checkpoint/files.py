@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import json
+import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
 
-from ..errors import CheckpointError, InputError
+from ..config import MAX_BYTES
+from ..errors import CheckpointError, InputError, warn
 
 COMMIT = re.compile("[0-9a-f]{40}")
+MAX_CONFIGS = 20  # in subfolders, that are read for a hint
 HASH = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")  # of git, and SHA-256
 
 
@@ -111,24 +115,37 @@ class Folder(Files):
 
     def find(self, filename: str) -> Path | None:
         """Return the path of a file; None if the folder has no such file."""
-        path = self.path / filename
-        try:
-            return path if path.is_file() else None
-        except OSError as error:  # a name that is too long, a folder without read permission
-            raise CheckpointError(f"cannot read {path}: {error}") from error
+        return _existing(self.path / filename)
 
     def hint(self) -> str:
         """Return the end of the error message for a missing file: the models in the folder, if there are any."""
-        configs = [] if self.find("config.json") else [*self.path.glob("*/*config.json")]
+        found = () if self.find("config.json") else self.path.glob("*/*config.json")
+        configs = itertools.islice(found, MAX_CONFIGS)
         folders = {config.parent.name for config in configs if _is_of_model(config)}
-        found = ", ".join(sorted(folders, key=lambda name: (len(name), name)))  # checkpoint-500, checkpoint-1000
-        return f", but these folders in it hold a model: {found}. Pass one of them" if found else super().hint()
+        names = ", ".join(sorted(folders, key=lambda name: (len(name), name)))  # checkpoint-500, checkpoint-1000
+        return f", but these folders in it hold a model: {names}. Pass one of them" if names else super().hint()
+
+
+def _existing(path: Path) -> Path | None:
+    """Return the path of a file; None if there is nothing. Raises CheckpointError for anything else."""
+    try:
+        if path.is_file():
+            return path
+        if not os.path.lexists(path):
+            return None
+    except OSError as error:  # a name that is too long, a folder without read permission
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    kind = "a broken link" if path.is_symlink() and not path.exists() else "not a file"
+    raise CheckpointError(f"{path} is {kind}: restore the file, or remove it")
 
 
 def _is_of_model(config: Path) -> bool:
     """Return whether a file is the config of a model or an adapter, not of a module of sentence-transformers."""
     try:
-        return config.name == "adapter_config.json" or '"model_type"' in config.read_text(errors="replace")
+        if not config.is_file():
+            return False
+        with config.open("rb") as file:
+            return config.name == "adapter_config.json" or b'"model_type"' in file.read(MAX_BYTES)
     except OSError:
         return False
 
@@ -165,30 +182,69 @@ class HubRepository(Files):
         self.revision = revision
         self.options: dict[str, Any] = {"token": token, "local_files_only": local_files_only}
         self.pinned = False
+        self.folder: Path | None = None  # of the commit, in the cache
+        self.warned = False
 
     def __str__(self) -> str:
         return self.name if self.revision is None else f"{self.name} at revision {self.revision}"
 
     def find(self, filename: str) -> Path | None:
         """Return the path of a file, downloaded unless cached; None if the repository has no such file."""
-        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, try_to_load_from_cache
 
-        def cached() -> object:
-            with contextlib.suppress(errors.HFValidationError):  # hf_hub_download explains it
-                return try_to_load_from_cache(self.name, filename, revision=self.revision)
-            return None
-
-        before = cached()
+        before: object = None
+        with contextlib.suppress(errors.HFValidationError):  # hf_hub_download explains it
+            before = try_to_load_from_cache(self.name, filename, revision=self.revision)
         if self.pinned and before is _CACHED_NO_EXIST:
             return None  # a commit never changes
         offline = constants.HF_HUB_OFFLINE or self.options["local_files_only"]
         if not (self.pinned or before is not None or offline):
             self._check_connection(filename)
-        try:
-            path = Path(hf_hub_download(self.name, filename, revision=self.revision, **self.options))
-        except errors.LocalEntryNotFoundError as error:
-            if offline or cached() is _CACHED_NO_EXIST:
+        with self._unchecked(filename, download=not (offline or (self.pinned and before))) as unchecked:
+            path = self._download(filename, offline)
+            if path is None:
                 return None
+            folder = path.parents[filename.count("/")]
+            if unchecked or str(path) != before:  # downloaded now, or by a process that was killed
+                self._verify(path, filename, folder.name)
+        self.revision, self.pinned, self.folder = folder.name, True, folder
+        return path
+
+    @contextlib.contextmanager
+    def _unchecked(self, filename: str, *, download: bool) -> Iterator[bool]:
+        """Mark a file of the cache as unchecked, unless there is no download; yield whether it was before.
+
+        The mark is removed at the end, but not if the process is interrupted or killed.
+        """
+        from huggingface_hub import constants
+        from huggingface_hub.file_download import repo_folder_name
+
+        locks = Path(constants.HF_HUB_CACHE, ".locks", repo_folder_name(repo_id=self.name, repo_type="model"))
+        mark = locks / f"unchecked--{filename.replace('/', '--')}"
+        before = mark.exists()
+        if download:
+            with contextlib.suppress(OSError):  # then nothing can be downloaded either
+                locks.mkdir(parents=True, exist_ok=True)
+                mark.touch()
+        try:
+            yield before
+        except CheckpointError:
+            if not before:
+                mark.unlink(missing_ok=True)
+            raise
+        with contextlib.suppress(OSError):  # a cache that may only be read
+            mark.unlink(missing_ok=True)
+
+    def _download(self, filename: str, offline: bool) -> Path | None:
+        """Return the path of a file in the cache; None if the repository has no such file."""
+        from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
+
+        try:
+            return Path(hf_hub_download(self.name, filename, revision=self.revision, **self.options))
+        except errors.LocalEntryNotFoundError as error:
+            known = try_to_load_from_cache(self.name, filename, revision=self.revision)
+            if offline or known is _CACHED_NO_EXIST:
+                return None if self.folder is None else _existing(self.folder / filename)
             raise self._unreachable(filename, error.__cause__ or error) from error
         except errors.EntryNotFoundError:
             return None
@@ -209,11 +265,6 @@ class HubRepository(Files):
             raise CheckpointError(
                 f"cannot download {filename} of {self} from the Hub: {_reason(error)}{hint}"
             ) from error
-        commit = path.parents[filename.count("/")].name  # a file in a subfolder is deeper
-        if str(path) != before:  # downloaded now
-            self._verify(path, filename, commit)
-        self.revision, self.pinned = commit, True
-        return path
 
     def _check_connection(self, filename: str) -> None:
         """Raise CheckpointError if the Hub cannot be reached. hf_hub_download would try for 23 seconds."""
@@ -251,7 +302,9 @@ class HubRepository(Files):
             else:  # as on Windows
                 url = hf_hub_url(self.name, filename, revision=commit)
                 etag = get_hf_file_metadata(url, token=self.options["token"]).etag
-            if etag is not None and etag != _hash(path, etag):
+            etag = "" if etag is None else etag.lower()
+            known = HASH.fullmatch(etag)
+            if known and etag != _hash(path, etag):
                 raise ValueError(f"it differs from its ETag, {etag}")
         except Exception as error:
             path.resolve().unlink()
@@ -259,6 +312,9 @@ class HubRepository(Files):
             raise CheckpointError(
                 f"the download of {filename} of {self} failed its check, and was deleted: {_reason(error)}"
             ) from error
+        if not known and not self.warned:
+            self.warned = True
+            warn(f"downloads of {self} are not verified: the server sent the ETag {etag!r}, which is no hash")
 
     def hint(self) -> str:
         """Return where the file was looked for, for the error message."""
@@ -271,9 +327,7 @@ class HubRepository(Files):
 
 
 def _hash(path: Path, etag: str) -> str:
-    """Return the hash of a file of the kind that an ETag has; the ETag itself if it is of an unknown kind."""
-    if not HASH.fullmatch(etag):
-        return etag
+    """Return the hash of a file of the kind that an ETag has."""
     import hashlib  # only after a download
 
     digest = hashlib.sha256() if len(etag) == 64 else hashlib.sha1(b"blob %d\0" % path.stat().st_size)

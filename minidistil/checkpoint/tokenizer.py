@@ -8,7 +8,8 @@ from typing import Any
 import tokenizers
 from tokenizers import AddedToken, decoders, models, normalizers, pre_tokenizers, processors
 
-from ..config import DistilBertConfig, is_text, read_json
+from ..checks import is_int
+from ..config import DistilBertConfig, is_number, is_text, read_json
 from ..errors import CheckpointError
 from ..tokenizer import NO_LIMIT, Tokenizer, is_library_failure
 from ..vocabulary import NAMED_TOKENS, SPECIAL_TOKENS, other_special_tokens, special_token, token_content
@@ -22,6 +23,7 @@ NORMALIZER = {  # keys of tokenizer_config.json -> names in the library, and def
     "tokenize_chinese_chars": ("handle_chinese_chars", True),
 }
 GENERIC = ("PreTrainedTokenizerFast", "TokenizersBackend")  # classes that use tokenizer.json unchanged
+UNKNOWN = "\ua66e \u2603 qzxjkv"  # words that hardly any vocabulary has
 
 
 def load_tokenizer(
@@ -37,9 +39,19 @@ def load_tokenizer(
     files.find("config.json")  # first, since every checkpoint has one: on the Hub it determines the commit
     settings = _settings(files)
     path = files.get("tokenizer.json", "vocab.txt")
-    backend = (_from_json if path.name == "tokenizer.json" else _from_vocab)(path, settings)
-    backend.add_tokens(_added_tokens(files, backend, settings))
-    return Tokenizer(backend, _max_length(files, settings), settings)
+    backend, growth = (_from_json if path.name == "tokenizer.json" else _from_vocab)(path, settings)
+    backend.add_tokens(_added_tokens(files, backend, settings, growth))
+    special = _special_ids(path, backend)
+    limits = [settings.get("model_max_length", settings.get("max_len"))]
+    if config := files.find("config.json"):
+        values = read_json(config)
+        limits.append(values.get("max_position_embeddings", DistilBertConfig.max_position_embeddings))
+        size = values.get("vocab_size", DistilBertConfig.vocab_size)
+        if is_int(size) and max(special, default=-1) >= size:
+            raise CheckpointError(
+                f"{path} adds the token id {max(special)} to each text, but vocab_size in {config.name} is {size}"
+            )
+    return Tokenizer(backend, _max_length(files, limits), settings)
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: str | Path) -> None:
@@ -70,6 +82,11 @@ def _settings(files: Files) -> dict[str, Any]:
             raise CheckpointError(
                 f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected true or false"
             )
+    for key in ("additional_special_tokens", "extra_special_tokens"):
+        if not isinstance(settings.get(key), list | dict | None):
+            raise CheckpointError(
+                f"{files}: {key} in tokenizer_config.json is {settings[key]!r}: expected a list of tokens"
+            )
     for key, token in SPECIAL_TOKENS.items():
         if settings.get("tokenizer_class") not in GENERIC:
             settings.setdefault(key, token)
@@ -86,10 +103,11 @@ def _read_if_present(files: Files, name: str) -> dict[str, Any]:
     return {} if path is None else read_json(path)
 
 
-def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
+def _from_json(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, int]:
+    """Return the tokenizer of a tokenizer.json, and what its normalizer makes of one character."""
     try:
         content = read_text(path)
-        check_tokenizer(content)
+        growth = check_tokenizer(content)
         backend = tokenizers.Tokenizer.from_str(content)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error
@@ -105,11 +123,11 @@ def _from_json(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
         backend.normalizer = normalizer
     if backend.post_processor is None:
         backend.post_processor = _template(path, backend, settings)
-    return backend
+    return backend, growth
 
 
-def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
-    """Create BERT's WordPiece: each word is split greedily into the longest tokens of the vocabulary."""
+def _from_vocab(path: Path, settings: dict[str, Any]) -> tuple[tokenizers.Tokenizer, int]:
+    """Return the same for BERT's WordPiece: each word is split greedily into the longest tokens of vocab.txt."""
     try:
         check_vocabulary("it", read_text(path).splitlines())
         model = models.WordPiece.from_file(str(path), unk_token=special_token(settings, "unk_token"))
@@ -123,7 +141,7 @@ def _from_vocab(path: Path, settings: dict[str, Any]) -> tokenizers.Tokenizer:
     backend.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     backend.decoder = decoders.WordPiece(prefix="##")
     backend.post_processor = _template(path, backend, settings)
-    return backend
+    return backend, 1
 
 
 def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> Any:
@@ -139,15 +157,26 @@ def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any
     )
 
 
-def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any]) -> list[AddedToken]:
+def _special_ids(path: Path, backend: tokenizers.Tokenizer) -> list[int]:
+    """Return the ids that are added to each text. Raises CheckpointError if unknown words cannot be encoded."""
+    try:
+        encoding = backend.encode(UNKNOWN, UNKNOWN)
+    except BaseException as error:
+        if not is_library_failure(error):
+            raise
+        raise CheckpointError(f"{path} cannot encode a word that is not in its vocabulary: {error}") from error
+    return [i for i, special in zip(encoding.ids, encoding.special_tokens_mask, strict=True) if special]
+
+
+def _added_tokens(
+    files: Files, backend: tokenizers.Tokenizer, settings: dict[str, Any], growth: int
+) -> list[AddedToken]:
     """Return the tokens that the files add to the vocabulary. They are never split."""
     try:
-        tokens = settings.get("added_tokens_decoder") or {
-            index: content for content, index in _read_if_present(files, "added_tokens.json").items()
-        }
-        added = [
-            _token(token, special=False) for _, token in sorted(tokens.items(), key=lambda item: int(item[0]))
-        ]
+        decoder = settings.get("added_tokens_decoder")
+        by_content = {} if decoder else _read_if_present(files, "added_tokens.json")
+        tokens = [*decoder.items()] if decoder else [(index, content) for content, index in by_content.items()]
+        added = [_token(token, special=False) for _, token in sorted(tokens, key=lambda item: int(item[0]))]
         special = [settings.get(key) for key in NAMED_TOKENS] + other_special_tokens(settings)
         listed = {token.content for token in added}
         unlisted = [token for token in special if token is not None and token_content(token) not in listed]
@@ -155,7 +184,7 @@ def _added_tokens(files: Files, backend: tokenizers.Tokenizer, settings: dict[st
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{files}: the added tokens of its tokenizer are not readable: {error}") from error
     try:
-        check_added(token.content for token in added)
+        check_added((token.content for token in added), growth)
     except CheckpointError as error:
         raise CheckpointError(f"{files}: the tokenizer has too long or too many added tokens: {error}") from error
     known = {token.content for token in backend.get_added_tokens_decoder().values()}
@@ -169,14 +198,10 @@ def _token(token: str | dict[str, Any], *, special: bool) -> AddedToken:
     return AddedToken(token["content"], special=token.get("special", special), **flags)
 
 
-def _max_length(files: Files, settings: dict[str, Any]) -> int:
+def _max_length(files: Files, limits: list[Any]) -> int:
     """Return the smaller of the tokenizer's maximum length and the model's number of positions."""
-    config = files.find("config.json")
-    limits = [settings.get("model_max_length", settings.get("max_len"))]
-    if config is not None:
-        limits.append(read_json(config).get("max_position_embeddings", DistilBertConfig.max_position_embeddings))
     known = [limit for limit in limits if limit is not None]
-    if not known or not all(isinstance(limit, int | float) and limit >= 1 for limit in known):
+    if not known or not all(is_number(limit) and limit >= 1 for limit in known):
         raise CheckpointError(
             f"{files}: model_max_length, or max_position_embeddings, is {limits}: expected numbers of at least 1"
         )

@@ -1,14 +1,17 @@
 """Limits of tokenizer.json and of added tokens: a small file must not make texts long, or the library hang.
 
-The largest tokenizers of DistilBERT and BERT checkpoints have 500,000 tokens in 17 MB. Not limited is the time of
-regular expressions.
+Only known types of steps are accepted: the library guesses the type of others from their keys. The largest
+tokenizers of DistilBERT and BERT checkpoints have 500,000 tokens in 17 MB. Not limited is the time of regular
+expressions.
 """
 
 from __future__ import annotations
 
 import base64
+import itertools
 import json
 import math
+import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -23,12 +26,36 @@ MAX_LENGTH = 1_000  # characters of a token, a pattern or another string
 MAX_TABLE = 1_000_000  # characters of SentencePiece's table of normalizations, in base 64
 MAX_WORD = 1_000  # characters of a word in WordPiece, whose time grows with the cube of the length
 MAX_ITEMS = 64  # of other lists, such as the steps of a normalizer
+MAX_STEPS = 32  # of a normalizer, a decoder and so on, sequences included
 MAX_ADDED = 10_000  # added tokens
 MAX_ADDED_LENGTH = 100_000  # characters of all added tokens together
-MAX_GROWTH = 1_500  # characters that all steps of a normalizer together make of one character
-PARTS = ("normalizer", "pre_tokenizer", "post_processor", "decoder")
+MAX_NORMALIZED_LENGTH = 400_000  # characters that the normalizer makes of all added tokens together
+MAX_NORMALIZED = 100  # characters that all steps of a normalizer together make of one character; of ALBERT: 60
+MAX_DECODED = 16  # the same for a decoder; of Llama: 5
+MAX_UNIGRAM = 5_000_000  # bytes of the tokens of a Unigram vocabulary; of XLM-R: 3,000,000
+MAX_PREFIXES = 1_500_000  # different beginnings of them, each of which takes 330 bytes of memory
 ONCE = ("ByteLevel", "Metaspace", "TemplateProcessing")  # steps that a part has once, since they lengthen a text
-UNICODE = {"NFC": 3, "NFD": 4, "NFKC": 18, "NFKD": 18, "Lowercase": 2, "BertNormalizer": 4}  # longest results
+FACTORS = {"BertNormalizer": 3, "ByteLevel": 4, "BPEDecoder": 2, "CTC": 2}  # Chinese, bytes, an empty setting
+PARTS = {  # part of tokenizer.json -> the key of the steps of a sequence, and the types of steps
+    "normalizer": (
+        "normalizers",
+        "Sequence BertNormalizer ByteLevel Lowercase NFC NFD NFKC NFKD Nmt Precompiled Prepend Replace Strip "
+        "StripAccents",
+    ),
+    "pre_tokenizer": (
+        "pretokenizers",
+        "Sequence BertPreTokenizer ByteLevel CharDelimiterSplit Digits Metaspace Punctuation Split UnicodeScripts "
+        "Whitespace WhitespaceSplit",
+    ),
+    "post_processor": (
+        "processors",
+        "Sequence BertProcessing ByteLevel RobertaProcessing TemplateProcessing",
+    ),
+    "decoder": (
+        "decoders",
+        "Sequence BPEDecoder ByteFallback ByteLevel CTC Fuse Metaspace Replace Strip WordPiece",
+    ),
+}
 
 
 def read_text(path: Path) -> str:
@@ -40,38 +67,37 @@ def read_text(path: Path) -> str:
     return content.decode()
 
 
-def check_tokenizer(content: str) -> None:
-    """Raise CheckpointError for a tokenizer.json beyond the limits. The library refuses one that is broken."""
+def check_tokenizer(content: str) -> int:
+    """Raise CheckpointError for a tokenizer.json beyond the limits. The library refuses one that is broken.
+
+    Returns the number of characters that the normalizer makes of one character, except for Unicode normalization.
+    """
     _check_number("it has", content.count("[") + content.count("{"), 2 * MAX_ENTRIES, "lists and objects")
     values = json.loads(content)
     model = values["model"]
     _check_number("model.merges has", len(model.get("merges") or ()), MAX_ENTRIES, "entries")
     vocabulary = model.get("vocab") or ()
-    pairs = isinstance(vocabulary, list)  # of tokens and scores
-    check_vocabulary("model.vocab", [token for token, _ in vocabulary] if pairs else vocabulary)
+    if isinstance(vocabulary, list):  # of tokens and scores
+        vocabulary = [token for token, _ in vocabulary]
+        _check_unigram(vocabulary)
+    check_vocabulary("model.vocab", vocabulary)
     for field, value in model.items():
         if isinstance(value, str):
             _check_length(f"model.{field}", value)
     word = model.get("max_input_chars_per_word")
     if is_int(word) and word > MAX_WORD:
         raise CheckpointError(f"model.max_input_chars_per_word is {word}: expected at most {MAX_WORD}")
-    check_added(token["content"] for token in values.get("added_tokens") or ())
-    for part in PARTS:
-        _check_lengths(part, values.get(part))
-        kinds = Counter(step["type"] for step in _steps(values.get(part)))
-        _check_number(f"{part} has", kinds.total(), MAX_ITEMS, "steps")
-        for kind in ONCE:
-            _check_number(f"{part} has", kinds[kind], 1, f"steps {kind}")
-    for template in _steps(values.get("post_processor")):
+    steps = {part: _checked_steps(part, values.get(part)) for part in PARTS}
+    for template in steps["post_processor"]:
         for field in ("single", "pair"):
             texts = [piece["Sequence"]["id"] for piece in template.get(field) or () if "Sequence" in piece]
-            if len(texts) > len(set(texts)):
+            if max(texts.count("A"), texts.count("B")) > 1:
                 raise CheckpointError(f"post_processor.{field} repeats a text")
-    growth = total = 1
-    for step in _steps(values.get("normalizer")):
-        growth *= _growth(step)
-        total += growth - 1  # the time of a step grows with the length of its result
-        _check_number("the normalizer makes of one character up to", total, MAX_GROWTH, "characters")
+    _check_number("the decoder makes of one character up to", _growth(steps["decoder"]), MAX_DECODED, "characters")
+    growth = _growth(steps["normalizer"])
+    _check_number("the normalizer makes of one character up to", growth, MAX_NORMALIZED, "characters")
+    check_added((token["content"] for token in values.get("added_tokens") or ()), growth)
+    return growth
 
 
 def check_vocabulary(place: str, tokens: Collection[str]) -> None:
@@ -80,12 +106,32 @@ def check_vocabulary(place: str, tokens: Collection[str]) -> None:
     _check_length(place, max(tokens, key=len, default=""))
 
 
-def check_added(tokens: Iterable[str]) -> None:
-    """Raise CheckpointError for too many or too long added tokens."""
+def _check_unigram(tokens: Collection[str]) -> None:
+    """Raise CheckpointError for tokens that take too much memory in the library's trie."""
+    encoded = [token.encode() for token in tokens]
+    _check_number("model.vocab has", sum(map(len, encoded)), MAX_UNIGRAM, "bytes of tokens")
+    if sum(map(len, encoded)) > MAX_PREFIXES:
+        pairs = itertools.pairwise([b"", *sorted(encoded)])
+        prefixes = sum(len(token) - _shared(before, token) for before, token in pairs)
+        _check_number("model.vocab has", prefixes, MAX_PREFIXES, "different beginnings of tokens")
+
+
+def _shared(first: bytes, second: bytes) -> int:
+    """Return the length of the common beginning."""
+    for i, (a, b) in enumerate(zip(first, second, strict=False)):
+        if a != b:
+            return i
+    return min(len(first), len(second))
+
+
+def check_added(tokens: Iterable[str], growth: int) -> None:
+    """Raise CheckpointError for too many or too long added tokens. growth: of the normalizer."""
     tokens = list(tokens)
     _check_number("it has", len(tokens), MAX_ADDED, "added tokens")
     _check_length("an added token", max(tokens, key=len, default=""))
     _check_number("its added tokens have", sum(map(len, tokens)), MAX_ADDED_LENGTH, "characters")
+    length = growth * sum(len(unicodedata.normalize("NFKD", token)) for token in tokens)
+    _check_number("its added tokens have, normalized,", length, MAX_NORMALIZED_LENGTH, "characters")
 
 
 def _check_lengths(place: str, value: object) -> None:
@@ -108,27 +154,61 @@ def _check_number(subject: str, number: int, limit: int, unit: str) -> None:
         raise CheckpointError(f"{subject} {number:,} {unit}: expected at most {limit:,}")
 
 
-def _steps(value: object) -> Iterator[dict[str, Any]]:
-    """Yield the steps of a part of a tokenizer in their order, those in sequences included."""
-    if isinstance(value, dict) and "type" in value:
-        yield value
-    if isinstance(value, dict | list):
-        for item in value.values() if isinstance(value, dict) else value:
-            yield from _steps(item)
+def _checked_steps(part: str, value: object) -> list[dict[str, Any]]:
+    """Return the steps of a part of a tokenizer in their order, sequences included. Raises CheckpointError."""
+    steps = list(itertools.islice(_steps(part, value), MAX_STEPS + 1))
+    if len(steps) > MAX_STEPS:
+        raise CheckpointError(f"{part} has more than {MAX_STEPS} steps")
+    kinds = Counter(step["type"] for step in steps)
+    for kind in ONCE:
+        _check_number(f"{part} has", kinds[kind], 1, f"steps {kind}")
+    _check_lengths(part, value)
+    return steps
 
 
-def _growth(step: dict[str, Any]) -> int:
+def _steps(part: str, value: object) -> Iterator[dict[str, Any]]:
+    if value is None:
+        return
+    kind = value.get("type") if isinstance(value, dict) else None
+    key, known = PARTS[part]
+    if not isinstance(value, dict) or not isinstance(kind, str) or kind not in known.split():
+        raise CheckpointError(
+            f"{part} has a step of type {kind!r:.50}: expected one of {known.replace(' ', ', ')}"
+        )
+    yield value
+    for item in value[key] if kind == "Sequence" else ():
+        yield from _steps(part, item)
+
+
+def _growth(steps: Iterable[dict[str, Any]]) -> int:
+    """Return the sum of the lengths that the steps make of one character, on which their time depends.
+
+    Unicode normalization, which makes 18 characters of a rare one, counts only where a step inserts that one.
+    """
+    length, total = 1, 0
+    for step in steps:
+        length *= _factor(step)
+        total += length
+    return total
+
+
+def _factor(step: dict[str, Any]) -> int:
     """Return the maximum number of characters that a step makes of one character."""
-    content, pattern = step.get("content"), step.get("pattern")
-    match step.get("type"):
+    match step["type"]:
         case "Prepend":
-            return 1 + len(step.get("prepend") or "")
-        case "Replace" if isinstance(content, str) and isinstance(pattern, dict):
-            literal = pattern.get("String")  # a regular expression may match between characters
-            return max(1, math.ceil(len(content) / len(literal))) if literal else 1 + len(content)
+            return 1 + _length(step["prepend"])
+        case "Replace":
+            literal = step["pattern"].get("String")  # a regular expression may match between characters
+            length = _length(step["content"])
+            return max(1, math.ceil(length / len(literal))) if literal else 1 + length
         case "Precompiled":
-            table = base64.b64decode(step.get("precompiled_charsmap") or "")
+            table = base64.b64decode(step["precompiled_charsmap"] or "")
             pieces = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")  # after a trie
-            return max(1, *(len(piece.decode(errors="replace")) for piece in pieces))
+            return max(1, *(_length(piece.decode(errors="replace")) for piece in pieces))
         case kind:
-            return UNICODE.get(str(kind), 1)
+            return FACTORS.get(kind, 1)
+
+
+def _length(text: str) -> int:
+    """Return the length of a text after Unicode normalization."""
+    return len(unicodedata.normalize("NFKD", text))

@@ -23,14 +23,19 @@ def replace(pattern, content, kind="String"):
 
 
 def table(longest):
-    """Return SentencePiece's table with an empty trie and one result."""
-    return base64.b64encode(bytes(4) + b"x" * longest + b"\0").decode()
+    """Return SentencePiece's table with a trie of 256 empty nodes and one result."""
+    return base64.b64encode((1024).to_bytes(4, "little") + bytes(1024) + b"x" * longest + b"\0").decode()
 
 
+SPECIAL = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
 TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+METASPACE = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 REFUSED = {
-    "chained replacements": (sequence(*[replace("t", "t" * 10)] * 8), "of one character up to 11,107 characters"),
+    "chained replacements": (
+        sequence(*[replace("t", "t" * 10)] * 8),
+        "of one character up to 111,111,111 characters",
+    ),
     "a replacement of nothing": (sequence(*[replace("(?=.)", "x", "Regex")] * 12), "of one character up to"),
     "a long replacement": ({"normalizer": replace("t", "t" * 2_000)}, r"normalizer\.content.* 2,000 characters"),
     "a long prefix": ({"normalizer": {"type": "Prepend", "prepend": "x" * 2_000}}, r"normalizer\.prepend"),
@@ -38,7 +43,42 @@ REFUSED = {
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": table(9_000)}},
         "up to 9,000 characters",
     ),
-    "many steps": (sequence(*[{"type": "NFC"}] * 65), r"normalizer\.normalizers has 65 items: .* 64"),
+    "many steps": (sequence(*[{"type": "NFC"}] * 65), "normalizer has more than 32 steps"),
+    "many sequences": (sequence(*[sequence()["normalizer"]] * 40), "normalizer has more than 32 steps"),
+    "many items": (
+        {"post_processor": {"type": "TemplateProcessing", "single": [TEXT] + [SPECIAL] * 64}},
+        r"post_processor\.single has 65 items: .* 64",
+    ),
+    "a step without a type": (
+        sequence({"pattern": {"String": "t"}, "content": "tt"}),
+        "normalizer has a step of type None: expected one of Sequence, BertNormalizer",
+    ),
+    "a part without a type": ({"decoder": {"decoders": []}}, "decoder has a step of type None"),
+    "an unknown type": ({"pre_tokenizer": {"type": "NFC"}}, "pre_tokenizer has a step of type 'NFC'"),
+    "a type that is a number": (sequence({"type": 2**61 - 1}), "has a step of type 2305843009213693951"),
+    "a decoder that lengthens": (
+        {"decoder": {"type": "Sequence", "decoders": [replace("t", "t" * 30)] * 5}},
+        "the decoder makes of one character up to",
+    ),
+    "an expanded composition": (
+        sequence(*[replace(".", "\ufdfa", "Regex"), {"type": "NFKD"}] * 3),
+        "of one character up to 14,479 characters",
+    ),
+    "added tokens that the normalizer lengthens": (
+        {
+            "added_tokens": [{"content": f"<{i}>{'t' * 90}"} for i in range(200)],
+            **sequence(replace("t", "t" * 50)),
+        },
+        "its added tokens have, normalized, 963,",
+    ),
+    "a large Unigram vocabulary": (
+        {"model": {"type": "Unigram", "vocab": [["x" * 990, 0.0]] * 5_100}},
+        r"model\.vocab has 5,049,000 bytes of tokens",
+    ),
+    "a Unigram vocabulary of random tokens": (
+        {"model": {"type": "Unigram", "vocab": [[f"{i:04}" * 200, 0.0] for i in range(2_000)]}},
+        r"model\.vocab has 1,5\d\d,\d\d\d different beginnings of tokens",
+    ),
     "byte levels": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 2}},
         "2 steps ByteLevel: .*most 1",
@@ -111,11 +151,31 @@ ALBERT = (
     {"type": "NFKD"},
     {"type": "StripAccents"},
     {"type": "Lowercase"},
+    {"type": "Precompiled", "precompiled_charsmap": table(18)},
     replace(" {2,}", " ", "Regex"),
 )
 ORDINARY = {
     "of ALBERT": sequence(*ALBERT),
-    "of Llama": sequence({"type": "Prepend", "prepend": "_"}, replace(" ", "_")),
+    "of Llama": {
+        **sequence({"type": "Prepend", "prepend": "_"}, replace(" ", "_")),
+        "decoder": {
+            "type": "Sequence",
+            "decoders": [
+                replace("_", " "),
+                {"type": "ByteFallback"},
+                {"type": "Fuse"},
+                {"type": "Strip", "content": " ", "start": 1, "stop": 0},
+            ],
+        },
+    },
+    "of XLM-R": {
+        **sequence({"type": "Precompiled", "precompiled_charsmap": table(18)}, replace(" {2,}", " ", "Regex")),
+        "pre_tokenizer": {
+            "type": "Sequence",
+            "pretokenizers": [{"type": "WhitespaceSplit"}, METASPACE],
+        },
+        "decoder": METASPACE,
+    },
     "of BERT": {"normalizer": {"type": "BertNormalizer", "clean_text": True, "handle_chinese_chars": True}},
     "of RoBERTa": {"normalizer": None, "pre_tokenizer": BYTE_LEVEL, "decoder": BYTE_LEVEL},
 }

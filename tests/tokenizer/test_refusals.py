@@ -7,6 +7,7 @@ import json
 import pytest
 
 from minidistil import CheckpointError, InputError, Tokenizer
+from minidistil.checkpoint.tokenizer import UNKNOWN
 from support.tokenizer_files import (
     write_config,
     write_vocab,
@@ -85,6 +86,11 @@ BROKEN = {
         "added_tokens_decoder without content": b'{"added_tokens_decoder": {"9": {}}}',
         "added_tokens_decoder is a list": b'{"added_tokens_decoder": ["y"]}',
         "additional_special_tokens": b'{"additional_special_tokens": [5]}',
+        "additional_special_tokens is a string": b'{"additional_special_tokens": "abc"}',
+        "extra_special_tokens is a string": b'{"extra_special_tokens": "abc"}',
+        "model_max_length is a boolean": b'{"model_max_length": true}',
+        "model_max_length is a string": b'{"model_max_length": "512"}',
+        "model_max_length is NaN": b'{"model_max_length": NaN}',
     },
     "special_tokens_map.json": {"not JSON": b"{", "unk_token": b'{"unk_token": ["[UNK]"]}'},
     "added_tokens.json": {
@@ -131,10 +137,58 @@ def test_a_panic_while_reading_is_an_error_that_names_the_file(saved_json):
         Tokenizer.from_pretrained(with_charsmap(saved_json, ""))
 
 
-def test_a_panic_while_encoding_is_an_error_that_names_the_text(saved_json):
-    tokenizer = Tokenizer.from_pretrained(with_charsmap(saved_json, "CAAAAAAAAAAAAAAAAAAA"))
-    with pytest.raises(CheckpointError, match=r"texts\[0\] makes the tokenizer panic, which is broken"):
-        tokenizer(["a good film"])
+def test_a_panic_while_encoding_is_an_error_that_names_the_file(saved_json):
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json cannot encode a word"):
+        Tokenizer.from_pretrained(with_charsmap(saved_json, "CAAAAAAAAAAAAAAAAAAA"))
+
+
+def with_model(folder, **model):
+    """Write a tokenizer.json with this model."""
+    content = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    content["model"] = model
+    (folder / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
+WITHOUT_UNKNOWN = {
+    "WordLevel": {"vocab": {"[CLS]": 2, "[SEP]": 3, "a": 4}, "unk_token": "[UNK]"},
+    "WordPiece": {
+        "vocab": {"[CLS]": 2, "[SEP]": 3, "a": 4},
+        "unk_token": "[UNK]",
+        "continuing_subword_prefix": "##",
+        "max_input_chars_per_word": 100,
+    },
+    "BPE": {"vocab": {"[CLS]": 2, "[SEP]": 3, "a": 4}, "merges": [], "unk_token": "<unk>"},
+    "Unigram": {"vocab": [["[CLS]", 0.0], ["[SEP]", 0.0], ["a", -1.0]], "unk_id": None},
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT_UNKNOWN)
+def test_a_model_that_cannot_encode_unknown_words_is_an_error_that_names_the_file(saved_json, kind):
+    with pytest.raises(
+        CheckpointError, match=r"tokenizer\.json cannot encode a word that is not in its vocabulary"
+    ):
+        Tokenizer.from_pretrained(with_model(saved_json, type=kind, **WITHOUT_UNKNOWN[kind]))
+
+
+def test_a_text_that_a_broken_tokenizer_cannot_encode_is_not_blamed(saved_json):
+    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *UNKNOWN.split()]
+    words = {token: i for i, token in enumerate(vocabulary) if token != "[UNK]"}
+    tokenizer = Tokenizer.from_pretrained(with_model(saved_json, type="WordLevel", vocab=words, unk_token="<unk>"))
+    with pytest.raises(
+        CheckpointError, match=r"the tokenizer, which is broken, cannot encode texts\[1\]: WordLevel"
+    ):
+        tokenizer.encode([UNKNOWN, "other words"])
+
+
+def test_a_special_token_beyond_the_models_vocabulary_is_an_error_that_names_the_file(saved_json):
+    (saved_json / "config.json").write_text('{"vocab_size": 6}', encoding="utf-8")
+    assert Tokenizer.from_pretrained(saved_json).encode(["a"]).ids == [[2, 5, 3]]
+    content = json.loads((saved_json / "tokenizer.json").read_text(encoding="utf-8"))
+    content["post_processor"] = {"type": "BertProcessing", "sep": ["[SEP]", 99999], "cls": ["[CLS]", 2]}
+    (saved_json / "tokenizer.json").write_text(json.dumps(content), encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"tokenizer\.json adds the token id 99999 .* vocab_size .* is 6"):
+        Tokenizer.from_pretrained(saved_json)
 
 
 def test_a_very_large_word_limit_is_refused(saved_json):
