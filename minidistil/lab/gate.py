@@ -40,6 +40,7 @@ from .worker import Died, LocalWorker, Rejected, Worker
 
 CALLS = 5  # before the values change, like those of a timer: a result cached after them must not pass
 DRAWS = {"quick": 2, "full": 10}  # random cases
+COMPILED = 3  # random cases of a compiled implementation, and its cases in all dtypes except the first
 DROPOUT_RUNS = 200
 BITS = {"int8": 8}
 
@@ -131,15 +132,18 @@ def check(
     verdict = Verdict(implementation, lacking=implementation.lacking, seed=seed)
     worker = LocalWorker([implementation]) if worker is None else worker
     known = Expectations() if expectations is None else expectations
+    compiled = "compiler" in implementation.needs  # again for almost every case, in seconds
     drawn, strict = [], cases is None
     if cases is None:
         cases = suites.quick_cases(implementation.op) if quick else suites.CASES[implementation.op]
         count = DRAWS["quick" if quick else "full"] if draws is None else draws
+        count = min(count, COMPILED) if compiled else count
         drawn = [suites.draw(implementation.op, seed + i, quick) for i in range(count)]
     try:
         for turn, dtype in enumerate(runnable_dtypes(implementation, dtypes)):
             for place, each in enumerate([*cases, *drawn]):
-                if each.large and (turn or implementation.interpreted):
+                slow = each.large and (turn or implementation.interpreted)
+                if slow or (compiled and turn and place >= COMPILED):
                     continue
                 options = f"--seed {seed} " if place >= len(cases) else ""
                 _check_case(verdict, worker, each, dtype, known, options, strict and not options)
@@ -294,7 +298,7 @@ class Trial:
             size += 4 * sum(bytes_for(shape, self.dtype, "alternate") for shape in shapes)
         self.worker.reserve(size)
         if self.compiled:
-            self.worker.ask("reset_compiler")  # stay below the recompilation limit
+            self.worker.ask("keep_compilations")
         arena = self.worker.arena
         self.copies = [
             {name: arena.place(x.shape, dtypes[name], kinds[name]) for name, x in tensors.items()}
@@ -366,6 +370,8 @@ class Trial:
         for place in self.outputs[slot]:
             arena.tensor(place).fill_(torch.nan)
         before = arena.bytes[: self.end].copy()
+        if self.compiled:
+            options.setdefault("mode", "inference")  # each mode is compiled again
         self.worker.ask("run", handles=[handle], outputs=[self.outputs[slot]], **options)
         changed = np.flatnonzero(before != arena.bytes[: self.end])
         if len(changed):

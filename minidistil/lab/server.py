@@ -13,6 +13,7 @@ import contextlib
 import ctypes
 import dataclasses
 import gc
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -32,6 +33,7 @@ from .profiler import profile_call
 from .registry import fast, line_of
 
 FLUSHED_BYTES = {"cpu": 2**26, "cuda": 2**28}  # buffer that is written to flush the caches
+COMPILATIONS = 10_000  # at most, of one function
 MODES: dict[str, Callable[[], Any]] = {
     "no_grad": torch.no_grad,
     "inference": torch.inference_mode,
@@ -179,6 +181,11 @@ class Server:
     def do_free(self) -> None:
         """Forget all inputs and results."""
         self.bound.clear()
+
+    def do_keep_compilations(self) -> None:
+        """Keep a compilation for each shape: after 8 of them, torch would run without the compiler."""
+        config: Any = importlib.import_module("torch._dynamo.config")
+        config.recompile_limit = config.accumulated_recompile_limit = COMPILATIONS
 
     def do_reset_compiler(self) -> None:
         """Forget compilations, which count towards the recompilation limit."""

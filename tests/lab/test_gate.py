@@ -249,6 +249,22 @@ def test_built_in_implementations_pass_every_case(each):
 
 
 @pytest.mark.full
+def test_a_compiled_implementation_stays_compiled_for_many_shapes(monkeypatch):
+    import torch._dynamo.config
+
+    monkeypatch.setitem(registry.NEEDS, "compiler", lambda dtype: None)
+    graphs = []
+    run = torch.compile(
+        ops.add_norm, backend=lambda graph, inputs: graphs.append(graph) or graph.forward, dynamic=False
+    )
+    tried = Implementation("add_norm", "tried", run, needs=("compiler",), dtypes=("float32",))
+    cases = [parse("add_norm", f"rows={rows} width=8") for rows in range(2, 13)]
+    with torch._dynamo.config.patch(recompile_limit=8, accumulated_recompile_limit=256):
+        assert gate.check(tried, cases=cases).passed
+    assert len(graphs) == len(cases)  # one each: after 8, torch would call the function itself
+
+
+@pytest.mark.full
 @pytest.mark.parametrize("op", operations.ALL)
 @pytest.mark.parametrize("seed", [0, 1])
 def test_the_reference_and_its_gradients_match_torch_in_float64(op, seed):
