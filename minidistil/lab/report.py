@@ -77,12 +77,13 @@ def in_model_lines(report: dict[str, Any]) -> Iterator[str]:
     """Yield the report of `bench_model`."""
     yield f"{report['op']} {report['name']} in {report['model']}, {report['dtype']}; {report['machine']}"
     yield f"{report['examples']} examples, {report['tokens']:,} tokens, {report['batches']} batches"
-    pairs = zip(report["seconds"], report["spread"], strict=True)
+    pairs = list(zip(report["seconds"], report["spread"], strict=True))
     before, after = (f"{seconds * 1e3:.1f} ms (IQR {spread * 1e3:.1f})" for seconds, spread in pairs)
+    busy = any(spread > NOISY * seconds for seconds, spread in pairs)
     rows = [
         ("share of the model's time in this operation", f"{report['share']:.1%}", ""),
         ("speed of the model, if it took no time", f"{report['most']:.2f}x", ""),
-        ("speed of the model, measured", f"{report['speed']:.2f}x", f"{before} to {after}"),
+        ("speed of the model, measured", f"{report['speed']:.2f}{'?' if busy else 'x'}", f"{before} to {after}"),
         ("largest change of a logit", f"{report['largest change']:.1e}", ""),
         (report["metric"], f"{report['score'][0]:.4f}", f"to {report['score'][1]:.4f}"),
     ]
