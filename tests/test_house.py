@@ -43,7 +43,7 @@ ORDER = [
     *("training.metrics", "training.evaluation", "training.machine", "training.card", "training.loop"),
     *("training.console", "training.base", "training.run", "training.fine_tuning", "training"),
     *("benchmarks", "benchmarks.measure", "benchmarks.plots", "benchmarks.workload", "benchmarks.startup"),
-    *("benchmarks.training", "benchmarks.runtimes", "benchmarks.race"),
+    *("benchmarks.training", "benchmarks.precisions", "benchmarks.runtimes", "benchmarks.race"),
     "lab.configs",
     *("lab.registry", "lab.rounding", "lab.reference", "lab.numpy_ops", "lab.cases", "lab.operations"),
     *(

@@ -8,6 +8,7 @@ its own scale for its weights (per channel), and each token its own for its acti
     x Wᵀ + b ≈ (q_x q_Wᵀ) · s_x · s_W + b         an exact matmul of integers, in brackets
 
 No scale is shared between tokens, so the result for a token does not depend on the other tokens of the batch.
+Each device has a kernel of its own for the matmul of integers (`processor.py`). All are exact.
 Attention, GELU, LayerNorm and the head's linear layers stay in floating point: they are a small part of the work.
 The word embeddings, a third of a base model, are stored in 8 bits too, with one scale per word, and read as
 float32.
@@ -27,6 +28,7 @@ from torch import Tensor, nn
 
 from ..errors import InputError
 from ..ops import Ops
+from . import fbgemm, onednn, processor
 from .prepared import Prepared, refuse_adapters
 
 LEVELS = 127  # -128 is not used, so that the range is symmetric
@@ -35,10 +37,16 @@ ROWS = 512  # number of rows that are computed at a time on AMX
 EXACT = 2.0**16  # a scale keeps 16 binary digits, so that q · scale is exact in float32, and q can be recovered
 
 
+def scaled(x: Tensor) -> tuple[Tensor, Tensor]:
+    """Return numbers from -127 to 127, not rounded, and one scale per row: (R, K) -> float32 (R, K), (R, 1)."""
+    scale = x.abs().amax(1, keepdim=True).float().div_(LEVELS).clamp_(min=SMALLEST)
+    return torch.div(x, scale).float(), scale
+
+
 def quantize(x: Tensor) -> tuple[Tensor, Tensor]:
     """Return integers and one scale per row, x ≈ q · scale: (R, K) -> int8 (R, K), float32 (R, 1)."""
-    scale = x.abs().amax(1, keepdim=True).float().div_(LEVELS).clamp_(min=SMALLEST)
-    return torch.div(x, scale).round_().to(torch.int8), scale
+    quotients, scale = scaled(x)
+    return quotients.round_().to(torch.int8), scale
 
 
 def quantize_weight(weight: Tensor) -> tuple[Tensor, Tensor]:
@@ -107,30 +115,36 @@ Layer: TypeAlias = nn.Linear | Linear8
 class State(NamedTuple):
     """The weights of one matmul: one layer, or query, key and value together, whose input is quantized once."""
 
-    weight: Tensor  # (N, K) int8; where oneDNN has a fast 8-bit matmul, prepacked for `by_onednn`
+    kernel: str  # "onednn", "fbgemm", "int_mm" or "float32"
+    weight: Any  # (N, K), as the kernel reads it
     scale: Tensor  # (N,)
     zeros: Tensor  # (N,) zero points, which are 0
     bias: Tensor  # (N,)
-    onednn: bool
 
 
 def prepare(*layers: Layer) -> State:
     """Quantize linear layers unless they are already, and concatenate them. Raises InputError for other layers."""
     refuse_adapters("quantized", *layers, kinds=(nn.Linear, Linear8))
     parts = [layer if isinstance(layer, Linear8) else Linear8.from_linear(layer) for layer in layers]
-    weight = torch.cat([part.weight for part in parts])
+    weight: Any = torch.cat([part.weight for part in parts])
     scale = torch.cat([part.weight_scale for part in parts]).flatten()
     bias = torch.cat([part.bias for part in parts])
-    onednn = weight.is_cpu and _onednn_is_exact()
-    if onednn:
+    kernel = processor.int8_kernel(weight.device)
+    if kernel == "onednn":
         weight = torch.ops.onednn.qlinear_prepack(weight, None)
-    return State(weight, scale, torch.zeros_like(scale, dtype=torch.int32), bias, onednn)
+    elif kernel == "fbgemm":
+        weight = fbgemm.pack(*fbgemm.fit(weight, scale))
+    elif kernel == "float32":
+        weight = _dequantized(weight, scale, bias)
+    return State(kernel, weight, scale, torch.zeros_like(scale, dtype=torch.int32), bias)
 
 
-def _onednn_is_exact() -> bool:
-    """Return whether oneDNN has exact 8-bit matmuls. With AVX2 only (see ONEDNN_MAX_CPU_ISA), sums saturate."""
-    vnni = torch.cpu._is_vnni_supported() and torch.backends.mkldnn.is_available()
-    return bool(vnni and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # true where oneDNN uses AVX-512
+def _dequantized(weight: Tensor, scale: Tensor, bias: Tensor) -> onednn.Packed | nn.Linear:
+    """Return a layer in float32, prepacked if possible, for devices where 8-bit matmuls are slower."""
+    lin = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
+    lin.weight = nn.Parameter(weight * scale[:, None], requires_grad=False)
+    lin.bias = nn.Parameter(bias, requires_grad=False)
+    return onednn.pack(lin) if onednn.works(weight.device, torch.float32) else lin
 
 
 def prepare_each(*layers: Layer) -> tuple[State, ...]:
@@ -170,6 +184,8 @@ def _rows_at_a_time(x: Tensor) -> int:
 
 
 def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
+    if state.kernel == "float32":
+        return _in_float32(x.float(), state.weight, gelu).to(x.dtype)
     rows = _rows_at_a_time(x)
     if len(x) <= rows:
         return _matmul(x, state, gelu).to(x.dtype)
@@ -180,12 +196,25 @@ def _by_rows(x: Tensor, state: State, gelu: bool = False) -> Tensor:
 
 
 def _matmul(x: Tensor, state: State, gelu: bool, out: Tensor | None = None) -> Tensor:
-    multiply = by_onednn if state.onednn else by_int_mm
-    integers, scale = quantize(x)
-    y = multiply(integers, state)  # (R, N) float32
+    quotients, scale = scaled(x)
+    y = multiply(quotients, state)  # (R, N) float32
     out = y if out is None else out
     torch.addcmul(state.bias, y, scale, out=y if gelu else out)
     return torch.ops.aten.gelu.out(y, out=out) if gelu else out
+
+
+def _in_float32(x: Tensor, layer: onednn.Packed | nn.Linear, gelu: bool) -> Tensor:
+    if isinstance(layer, onednn.Packed):
+        return onednn.linear_gelu(x, layer) if gelu else onednn.linear(x, layer)
+    return F.gelu(layer(x)) if gelu else layer(x)
+
+
+def multiply(quotients: Tensor, state: State) -> Tensor:
+    """Round x / s_x to integers, in place, and multiply: (q_x q_Wᵀ) · s_W, float32 (R, K) -> (R, N)."""
+    if state.kernel == "fbgemm":
+        return fbgemm.multiply(quotients, state.weight)
+    integers = quotients.round_().to(torch.int8)
+    return by_onednn(integers, state) if state.kernel == "onednn" else by_int_mm(integers, state)
 
 
 def by_onednn(integers: Tensor, state: State) -> Tensor:
@@ -204,7 +233,7 @@ def by_onednn(integers: Tensor, state: State) -> Tensor:
 
 
 def by_int_mm(integers: Tensor, state: State) -> Tensor:
-    """Compute the same as `by_onednn` on any device. CUDA's integer matmul needs at least 17 rows."""
+    """Compute the same as `by_onednn` on CUDA, whose integer matmul needs at least 17 rows."""
     missing = max(0, 17 - len(integers)) if integers.is_cuda else 0
     out = torch._int_mm(F.pad(integers, (0, 0, 0, missing)), state.weight.t())
     return out[: len(integers)] * state.scale

@@ -179,8 +179,14 @@ def matmul_kernels(
         weight = torch.randint(-127, 128, (outputs, inputs), dtype=torch.int8, device=device)  # (N, K)
         scale, bias = torch.rand(outputs, 1, device=device), torch.zeros(outputs, device=device)
         quantized = int8.prepare(int8.Linear8(weight, scale, bias))
-        kernels = [lambda: torch._int_mm(integers, weight.t())]
-        return kernels + ([lambda: int8.by_onednn(integers, quantized)] if quantized.onednn else [])
+        floats = integers.float()
+        by_name: dict[str, Callable[[], Any]] = {
+            "onednn": lambda: int8.by_onednn(integers, quantized),
+            "int_mm": lambda: int8.by_int_mm(integers, quantized),
+            "fbgemm": lambda: int8.multiply(floats, quantized),
+            "float32": lambda: int8.linear(floats, quantized),
+        }
+        return [by_name[quantized.kernel]]
     x = torch.randn(rows, inputs).to(device, getattr(torch, dtype))  # (T, K)
     lin = torch.nn.Linear(inputs, outputs, device=device, dtype=x.dtype)
     kernels = [lambda: lin(x)]

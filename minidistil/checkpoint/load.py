@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from ..backends import int8
+from ..backends import int8, processor
 from ..checks import plain
 from ..config import CHOICES
 from ..errors import CheckpointError, InputError
@@ -125,6 +125,8 @@ def load(
         _draw_heads(model, like=next(iter(tensors.values())))
     model.load_state_dict(tensors, strict=False, assign=True)
     model.eval()
+    if target.type == "cpu":
+        processor.warn_if_slow(model.dtype)
     if quantize:
         int8.quantize_model(model)
     replaced = {name: op for name, op in vars(ops or Ops()).items() if op is not getattr(Ops, name)}

@@ -76,7 +76,7 @@ def add_model_options(parser: Any, default: str = "cuda if available") -> None:
 
 def add_dtype_option(parser: Any) -> None:
     """Add `--dtype`, for inference."""
-    text = "float32, bfloat16, float16, float64 or int8 (default: float32 on CPU, the checkpoint's on CUDA)"
+    text = "float32, bfloat16, float16, float64, int8, or auto: the fastest (default: float32; on CUDA the file's)"
     parser.add_argument("--dtype", help=text, **OPTIONAL)
 
 

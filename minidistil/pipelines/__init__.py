@@ -42,7 +42,7 @@ def pipeline(
         model: a name as for `from_pretrained`, or a model; None: the default model of the task, if it has one.
         tokenizer: a name or a tokenizer; None: the tokenizer of the checkpoint.
         revision: a branch, tag or commit of the model's repository on the Hub.
-        dtype: as for `from_pretrained`.
+        dtype: as for `from_pretrained`, but "auto" on CPU is the dtype that is fastest there, which may be int8.
         device: -1 is the CPU, another integer that CUDA device; None: CUDA if there is one, or the device of a
             loaded model.
         token: access token of the Hub; None or True: that of `hf auth login`; False: none.

@@ -14,7 +14,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from ..backends import onednn
+from ..backends import onednn, processor
 from ..backends.prepared import PreparationError
 from ..batching import batch_by_size, filler_lengths, with_filler
 from ..checkpoint.architectures import class_for_task
@@ -87,7 +87,9 @@ class Engine:
 
     @classmethod
     def load(cls, files: Files, task: str, dtype: str | torch.dtype | None, device: torch.device) -> Engine:
-        """Load the model that a task needs."""
+        """Load the model that a task needs. dtype: "auto" on CPU is the dtype that is fastest there."""
+        if dtype == "auto" and device.type == "cpu":
+            dtype = processor.fastest_dtype()
         return cls(from_pretrained(files, task=task, dtype=dtype, device=device), task, prepack=True)
 
     @property
