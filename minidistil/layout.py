@@ -224,10 +224,10 @@ def enter(
     if other:
         raise TypeError(
             f"unexpected arguments: {', '.join(other)}. A model takes input_ids and attention_mask, and returns a "
-            "tensor. Compute the loss from it, record hidden states with trace(), and use peft without task_type"
+            "tensor for a loss; trace() records hidden states; use peft without task_type, or merge_and_unload()"
         )
-    if torch.jit.is_tracing():  # type: ignore[attr-defined]
-        raise InputError("torch.jit.trace would be wrong for other lengths: use torch.compile")
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[attr-defined]
+        raise InputError("torch.jit.trace and torch.export would be wrong for other lengths: use torch.compile")
     if isinstance(inputs, Batch):
         if attention_mask is not None:
             raise InputError("attention_mask cannot be combined with a Batch: pass it with padded input_ids")

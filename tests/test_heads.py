@@ -242,9 +242,7 @@ def test_arguments_of_transformers_are_refused_with_what_to_do(head):
     model = getattr(minidistil, head)(DistilBertConfig(9, n_layers=1, n_heads=1, dim=8, hidden_dim=8, **two))
     ids = torch.ones(1, 2, 3, dtype=torch.int64) if head == CHOICE else torch.ones(2, 3, dtype=torch.int64)
     model(input_ids=ids, attention_mask=torch.ones_like(ids))
-    with pytest.raises(
-        TypeError, match=r"arguments: labels, return_dict\. .* Compute the loss .* without task_type"
-    ):
+    with pytest.raises(TypeError, match=r"arguments: labels, return_dict\. .* without task_type"):
         model(input_ids=ids, labels=None, return_dict=True)
 
 

@@ -180,9 +180,12 @@ TOKENIZER_ATTRIBUTES = {
     "train_new_from_iterator": "call backend.train_from_iterator",
 }
 PIPELINE_ATTRIBUTES = {
+    "auto_model": "read model",
     "batch_size": 'read defaults["batch_size"]',
     "binary_output": "write the answers yourself",
+    "default_prompt_name": "read prompt, its text",
     "device_placement": "omit it: inputs are moved to the model's device",
+    "encode_multi_process": "call encode(), which runs in one process",
     "ensure_tensor_on_device": "omit it: inputs are moved to the model's device",
     "feature_extractor": TEXT_ONLY,
     "forward": "call the model: pipe.model(batch)",
@@ -196,6 +199,7 @@ PIPELINE_ATTRIBUTES = {
     "push_to_hub": "call save_pretrained(folder), and upload it with huggingface_hub",
     "save": "call save_pretrained(folder)",
     "similarity": "multiply normalized vectors: a @ b.T",
+    "similarity_fn_name": "read config_sentence_transformers.json in the checkpoint",
     "similarity_pairwise": "multiply normalized vectors, and add up each row: (a * b).sum(-1)",
     "start_multi_process_pool": "omit it: encode() runs in one process",
     "to": "pass device= to pipeline()",

@@ -11,19 +11,8 @@ from .names import OTHER_HEAD, POSITIONS, SEGMENTS, WORDS, Plan, plan
 from .tensors import FLOAT_DTYPES, Stored
 
 LISTED = 8  # maximum names per kind in an error message
-MANY_LAYERS = 64  # a config with more is compared with the file before a model is built
-LAYER_TENSORS = 16  # of each layer, at least
 
 Shapes = dict[str, list[int]]  # of the parameters of a model, by name
-
-
-def check_layers(path: Path, tensors: int, layers: int) -> None:
-    """Raise CheckpointError for a config of many layers that the file does not have: they must not be built."""
-    if layers > MANY_LAYERS and tensors < layers * LAYER_TENSORS:
-        raise CheckpointError(
-            f"{path}: n_layers in config.json is {layers}, but the file has {tensors} tensors: "
-            f"expected at least {layers * LAYER_TENSORS}"
-        )
 
 
 def parameter_shapes(model_class: str, config: DistilBertConfig) -> Shapes:
@@ -113,9 +102,14 @@ def _check_match(
         named = [name for name in config.architectures if name != model_class]
         hint = f"; architectures in config.json names {', '.join(named)}{hint}" if named else hint
         own = {part for name in (*shapes, "bert") for part in name.split(".")[:2]}
-        outer = {name.partition(".")[0] for name in stored}
-        if planned.missing and len(outer) == 1 and not outer & own:
-            hint = f"; every name in the file begins with {min(outer)}: save the state dict of the model inside it"
+        outer: list[str] = []
+        for parts in zip(*(name.split(".") for name in stored), strict=False):
+            if len(set(parts)) > 1 or parts[0] in own:
+                break
+            outer.append(parts[0])
+        if planned.missing and outer:
+            where = ".".join(outer)
+            hint = f"; every name in the file begins with {where}: save the state dict of the model inside it"
         raise CheckpointError(f"{path} does not hold this model's weights; {'; '.join(problems)}{hint}")
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import tokenizers
 from tokenizers import normalizers
 
+from ..checkpoint.arguments import EMBEDDING, refuse_arguments
 from ..checkpoint.files import Files
-from ..checks import check_count, check_text
+from ..checks import check_count, check_text, plain
 from ..errors import InputError, input_name
 from ..tokenizer import NO_LIMIT, Tokenizer
 from .base import Engine, Ids, Pipeline, deliver, read_inputs, truncation_options
@@ -173,7 +174,7 @@ class SentenceEmbedding(Pipeline):
 
     def encode(
         self,
-        inputs: Text | Iterable[Text],
+        inputs: Text | Iterable[Text] | None = None,
         prompt_name: str | None = None,
         prompt: str | None = None,
         batch_size: int | None = None,
@@ -185,6 +186,7 @@ class SentenceEmbedding(Pipeline):
         device: Any = None,
         normalize_embeddings: bool = False,
         truncate_dim: int | None = None,
+        **others: Any,
     ) -> Any:
         """Embed texts with the arguments and results of `encode` in sentence-transformers.
 
@@ -196,9 +198,13 @@ class SentenceEmbedding(Pipeline):
             convert_to_numpy: False returns a list of tensors.
             device: None, or the device of the pipeline.
             normalize_embeddings: scale vectors to length 1, after `truncate_dim`.
+            others: further arguments of sentence-transformers, which raise InputError with their replacement.
 
         Raises InputError for other values, and as `run` does.
         """
+        refuse_arguments("encode", others, EMBEDDING)
+        inputs, batch_size = plain(inputs), plain(batch_size)
+        check_count("batch_size", batch_size)
         device = None if device is None else str(device)
         for name, value, expected in (
             ("output_value", output_value, ("sentence_embedding", "token_embeddings")),
@@ -224,18 +230,35 @@ class SentenceEmbedding(Pipeline):
             answer = self._tensor(array) if convert_to_tensor else array
         return answer[0] if isinstance(inputs, str) else answer
 
-    def encode_query(self, inputs: Text | Iterable[Text], **options: Any) -> Any:
+    def encode_query(self, inputs: Text | Iterable[Text] | None = None, **options: Any) -> Any:
         """Embed queries: `encode` with the prompt that is named "query", or with none."""
         return self._encode_as("query", inputs, options)
 
-    def encode_document(self, inputs: Text | Iterable[Text], **options: Any) -> Any:
+    def encode_document(self, inputs: Text | Iterable[Text] | None = None, **options: Any) -> Any:
         """Embed documents: `encode` with the prompt that is named "document", or with none."""
         return self._encode_as("document", inputs, options)
 
-    def _encode_as(self, kind: str, inputs: Text | Iterable[Text], options: dict[str, Any]) -> Any:
+    def _encode_as(self, kind: str, inputs: Text | Iterable[Text] | None, options: dict[str, Any]) -> Any:
         if options.get("prompt") is None and options.get("prompt_name") is None:
             options["prompt"] = self.prompts.get(kind, "")
         return self.encode(inputs, **options)
+
+    def get_embedding_dimension(self) -> int:
+        """Return the number of elements of a vector."""
+        width = width_after(self.layers, len(_modes(self.defaults.get("pooling"))) * self.config.dim)
+        return min(width, self.defaults.get("truncate_dim") or width)
+
+    get_sentence_embedding_dimension = get_embedding_dimension
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens to which texts are truncated."""
+        return self.limit(self.defaults.get("max_length"))
+
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        check_count("max_seq_length", plain(value))
+        self.defaults["max_length"] = plain(value)
 
     def _token_embeddings(
         self,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ..checks import plain
 from ..errors import InputError
 from ..heads import DistilBertForMaskedLM
 from ..model import Model
@@ -41,7 +42,8 @@ def resize_token_embeddings(model: Model, vocab_size: int) -> None:
     """
     if not model.ops.live:
         raise InputError("the model's operations are for inference: resize the model that it was made from")
-    config = dataclasses.replace(model.config, vocab_size=vocab_size)
+    config = dataclasses.replace(model.config, vocab_size=plain(vocab_size))
+    vocab_size = config.vocab_size
     words = model.get_input_embeddings()
     words.weight = _resized(words.weight, vocab_size, config.initializer_range)
     for part in model.modules():
@@ -63,8 +65,26 @@ def _resized(old: Tensor, rows: int, std: float) -> nn.Parameter:
 
 
 def merge_adapters(model: Model) -> None:
-    """Merge the layers that `peft.inject_adapter_in_model` has wrapped into the weights, in place."""
+    """Merge what `peft.inject_adapter_in_model` has wrapped into the weights, in place.
+
+    Layers get the sum of their weights and the adapter's; modules_to_save are replaced by their trained copies.
+    Raises InputError for a projector that shares its weight with the word embeddings.
+    """
+    merged: list[str] = []
     for name, layer in [*model.named_modules()]:
-        if hasattr(layer, "get_base_layer") and hasattr(layer, "merge"):
+        if name.startswith(tuple(merged)):  # inside a layer that is merged already
+            continue
+        if name.endswith("vocab_projector") and hasattr(layer, "set_adapter") and model.config.tie_word_embeddings:
+            raise InputError(
+                f"{name} shares its weight with the word embeddings, which its adapter would change: pass "
+                'exclude_modules=["vocab_projector"] to the configuration of peft'
+            )
+        if hasattr(layer, "unload_and_optionally_merge_module"):  # modules_to_save, and others without a matrix
+            base = layer.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        elif hasattr(layer, "get_base_layer") and hasattr(layer, "merge"):
             layer.merge()
-            model.set_submodule(name, layer.get_base_layer())
+            base = layer.get_base_layer()
+        else:
+            continue
+        model.set_submodule(name, base)
+        merged.append(f"{name}.")

@@ -185,10 +185,42 @@ def test_a_peft_model_without_a_task_type_trains_and_is_saved_restored_and_merge
     assert torch.equal(minidistil.from_pretrained(tmp_path / "merged")(BATCH), merged(BATCH))
 
 
+@pytest.mark.parametrize("targets", [TARGETS, ["lin1", "lin2", "out_lin"]], ids=str)
+@pytest.mark.parametrize("saved", [["classifier"], ["classifier", "pre_classifier"]], ids=str)
+def test_modules_to_save_are_merged_too(peft, tmp_path, targets, saved):
+    config = peft.LoraConfig(target_modules=targets, modules_to_save=saved, init_lora_weights=False)
+    model = peft.inject_adapter_in_model(config, new()).eval()
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "modules_to_save" in name:
+                parameter.add_(0.1)
+    adapted = model(BATCH)
+    with pytest.raises(InputError, match="merge adapters first"):
+        model.save_pretrained(tmp_path)
+    merge_adapters(model)
+    torch.testing.assert_close(model(BATCH), adapted)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(minidistil.from_pretrained(tmp_path)(BATCH), model(BATCH))
+
+
+def test_an_adapter_of_a_tied_projector_is_not_merged_into_the_word_embeddings(peft):
+    model = new("DistilBertForMaskedLM")
+    peft.inject_adapter_in_model(peft.LoraConfig(target_modules="all-linear"), model)
+    with pytest.raises(InputError, match="vocab_projector shares its weight with the word embeddings"):
+        merge_adapters(model)
+    model = new("DistilBertForMaskedLM")
+    config = peft.LoraConfig(
+        target_modules="all-linear", exclude_modules=["vocab_projector"], init_lora_weights=False
+    )
+    adapted = peft.inject_adapter_in_model(config, model).eval()(BATCH)
+    merge_adapters(model)
+    torch.testing.assert_close(model(BATCH), adapted)
+
+
 @pytest.mark.parametrize("task_type", ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "FEATURE_EXTRACTION"])
 def test_a_task_type_of_peft_is_refused_with_what_to_do(peft, task_type):
     wrapped = peft.get_peft_model(new(), lora(peft, task_type=task_type))
-    with pytest.raises(TypeError, match="and use peft without task_type"):
+    with pytest.raises(TypeError, match=r"use peft without task_type.*merge_and_unload"):
         wrapped(*BATCH.padded())
 
 
@@ -238,8 +270,6 @@ def test_the_error_for_names_under_a_prefix_names_it(tmp_path, prefix):
     (tmp_path / "model.safetensors").unlink()
     state = {f"{prefix}{name}": tensor for name, tensor in model.state_dict().items()}
     torch.save(state, tmp_path / "pytorch_model.bin")
-    first = prefix.partition(".")[0]
-    with pytest.raises(
-        CheckpointError, match=f"every name in the file begins with {first}: save the state dict of"
-    ):
+    message = f"every name in the file begins with {prefix[:-1]}: save the state dict of"
+    with pytest.raises(CheckpointError, match=message):
         minidistil.from_pretrained(tmp_path)

@@ -361,9 +361,53 @@ def test_queries_and_documents_have_the_prompts_of_their_names(copied, library, 
         ({"output_value": None}, "output_value is None: expected 'sentence_embedding' or 'token_embeddings'"),
         ({"device": "cuda:7"}, "device is 'cuda:7': expected 'cpu'"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": 0, "output_value": "token_embeddings"}, "batch_size is 0"),
+        ({"truncate_dim": 0}, "truncate_dim is 0"),
+        ({"chunk_size": 10}, "chunk_size is 10.*one process"),
+        ({"pool": {}}, "pool is .*one process"),
+        ({"task": "retrieval"}, "task is 'retrieval'.*pass prompt_name="),
+        ({"sentences": TEXTS}, "sentences is .*: pass it as the first argument"),
+        ({"prompt": "a", "prompt_name": "b"}, "prompt and prompt_name are both passed"),
     ],
     ids=str,
 )
 def test_an_argument_of_encode_without_a_meaning_here_is_an_error(both, options, message):
-    with pytest.raises(InputError, match=message):
-        both[0].encode(TEXTS, **options)
+    for encode in (both[0].encode, both[0].encode_query):
+        with pytest.raises(InputError, match=message):
+            encode(TEXTS, **options)
+
+
+def test_arguments_of_encode_that_hold_anyway_are_accepted(both):
+    options = {
+        "pool": None,
+        "chunk_size": None,
+        "task": None,
+        "batch_size": np.int64(2),
+        "truncate_dim": np.int64(3),
+    }
+    assert_same(both[0].encode(TEXTS, **options), both[0].encode(TEXTS, batch_size=2, truncate_dim=3))
+    with pytest.raises(TypeError, match="banana"):
+        both[0].encode(TEXTS, banana=1)
+    with pytest.raises(InputError, match=r"sentences is .*: pass it as the first argument"):
+        both[0].encode(sentences=TEXTS)
+
+
+@pytest.mark.parametrize("truncate_dim", [None, 3, 1000])
+def test_the_dimension_is_that_of_the_vectors(repository, library, truncate_dim):
+    folder = repository(("mean", "max"), True, dense=("Tanh",))
+    pipe = ours(EMBED, folder, truncate_dim=truncate_dim)
+    theirs = library.SentenceTransformer(str(folder), device="cpu", truncate_dim=truncate_dim)
+    assert pipe.get_embedding_dimension() == pipe.encode(TEXTS).shape[1] == theirs.encode(TEXTS).shape[1]
+    assert pipe.get_sentence_embedding_dimension() == pipe.get_embedding_dimension()
+
+
+def test_the_maximum_length_can_be_set_as_in_sentence_transformers(repository, library):
+    folder = repository(("mean",), False)
+    pipe, theirs = ours(EMBED, folder), library.SentenceTransformer(str(folder), device="cpu")
+    assert pipe.max_seq_length == theirs.max_seq_length
+    pipe.max_seq_length = theirs.max_seq_length = 5
+    with pytest.warns(UserWarning, match="truncated"):
+        vectors = pipe.encode(TEXTS)
+    assert_same(vectors, theirs.encode(TEXTS))
+    with pytest.raises(InputError, match="max_seq_length is 0"):
+        pipe.max_seq_length = 0
