@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from support.arguments import tables
 from support.documents import PAGES, blocks, broken_links, commands, run_command, run_python, tree
 from support.places import ROOT
 
@@ -60,3 +61,8 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     for page in ("index", "errors", "api/batches", "annotated/ops"):
         assert (tmp_path / f"{page}.html").exists()
+
+
+def test_the_migration_page_lists_every_argument_and_attribute_that_is_refused():
+    """To update the page, replace its tables by the output of PYTHONPATH=tests python -m support.arguments."""
+    assert TEXTS["transformers.md"].endswith(f"{tables()}\n")

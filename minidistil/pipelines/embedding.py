@@ -246,14 +246,16 @@ class SentenceEmbedding(Pipeline):
     def get_embedding_dimension(self) -> int:
         """Return the number of elements of a vector."""
         width = width_after(self.layers, len(_modes(self.defaults.get("pooling"))) * self.config.dim)
-        return min(width, self.defaults.get("truncate_dim") or width)
+        truncate_dim: Any = self.defaults.get("truncate_dim")
+        return min(width, truncate_dim or width)
 
     get_sentence_embedding_dimension = get_embedding_dimension
 
     @property
     def max_seq_length(self) -> int:
         """Tokens to which texts are truncated."""
-        return self.limit(self.defaults.get("max_length"))
+        max_length: Any = self.defaults.get("max_length")
+        return self.limit(max_length)
 
     @max_seq_length.setter
     def max_seq_length(self, value: int) -> None:

@@ -213,3 +213,11 @@ def test_contr_is_contradiction(checkpoint, zero_shot):
 def test_with_local_files_only_a_repository_that_is_not_cached_is_an_error():
     with pytest.raises(CheckpointError, match="in the cache, and local_files_only is True"):
         minidistil.pipeline(CLASSIFY, "nobody/nothing", local_files_only=True)
+
+
+def test_without_a_network_a_mistyped_folder_is_an_error_that_names_similar_folders(tmp_path, monkeypatch):
+    (tmp_path / "my-model").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for name in ("my-modle", "./my-modle"):
+        with pytest.raises(CheckpointError, match=r"similar folders: my-model"):
+            minidistil.pipeline(CLASSIFY, name, local_files_only=True)
