@@ -12,11 +12,12 @@ from .checks import is_int
 from .errors import CheckpointError, InputError
 
 LIMIT = 2**28  # upper bound of every size, so that sizes in bytes cannot overflow
+MAX_LAYERS = 48  # with more, a pipeline takes longer than a second to load; BERT-large has 24
 DIGITS = 9  # maximum length of an id that is stored as a string
 MAX_LABELS = 100_000
 MAX_BYTES = 2**22  # of a JSON file
 MAX_LABEL_BYTES = MAX_BYTES - 2**16  # of all labels in config.json
-MAX_CONTAINERS = 100_000  # lists and objects in a JSON file
+MAX_CONTAINERS = 20_000  # lists and objects in a JSON file
 MAX_DEPTH = 64  # of lists and objects in each other
 ALIASES = {
     "hidden_size": "dim",
@@ -90,6 +91,8 @@ class DistilBertConfig:
             value = getattr(self, key)
             if not is_int(value) or not 1 <= value < LIMIT:
                 raise CheckpointError(f"{key} is {value!r}: expected an integer of at least 1 and below {LIMIT}")
+        if self.n_layers > MAX_LAYERS:
+            raise CheckpointError(f"n_layers is {self.n_layers}: expected at most {MAX_LAYERS}")
         if self.dim % self.n_heads:
             raise CheckpointError(f"n_heads is {self.n_heads}: it must divide dim, which is {self.dim}")
         pad = self.pad_token_id

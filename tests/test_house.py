@@ -23,6 +23,7 @@ ORDER = [
     *("checkpoint.files", "checkpoint.tasks", "checkpoint.names"),
     "checkpoint.config",
     *(
+        "checkpoint.budget",
         "checkpoint.pickles",
         "checkpoint.tensors",
         "checkpoint.matching",

@@ -10,7 +10,7 @@ from ..config import DistilBertConfig
 from ..errors import CheckpointError
 from .config import read_config, refuse_unsupported_bert
 from .files import Files
-from .matching import check_layers, match, parameter_shapes
+from .matching import match, parameter_shapes
 from .names import POSITIONS, WORDS
 from .tensors import INT8, find_weights
 
@@ -25,7 +25,6 @@ def read_arrays(files: Files, model_class: str) -> tuple[DistilBertConfig, dict[
     if bert:
         refuse_unsupported_bert(files, model_class.removeprefix("Distil"))
     path, stored = find_weights(files)
-    check_layers(path, len(stored), config.n_layers)
     try:
         shapes = parameter_shapes(model_class, config)
     except CheckpointError as error:

@@ -22,7 +22,7 @@ from .architectures import class_for_files, class_for_task, with_new_labels
 from .arguments import resolved
 from .config import read_config, refuse_unsupported_bert
 from .files import Files, find_files
-from .matching import check_layers, listed, match
+from .matching import listed, match
 from .names import POSITIONS, PROJECTOR, WORDS
 from .tensors import INT8, Stored, find_weights
 
@@ -107,7 +107,6 @@ def load(
     elif num_labels is not None:
         raise InputError(f"num_labels is {num_labels!r}, but only a new head can have it: pass new_head=True")
     path, stored = find_weights(files, int8=quantize and not new_head)
-    check_layers(path, len(stored), config.n_layers)
     try:
         model = cls(config, device="meta")  # type: ignore[call-arg]
     except CheckpointError as error:

@@ -22,10 +22,10 @@ from torch import Tensor
 
 from ..checks import is_int
 from ..errors import CheckpointError
+from .budget import LIMITS, Budget
 from .names import tied_name
 
-MAX_BYTES = 2**20  # of a pickle, or of the directory of an archive; for 24 layers, both have less than 2**17
-MAX_OPCODES = 50_000  # of a pickle; a state dict of 24 layers has about 20,000
+MAX_BYTES = LIMITS["bytes of headers"]
 MAX_DIMENSIONS = 8
 MAGIC_NUMBER, PROTOCOL_VERSION = 0x1950A86A20F9469CFC6C, 1001  # of the format before torch 1.6
 DTYPES = {
@@ -82,35 +82,37 @@ class _File(io.FileIO):
         return super().read(bounded) or b""
 
 
-def read(path: Path) -> dict[str, Tensor]:
+def read(path: Path, budget: Budget) -> dict[str, Tensor]:
     """Return the tensors of a file of torch.save by name. Raises CheckpointError."""
+    unpickler = _Unpickler(path, budget)
     try:
         with _File(path) as file:
             is_archive = file.read(4) == b"PK\x03\x04"
             file.seek(0)
-            state, starts = (_read_archive if is_archive else _read_legacy)(file, path.stat().st_size)
+            state, starts = (_read_archive if is_archive else _read_legacy)(unpickler, file, path.stat().st_size)
             return _tensors(state, starts, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY))
     except _Unsupported as error:
         raise CheckpointError(
             f"{path} {error}: expected a state dict: tensors by name; use a checkpoint with a model.safetensors"
         ) from error
+    except CheckpointError:
+        raise
     except Exception as error:  # a broken archive or pickle raises any of the standard library's exceptions
         raise CheckpointError(f"{path} is not a readable PyTorch file: {type(error).__name__}") from error
 
 
-def _read_archive(file: _File, size: int) -> tuple[Any, dict[str, int]]:
+def _read_archive(unpickler: _Unpickler, file: _File, size: int) -> tuple[Any, dict[str, int]]:
     """Return the unpickled object, and where each storage starts in the file."""
     with zipfile.ZipFile(file) as archive:
+        unpickler.spend("bytes of headers", size - archive.start_dir)
         records = {record.filename.partition("/")[2]: record for record in archive.infolist()}
         for record in records.values():
             if record.compress_type != zipfile.ZIP_STORED:
                 raise _Unsupported(f"has a compressed record, {record.filename[:100]}")
         if sum(record.file_size for record in records.values()) > size:
             raise _Unsupported("has records that overlap")
-        if records["data.pkl"].file_size > MAX_BYTES:
-            raise _Unsupported(f"has a pickle of more than {MAX_BYTES:,} bytes")
+        unpickler.spend("bytes of headers", records["data.pkl"].file_size)
         order = archive.read(records["byteorder"]).decode() if "byteorder" in records else "little"
-        unpickler = _Unpickler()
         state = unpickler.load(io.BytesIO(archive.read(records["data.pkl"])))
     if order != sys.byteorder:
         raise _Unsupported(f"has the byte order {order[:100]!r}")
@@ -124,12 +126,15 @@ def _read_archive(file: _File, size: int) -> tuple[Any, dict[str, int]]:
     return state, starts
 
 
-def _read_legacy(file: _File, size: int) -> tuple[Any, dict[str, int]]:
+def _read_legacy(unpickler: _Unpickler, file: _File, size: int) -> tuple[Any, dict[str, int]]:
     """Return the same for the format before torch 1.6: five pickles, then the storages."""
-    pickles, unpickler = io.BytesIO(file.read()), _Unpickler()
+    pickles = io.BytesIO(file.read())
     magic, protocol, _, state, keys = [unpickler.load(pickles) for _ in range(5)]
     if (magic, protocol) != (MAGIC_NUMBER, PROTOCOL_VERSION):
         raise _Unsupported("is a pickle, but not of torch.save")
+    unpickler.spend("bytes of headers", pickles.tell())
+    if not isinstance(keys, list) or len(keys) != len(unpickler.storages):
+        raise _Unsupported("has a broken list of storages")
     start, starts = pickles.tell(), {}
     for key in keys:
         file.seek(start)
@@ -151,8 +156,6 @@ def _tensors(state: object, starts: dict[str, int], memory: mmap.mmap) -> dict[s
     used: dict[tuple[str, str], int] = {}  # bytes, by the key of the storage and the name of the weight
     total = dict.fromkeys(starts, 0)  # bytes, by the key of the storage
     for name, view in state.items():
-        if not isinstance(name, str):
-            raise _Unsupported(f"has names of type {_kind(name)}")
         if not isinstance(view, _View):
             hint = " that may be the state dict" if isinstance(view, dict) else ""
             raise _Unsupported(f"holds {name[:100]!r}, a {_kind(view)}{hint}")
@@ -189,26 +192,24 @@ def _kind(value: object) -> str:
 class _Unpickler:
     """The pickle machine: a stack, marks and a memo."""
 
-    def __init__(self) -> None:
+    def __init__(self, path: Path, budget: Budget) -> None:
+        self.path, self.budget = path, budget
         self.stack: list[Any] = []
         self.marks: list[int] = []
         self.memo: dict[int, Any] = {}
         self.storages: dict[str, _Storage] = {}
-        self.steps = 0
 
     def load(self, pickle: io.BytesIO) -> Any:
         """Execute a pickle, and return its object."""
         for opcode, argument, _ in pickletools.genops(pickle):
             if opcode.name == "STOP":
                 break
-            self.count(1)
+            self.spend("pickle opcodes", 1)
             self.step(opcode.name, argument)
         return self.stack.pop()
 
-    def count(self, steps: int) -> None:
-        self.steps += steps
-        if self.steps > MAX_OPCODES:
-            raise _Unsupported(f"has a pickle of more than {MAX_OPCODES:,} opcodes")
+    def spend(self, unit: str, number: int) -> None:
+        self.budget.spend(self.path, unit, number)
 
     def step(self, name: str, argument: Any) -> None:
         stack = self.stack
@@ -281,7 +282,7 @@ class _Unpickler:
             case _Function("collections.OrderedDict"), ():
                 return {}
             case _Function("collections.OrderedDict"), (list(pairs),):  # as saved by Python 2
-                self.count(len(pairs))
+                self.spend("pickle opcodes", len(pairs))
                 return {_checked_key(key): value for key, value in pairs}
         name = function.name if isinstance(function, _Function) else f"a {_kind(function)}"
         kinds = map(_kind, arguments[:MAX_DIMENSIONS] if isinstance(arguments, tuple) else ())
@@ -298,8 +299,8 @@ def _named(name: str) -> torch.dtype | _Function:
 
 
 def _checked_key(key: object) -> object:
-    """Return a key of a dict. Other objects may take long to hash."""
-    if isinstance(key, str | int | None):
+    """Return a key of a dict. Other objects may take long to hash, and hashes of integers may be equal."""
+    if isinstance(key, str):
         return key
     raise _Unsupported(f"has a {_kind(key)} as a key")
 

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 
 from ..config import read_json
 from ..errors import CheckpointError
+from .budget import Budget
 from .files import Files
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ FILES = (  # in the order of transformers
 )
 INT8 = "model-int8.safetensors"  # minidistil's own format: a name that transformers does not load
 FLOAT_DTYPES = {"F16": "float16", "BF16": "bfloat16", "F32": "float32", "F64": "float64"}  # that models compute in
-MAX_HEADER = 2**20  # bytes of the header of a safetensors file; for 24 layers, it has less than 2**16
-MAX_TENSORS = 4096  # of a checkpoint, which is 256 layers
+MAX_TENSORS = 2048  # of a checkpoint, which is more than MAX_LAYERS layers have
+MAX_SHARDS = 64
 POINTER = b"version https://git-lfs"  # the start of a file that git-lfs has not downloaded
 
 
@@ -60,29 +61,30 @@ def find_weights(files: Files, *, int8: bool = False) -> tuple[Path, dict[str, S
     int8: prefer weights in 8 bits. Raises CheckpointError for files that are missing, broken or unsafe.
     """
     path = files.get(*((INT8, *FILES) if int8 else (*FILES, INT8)))
-    tensors = _sharded(files, path) if path.name.endswith(".index.json") else _read(path)
+    tensors = _sharded(files, path) if path.name.endswith(".index.json") else _read(path, Budget())
     if len(tensors) > MAX_TENSORS:
         raise CheckpointError(f"{path} has {len(tensors):,} tensors: expected at most {MAX_TENSORS:,}")
     return path, tensors
 
 
-def _read(path: Path) -> dict[str, Stored]:
-    with path.open("rb") as file:
-        if file.read(len(POINTER)) == POINTER:
-            raise CheckpointError(
-                f"{path} is a git-lfs pointer, not the file: run git lfs pull, or download it again"
-            )
-    return _safetensors(path) if path.name.endswith(".safetensors") else _pickled(path)
-
-
-def _safetensors(path: Path) -> dict[str, Stored]:
-    """Memory-map a safetensors file: a tensor is read when it is used."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if length > MAX_HEADER:
-            raise CheckpointError(f"{path} has a header of {length:,} bytes: expected at most {MAX_HEADER:,}")
-        header = file.read(length)
+def _read(path: Path, budget: Budget) -> dict[str, Stored]:
     try:
+        with path.open("rb") as file:
+            start = file.read(len(POINTER))
+    except OSError as error:
+        raise CheckpointError(f"cannot read {path}: {error}") from error
+    if start == POINTER:
+        raise CheckpointError(f"{path} is a git-lfs pointer, not the file: run git lfs pull, or download it again")
+    return _safetensors(path, budget) if path.name.endswith(".safetensors") else _pickled(path, budget)
+
+
+def _safetensors(path: Path, budget: Budget) -> dict[str, Stored]:
+    """Memory-map a safetensors file: a tensor is read when it is used."""
+    try:
+        with path.open("rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+            budget.spend(path, "bytes of headers", length)
+            header = file.read(length)
         checked = safe_open(path, framework="np")
         slices = {name: checked.get_slice(name) for name in checked.keys()}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
@@ -110,13 +112,13 @@ def _mapped(path: Path) -> mmap.mmap:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
-def _pickled(path: Path) -> dict[str, Stored]:
+def _pickled(path: Path, budget: Budget) -> dict[str, Stored]:
     """Map a file of torch.save, without executing its code."""
     from . import pickles  # imports torch
 
     return {
         name: Stored(list(tensor.shape), str(tensor.dtype).removeprefix("torch."), tensor.detach)
-        for name, tensor in pickles.read(path).items()
+        for name, tensor in pickles.read(path, budget).items()
     }
 
 
@@ -131,13 +133,17 @@ def _sharded(files: Files, index: Path) -> dict[str, Stored]:
     for name, shard in shard_of.items():
         if not isinstance(shard, str) or Path(shard).name != shard or "\\" in shard or not shard.endswith(ending):
             raise CheckpointError(f"{index}: {name} is in {shard!r}: expected a {ending} file beside the index")
+    shards = sorted(set(shard_of.values()))
+    if len(shards) > MAX_SHARDS:
+        raise CheckpointError(f"{index} names {len(shards):,} files: expected at most {MAX_SHARDS}")
     tensors: dict[str, Stored] = {}
-    for shard in sorted(set(shard_of.values())):
+    budget = Budget()
+    for shard in shards:
         try:
             path = files.get(shard)
         except CheckpointError as error:
             raise CheckpointError(f"{index} names {shard}, but {error}") from error
-        for name, stored in _read(path).items():
+        for name, stored in _read(path, budget).items():
             if shard_of.get(name) != shard:
                 place = f"places in {shard_of[name]}" if name in shard_of else "does not name"
                 raise CheckpointError(f"{path} holds {name}, which {index.name} {place}")

@@ -159,6 +159,8 @@ def _template(path: Path, backend: tokenizers.Tokenizer, settings: dict[str, Any
 
 def _special_ids(path: Path, backend: tokenizers.Tokenizer) -> list[int]:
     """Return the ids that are added to each text. Raises CheckpointError if unknown words cannot be encoded."""
+    backend.no_truncation()
+    backend.no_padding()
     try:
         encoding = backend.encode(UNKNOWN, UNKNOWN)
     except BaseException as error:

@@ -8,7 +8,6 @@ Shapes: n texts, K and N input and output width of a Dense module.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy as np
 from ..checkpoint.files import Files, Subfolder
 from ..checkpoint.tensors import find_weights
 from ..checks import check_count
-from ..config import read_json
+from ..config import read_json, read_values
 from ..errors import CheckpointError, InputError
 from ..reference import gelu
 from .scores import Array, sigmoid
@@ -56,6 +55,7 @@ LAYER_SETTINGS: dict[str, list[Any]] = {
     "module_output_name": ["sentence_embedding", None],
 }
 GENERAL_SETTINGS: dict[str, list[Any]] = {"model_type": ["SentenceTransformer"]}
+MAX_MODULES = 16
 UNUSED = ("__version__", "similarity_fn_name", "requirements")  # in config_sentence_transformers.json
 
 
@@ -104,11 +104,13 @@ def declared(files: Files) -> tuple[dict[str, Any], Files]:
 
 def _modules(path: Path) -> list[tuple[str, str]]:
     """Read modules.json: the class and the folder of each module."""
+    modules = read_values(path)
+    if not isinstance(modules, list) or len(modules) > MAX_MODULES:
+        raise CheckpointError(f"{path}: expected a list of modules, at most {MAX_MODULES}")
     try:
-        modules = json.loads(path.read_text(encoding="utf-8"))
         types = [module["type"].rpartition(".") for module in modules]
         folders = [module["path"] for module in modules]
-    except (OSError, ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path}: expected a list of modules, each with type and path: {error!r}") from error
     for module in modules:
         _check_supported(path, {k: v for k, v in module.items() if k not in ("idx", "name", "path", "type")}, {})
@@ -123,6 +125,8 @@ def _modules(path: Path) -> list[tuple[str, str]]:
         root = kind == "Transformer" and folder == ""
         if not (root or (isinstance(folder, str) and re.fullmatch(r"\w[\w.-]{0,99}", folder, re.ASCII))):
             raise CheckpointError(f"{path}: {kind} is in {folder!r}: expected a folder of the checkpoint")
+    if len(set(folders)) < len(folders):
+        raise CheckpointError(f"{path}: two modules are in the same folder: {', '.join(folders)}")
     return list(zip(kinds, folders, strict=True))
 
 
@@ -177,8 +181,10 @@ def _pooling(path: Path) -> dict[str, Any]:
     modes = values.pop("pooling_mode", flags or "mean")
     modes = modes if isinstance(modes, list) else [modes]
     known = [*POOLINGS.values()]
-    if not modes or not all(mode in known for mode in modes):
-        raise CheckpointError(f"{path}: pooling_mode is {modes}: minidistil supports {', '.join(known)}")
+    if not modes or not all(mode in known for mode in modes) or len(set(modes)) < len(modes):
+        raise CheckpointError(
+            f"{path}: pooling_mode is {modes}: minidistil supports {', '.join(known)}, each once"
+        )
     include_prompt = _flag(path, values, "include_prompt", True)
     _check_supported(path, {k: v for k, v in values.items() if "dimension" not in k}, {})
     return {"pooling": modes, "include_prompt": include_prompt}

@@ -17,9 +17,13 @@ pytestmark = [
 LOADED = {  # the only hostile files that are good
     *(f"{file}: {kind}" for file in ("config.json", "tokenizer_config.json") for kind in ("NaN", "keys twice")),
     "config.json: a string of 3 MB",
+    "config.json: objects under long names",
+    "config.json: 48 layers",
     "tokenizer_config.json: a string of 3 MB",
     "tokenizer_config.json: a maximum length of 10**400",
     "tokenizer.json: 9,000 added tokens",
+    "tokenizer.json: 9,000 added tokens with spaces",
+    "tokenizer.json: long added tokens with spaces",
     "tokenizer.json: padding to 10**9",
 }
 

@@ -21,6 +21,7 @@ from minidistil.checkpoint import files, tensors
 from minidistil.checkpoint import save as saving
 from minidistil.checkpoint.files import write_json
 from support.places import OURS, ROOT
+from support.tokenizer_files import write_vocab
 
 TINY = {
     "vocab_size": 60,
@@ -256,6 +257,14 @@ def test_too_many_tensors_are_refused(folder, monkeypatch):
         minidistil.from_pretrained(folder)
 
 
+def test_too_many_shards_are_refused(folder):
+    (folder / "model.safetensors").unlink()
+    shard_of = {f"w{i}": f"{i}.safetensors" for i in range(65)}
+    write_json(folder / "model.safetensors.index.json", {"weight_map": shard_of})
+    with pytest.raises(CheckpointError, match=r"index\.json names 65 files: expected at most 64"):
+        minidistil.from_pretrained(folder)
+
+
 def test_a_long_list_of_names_is_shortened(folder):
     change_weights(folder, lambda tensors: tensors.update({f"extra.{i}": torch.zeros(1) for i in range(30)}))
     with pytest.raises(CheckpointError, match=r"extra\.\d+ and 22 more"):
@@ -333,8 +342,46 @@ def test_a_folder_or_a_dangling_link_instead_of_a_file_is_an_error(folder, name)
         minidistil.from_pretrained(folder)
     (folder / name).rmdir()
     (folder / name).symlink_to(folder / "gone")
-    with pytest.raises(CheckpointError, match=name.replace(".", r"\.")):
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.") + " is a broken link"):
         minidistil.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_device_or_a_pipe_instead_of_a_file_is_an_error(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.") + " is not a file"):
+        minidistil.from_pretrained(folder)
+    (folder / name).unlink()
+    (folder / name).symlink_to("/dev/zero")
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.") + " is not a file"):
+        minidistil.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "pytorch_model.bin"])
+def test_a_file_that_cannot_be_read_is_an_error_that_names_it(folder, name):
+    (folder / "model.safetensors" if name == "pytorch_model.bin" else folder / name).unlink()
+    (folder / name).symlink_to("/proc/self/mem")
+    with pytest.raises(CheckpointError, match=name.replace(".", r"\.") + ".*Errno 5"):
+        minidistil.from_pretrained(folder)
+
+
+def test_an_optional_file_that_is_a_broken_link_is_an_error_of_the_tokenizer(tmp_path):
+    write_vocab(tmp_path, do_lower_case=False)
+    (tmp_path / "tokenizer_config.json").unlink()
+    (tmp_path / "tokenizer_config.json").symlink_to("../blobs/gone")
+    with pytest.raises(CheckpointError, match=r"tokenizer_config\.json is a broken link: restore the file"):
+        minidistil.Tokenizer.from_pretrained(tmp_path)
+
+
+def test_pipes_and_devices_in_subfolders_are_not_read_for_a_hint(tmp_path):
+    (tmp_path / "sub").mkdir()
+    os.mkfifo(tmp_path / "sub" / "a_config.json")
+    (tmp_path / "sub" / "config.json").symlink_to("/dev/zero")
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "distilbert"}', encoding="utf-8")
+    with pytest.raises(CheckpointError, match=r"these folders in it hold a model: model\. Pass"):
+        minidistil.from_pretrained(tmp_path)
 
 
 def test_an_error_for_a_broken_config_names_the_file(folder):

@@ -12,10 +12,15 @@ import torch
 
 from minidistil import CheckpointError
 from minidistil.checkpoint import pickles
+from minidistil.checkpoint.budget import Budget
 
 PROTO, STOP = b"\x80\x02", b"."
 TUPLE1, TUPLE2, EMPTY_TUPLE, MARK, TUPLE = b"\x85", b"\x86", b")", b"(", b"t"
 EMPTY_LIST, EMPTY_DICT, APPEND, SETITEM, REDUCE = b"]", b"}", b"a", b"s", b"R"
+
+
+def read(path):
+    return pickles.read(path, Budget())
 
 
 def text(value):
@@ -59,7 +64,7 @@ HOSTILE = {
 @pytest.mark.parametrize("opcodes", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_pickles_are_refused(tmp_path, opcodes):
     with pytest.raises(CheckpointError) as caught:
-        pickles.read(archive(tmp_path / "pytorch_model.bin", opcodes))
+        read(archive(tmp_path / "pytorch_model.bin", opcodes))
     assert len(str(caught.value)) < 1_000
 
 
@@ -67,7 +72,7 @@ def test_a_tensor_of_more_elements_than_its_storage_is_refused(tmp_path):
     path = saved(tmp_path / "pytorch_model.bin", {"a": torch.zeros(1, 1).expand(2**28 - 1, 16)})
     assert path.stat().st_size < 20_000
     with pytest.raises(CheckpointError, match="more elements than its storage"):
-        pickles.read(path)
+        read(path)
 
 
 WORDS, PROJECTOR = "distilbert.embeddings.word_embeddings.weight", "vocab_projector.weight"
@@ -77,20 +82,20 @@ BIASES = "cls.predictions.bias", "cls.predictions.decoder.bias"
 def test_only_weights_that_the_model_ties_share_memory(tmp_path):
     path, weight = tmp_path / "pytorch_model.bin", torch.arange(64.0)
     for tied in ((WORDS, PROJECTOR), BIASES):
-        read = pickles.read(saved(path, dict.fromkeys(tied, weight)))
-        assert [torch.equal(read[name], weight) for name in tied] == [True, True]
+        found = read(saved(path, dict.fromkeys(tied, weight)))
+        assert [torch.equal(found[name], weight) for name in tied] == [True, True]
     for names in (("a", "b"), (WORDS, "a"), (WORDS, PROJECTOR, "classifier.bias")):
         with pytest.raises(CheckpointError, match=f"holds '{names[-1]}', which shares its memory"):
-            pickles.read(saved(path, dict.fromkeys(names, weight)))
+            read(saved(path, dict.fromkeys(names, weight)))
 
 
 def test_parts_of_one_tensor_may_be_several_weights(tmp_path):
     fused = torch.arange(12.0).view(6, 2)
     parts = {"q": fused[:2], "k": fused[2:4], "v": fused[4:]}
-    read = pickles.read(saved(tmp_path / "pytorch_model.bin", parts))
-    assert all(torch.equal(read[name], part) for name, part in parts.items())
+    found = read(saved(tmp_path / "pytorch_model.bin", parts))
+    assert all(torch.equal(found[name], part) for name, part in parts.items())
     with pytest.raises(CheckpointError, match="holds 'o', which shares its memory"):
-        pickles.read(saved(tmp_path / "pytorch_model.bin", {**parts, "o": fused[3]}))
+        read(saved(tmp_path / "pytorch_model.bin", {**parts, "o": fused[3]}))
 
 
 def test_a_storage_larger_than_the_file_is_refused_in_the_old_format(tmp_path):
@@ -100,7 +105,7 @@ def test_a_storage_larger_than_the_file_is_refused_in_the_old_format(tmp_path):
     assert patched != data
     path.write_bytes(patched)
     with pytest.raises(CheckpointError, match="a storage of another size than in its pickle"):
-        pickles.read(path)
+        read(path)
 
 
 def test_records_that_overlap_are_refused(tmp_path):
@@ -111,7 +116,7 @@ def test_records_that_overlap_are_refused(tmp_path):
         data[entry + 20 : entry + 28] = struct.pack("<II", len(data) // 2, len(data) // 2)
     path.write_bytes(data)
     with pytest.raises(CheckpointError, match=r"records that overlap|BadZipFile"):
-        pickles.read(path)
+        read(path)
 
 
 FORMATS = pytest.mark.parametrize("zipped", [True, False], ids=["archive", "before torch 1.6"])
@@ -134,11 +139,11 @@ def test_tensors_are_those_of_torch_load(tmp_path, zipped):
     tensors._metadata = {"": {"version": 1}, "weight": {}}
     path = saved(tmp_path / "pytorch_model.bin", tensors, _use_new_zipfile_serialization=zipped)
     expected = torch.load(path, weights_only=True)
-    read = pickles.read(path)
-    assert list(read) == list(expected)
+    found = read(path)
+    assert list(found) == list(expected)
     for name, tensor in expected.items():
-        assert (read[name].dtype, read[name].stride()) == (tensor.dtype, tensor.stride()), name
-        assert torch.equal(read[name], tensor), name
+        assert (found[name].dtype, found[name].stride()) == (tensor.dtype, tensor.stride()), name
+        assert torch.equal(found[name], tensor), name
 
 
 @FORMATS
@@ -146,7 +151,7 @@ def test_changing_tensors_does_not_change_the_file(tmp_path, zipped):
     tensors = {"a": torch.zeros(100), "b": torch.ones(3).half()}
     path = saved(tmp_path / "pytorch_model.bin", tensors, _use_new_zipfile_serialization=zipped)
     before = path.read_bytes()
-    pickles.read(path)["a"].add_(1)
+    read(path)["a"].add_(1)
     assert path.read_bytes() == before
 
 
@@ -156,7 +161,7 @@ def test_a_big_endian_archive_is_refused(tmp_path):
         for name in whole.namelist():
             changed.writestr(name, b"big" if name.endswith("byteorder") else whole.read(name))
     with pytest.raises(CheckpointError, match="has the byte order 'big'"):
-        pickles.read(tmp_path / "big.bin")
+        read(tmp_path / "big.bin")
 
 
 def test_a_state_dict_of_python_2_passes(tmp_path):
@@ -164,12 +169,14 @@ def test_a_state_dict_of_python_2_passes(tmp_path):
     opcodes = b"ccollections\nOrderedDict\n" + pairs + TUPLE1 + REDUCE
     assert pickle.loads(PROTO + opcodes + STOP) == {"epoch": 1}
     with pytest.raises(CheckpointError, match="holds 'epoch', a int"):
-        pickles.read(archive(tmp_path / "pytorch_model.bin", opcodes))
+        read(archive(tmp_path / "pytorch_model.bin", opcodes))
 
 
 def test_a_pickle_of_a_million_opcodes_is_refused(tmp_path):
-    with pytest.raises(CheckpointError, match="more than 50,000 opcodes"):
-        pickles.read(archive(tmp_path / "pytorch_model.bin", EMPTY_TUPLE * 1_000_000))
+    with pytest.raises(
+        CheckpointError, match=r"pytorch_model\.bin has too many pickle opcodes: expected at most 50,000"
+    ):
+        read(archive(tmp_path / "pytorch_model.bin", EMPTY_TUPLE * 1_000_000))
 
 
 @FORMATS
@@ -179,4 +186,22 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path, zipped):
     for end in range(0, len(whole), 1 if len(whole) < 1000 else 7):
         (tmp_path / "pytorch_model.bin").write_bytes(whole[:end])
         with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
-            pickles.read(tmp_path / "pytorch_model.bin")
+            read(tmp_path / "pytorch_model.bin")
+
+
+def test_files_share_the_limits_of_headers_and_opcodes(tmp_path):
+    paths = [archive(tmp_path / name, EMPTY_TUPLE * 20_000 + EMPTY_DICT) for name in ("a.bin", "b.bin", "c.bin")]
+    budget = Budget()
+    assert [pickles.read(path, budget) for path in paths[:2]] == [{}, {}]
+    with pytest.raises(CheckpointError, match=r"c\.bin has too many pickle opcodes: .* 50,000 in all files"):
+        pickles.read(paths[2], budget)
+
+
+def test_the_list_of_storages_of_the_old_format_must_be_complete(tmp_path):
+    path = saved(tmp_path / "a.bin", {"a": torch.zeros(5)}, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    start = content.rindex(PROTO)
+    for keys in (EMPTY_LIST, text("0" * 1000), EMPTY_DICT):
+        path.write_bytes(content[:start] + PROTO + keys + STOP)
+        with pytest.raises(CheckpointError, match=r"a\.bin has a broken list of storages"):
+            read(path)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import pickle
+import random
 import struct
+import tempfile
 import zipfile
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from support.fuzz.checkpoints import Content, intact
 from support.fuzz.weights import zipped
 
+SAME_HASH = 2**61 - 1  # multiples of this integer have the hash 0
 Change = Callable[[bytes], bytes | Content]  # the file's content -> the new content, or several files
 
 # PyTorch files
@@ -97,6 +102,12 @@ KEYS = as_pickle(b"]" + text("0") + b"a")
 ONE = struct.pack("<q", 4) + bytes(16)
 DOUBLED = b")" + b"".join(b"q\x00h\x00\x86" for _ in range(40))
 BIN: dict[str, bytes] = {
+    "keys with the same hash": archive(
+        b"}" + MARK + b"".join(number(SAME_HASH * i) + b"N" for i in range(1, 10_000)) + b"u"
+    ),
+    "keys of an OrderedDict with the same hash": archive(
+        ORDERED + b"]" + MARK + b"".join(number(SAME_HASH * i) + b"N\x86" for i in range(1, 10_000)) + b"e\x85R"
+    ),
     "nested tuples as a key": archive(b"})" + b"\x85" * 1_000_000 + text("v") + b"s"),
     "doubled tuples as a key": archive(b"}" + DOUBLED + text("v") + b"s"),
     "doubled tuples as a name": archive(DOUBLED),
@@ -216,6 +227,10 @@ BIN: dict[str, bytes] = {
         data=ONE,
     ),
     "old: keys as a string": torch_1_5(as_pickle(state(tensor())), as_pickle(text("0")), data=ONE),
+    "old: keys as a string of 1 MB": torch_1_5(
+        as_pickle(state(tensor(items(0), source=storage(elements=0)))), as_pickle(text("0" * 1_000_000)),
+        data=bytes(8 * 1_000_001),
+    ),
     "old: another size in the file": torch_1_5(as_pickle(state(tensor())), KEYS, data=struct.pack("<q", -4)),
     "old: a key without a storage": torch_1_5(as_pickle(state()), KEYS, data=ONE),
     "old: a storage without a key": torch_1_5(as_pickle(state(tensor())), as_pickle(b"]")),
@@ -288,6 +303,38 @@ INDEX: dict[str, Any] = {
     "dots": {"a": "..safetensors", "b": ".safetensors"},
 }
 
+
+def shards(count: int, shard: Callable[[str], bytes], stem: str = "model", ending: str = "safetensors") -> Change:
+    """Replace the weights by files, each with one tensor and made by a function of its name, and an index."""
+    shard_of = {f"w{i}": f"{stem}-{i}.{ending}" for i in range(count)}
+    index = json.dumps({"weight_map": shard_of}).encode()
+    content = {file: shard(name) for name, file in shard_of.items()}
+    return lambda _: {**content, f"{stem}.{ending}.index.json": index}
+
+
+SHARDS: dict[str, tuple[str, Change]] = {
+    "4,000 files": ("safetensors", shards(4_000, lambda name: header({name: info([0])}))),
+    "20 files with metadata of 900 kB": (
+        "safetensors",
+        shards(20, lambda name: header({"__metadata__": {str(i): "" for i in range(70_000)}, name: info([0])})),
+    ),
+    "20 files of 49,000 opcodes": (
+        "bin",
+        shards(20, lambda name: archive(b"N" * 49_000 + state(tensor(), names=[name])), "pytorch_model", "bin"),
+    ),
+    "60 files with large directories": (
+        "bin",
+        shards(
+            60,
+            lambda name: archive(
+                state(tensor(), names=[name]), {"data/0": bytes(16), **{str(i): b"" for i in range(2_000)}}
+            ),
+            "pytorch_model",
+            "bin",
+        ),
+    ),
+}
+
 # JSON
 
 
@@ -324,7 +371,32 @@ JSON: dict[str, Change] = {
     "a byte order mark": lambda content: b"\xef\xbb\xbf" + content,
     "UTF-16": lambda content: content.decode().encode("utf-16"),
 }
+
+
+def long_names(depth: int = 61, width: int = 19_000) -> str:
+    """Return objects in objects, under long keys, around many empty objects."""
+    return nested(depth, '{"' + "\U0001f600" * 50 + '":', "}").replace("1", "[" + "{}," * width + "{}]")
+
+
+@functools.cache
+def layers(count: int) -> Content:
+    """Return the config and the weights of a model with many small layers."""
+    import minidistil
+
+    config = minidistil.DistilBertConfig(**SMALL, n_layers=count, id2label=dict(enumerate("abc")))
+    with tempfile.TemporaryDirectory() as name:
+        minidistil.DistilBertForSequenceClassification(config).save_pretrained(name)
+        return {path.name: path.read_bytes() for path in Path(name).iterdir()}
+
+
+SMALL = {"vocab_size": 61, "max_position_embeddings": 24, "n_heads": 2, "dim": 4, "hidden_dim": 4}
 CONFIG: dict[str, Change] = {
+    "ids of labels with the same hash": with_settings(
+        id2label=None, label2id={f"a{i}": SAME_HASH * i for i in range(20_000)}
+    ),
+    "objects under long names": with_value(long_names()),
+    "48 layers": lambda _: layers(48),
+    "250 layers": with_settings(n_layers=250),
     "300,000 labels": with_settings(id2label=LABELS, label2id={v: int(k) for k, v in LABELS.items()}),
     "labels that are lists": with_settings(id2label={"0": [["a"] * 1000] * 1000, "1": "b", "2": "c"}),
     "a million architectures": with_settings(architectures=["Bert"] * 600_000),
@@ -336,6 +408,7 @@ CONFIG: dict[str, Change] = {
     "a million positions": with_settings(max_position_embeddings=10**8),
 }
 TOKENIZER_CONFIG: dict[str, Change] = {
+    "a string as additional tokens": with_settings(additional_special_tokens="the"),
     "a long mask token": with_settings(mask_token="x" * 5_000_000),
     "200,000 additional tokens": with_settings(additional_special_tokens=[f"<{i}>" for i in range(200_000)]),
     "200,000 added tokens": with_settings(
@@ -385,7 +458,29 @@ TEXT_A, TEXT_B = ({"Sequence": {"id": name, "type_id": 0}} for name in "AB")
 BYTES: dict[str, Any] = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": False}
 METASPACE = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
 SPLIT: dict[str, Any] = {"type": "Split", "pattern": {"Regex": "."}, "behavior": "Isolated", "invert": False}
+UNTYPED = {"pattern": {"String": "t"}, "content": "t" * 10}  # a step that the library accepts without its type
 TOKENIZER: dict[str, Change] = {
+    "seven replacements without a type": steps(*[UNTYPED] * 7),
+    "a sequence without a type": with_settings(normalizer={"normalizers": [UNTYPED] * 7}),
+    "prefixes without a type": steps(*[{"prepend": "x" * 1000}] * 60),
+    "types with the same hash": steps(*[[{"type": SAME_HASH * i * j} for j in range(64)] for i in range(60)]),
+    "a replacement by 1,000": with_settings(normalizer=replace("t", "t" * 1000)),
+    "added tokens that the normalizer lengthens": lambda content: steps(replace("t", "t" * 90))(
+        added([chr(0x4E00 + i) + "t" * 900 for i in range(100)])(content)
+    ),
+    "long added tokens with spaces": added([f"{i:02} " + "x" * 985 for i in range(95)]),
+    "9,000 added tokens with spaces": added([f"q{i} z" for i in range(9_000)]),
+    "decoders that lengthen": steps(*[replace("t", "t" * 30)] * 5, part="decoder", key="decoders"),
+    "a random Unigram vocabulary": with_settings(
+        model={
+            "type": "Unigram", "unk_id": 0,
+            "vocab": [["[UNK]", 0.0], *([f"{random.Random(i).getrandbits(3800):x}", -1.0] for i in range(2_000))],
+        }
+    ),
+    "a token id beyond the model": with_settings(
+        post_processor={"type": "BertProcessing", "sep": ["[SEP]", 99999], "cls": ["[CLS]", 2]}
+    ),
+    "a model without a token for unknown words": model(unk_token="<unknown>"),
     "eight replacements by ten": steps(*[replace("t", "t" * 10)] * 8),
     "twenty replacements by two": steps(*[replace("o", "oo")] * 20),
     "a nested sequence of replacements": steps(
@@ -438,6 +533,7 @@ def _always(content: bytes) -> Change:
     return lambda _: content
 
 
+FILES = {"safetensors": "model.safetensors", "bin": "pytorch_model.bin"}
 HOSTILE: dict[str, tuple[str, str, str, Change]] = {  # name -> form of tokenizer, of weights, file, change
     **{f"bin: {k}": ("vocab", "zip", "pytorch_model.bin", _always(v)) for k, v in BIN.items()},
     **{
@@ -451,6 +547,14 @@ HOSTILE: dict[str, tuple[str, str, str, Change]] = {  # name -> form of tokenize
         )
         for k, v in INDEX.items()
     },
+    **{
+        f"{ending} shards: {k}": ("vocab", ending if ending == "safetensors" else "zip", FILES[ending], v)
+        for k, (ending, v) in SHARDS.items()
+    },
+    "added_tokens.json: ids with the same hash": (
+        "vocab, apart", "safetensors", "added_tokens.json",
+        _always(json.dumps({f"a{i}": SAME_HASH * i for i in range(20_000)}).encode()),
+    ),
     **{
         f"{file}: {k}": ("vocab", "safetensors", file, v)
         for file, changes in (
@@ -471,4 +575,8 @@ def make(name: str) -> Content:
     tokenizer, weights, file, change = HOSTILE[name]
     content = dict(intact(tokenizer, weights))
     changed = change(content[file])
-    return {**content, file: changed} if isinstance(changed, bytes) else {**content, **changed}
+    if isinstance(changed, bytes):
+        return {**content, file: changed}
+    if any(name.endswith(".index.json") for name in changed):
+        del content[file]  # which would be read instead of the index
+    return {**content, **changed}
