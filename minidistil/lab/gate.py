@@ -41,6 +41,7 @@ from .worker import Died, LocalWorker, Rejected, Worker
 CALLS = 5  # before the values change, like those of a timer: a result cached after them must not pass
 DRAWS = {"quick": 2, "full": 10}  # random cases
 COMPILED = 3  # random cases of a compiled implementation, and its cases in all dtypes except the first
+INTERPRETED = 3  # in Triton's interpreter, a quick check runs every third case
 DROPOUT_RUNS = 200
 BITS = {"int8": 8}
 
@@ -136,6 +137,7 @@ def check(
     drawn, strict = [], cases is None
     if cases is None:
         cases = suites.quick_cases(implementation.op) if quick else suites.CASES[implementation.op]
+        cases = cases[::INTERPRETED] if quick and implementation.interpreted else cases
         count = DRAWS["quick" if quick else "full"] if draws is None else draws
         count = min(count, COMPILED) if compiled else count
         drawn = [suites.draw(implementation.op, seed + i, quick) for i in range(count)]
