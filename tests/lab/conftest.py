@@ -1,11 +1,16 @@
-"""Small shapes and few checks for tests of the lab's commands."""
+"""Fixtures of the tests of the lab: forked children, small shapes and few checks."""
 
 from __future__ import annotations
+
+import subprocess
+import sys
+import types
 
 import pytest
 
 from minidistil.benchmarks import measure
-from minidistil.lab import gate, implementations, registry, server, suites, timer, workloads
+from minidistil.lab import gate, implementations, registry, server, suites, timer, worker, workloads
+from support.forked import Forked
 
 SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
 SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
@@ -25,3 +30,15 @@ def small_lab(monkeypatch, one_thread):
     monkeypatch.setattr(measure, "MATMUL_ROWS", 8)
     monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12, "cuda": 2**12})
     monkeypatch.setattr(timer, "CEILING", 1e9)  # copies of a few bytes are slow
+
+
+@pytest.fixture(autouse=True)
+def forked_children(request, monkeypatch):
+    """Fork the children of the lab from this process, unless a test asks for `new_process`."""
+    if sys.platform == "linux" and "new_process" not in request.fixturenames:
+        monkeypatch.setattr(worker, "subprocess", types.SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))
+
+
+@pytest.fixture
+def new_process():
+    """Start children of the lab as users do."""
