@@ -168,9 +168,8 @@ def bench(options: argparse.Namespace) -> int:
     from ..lab.in_model import measure_in_model, read_texts
     from ..lab.report import in_model_lines
 
-    texts = read_texts(**model)
     with _opened(options) as subject:
-        one = subject.only()
+        one, texts = subject.only(), read_texts(**model)
         refuse_untimed(one, getattr(options, "dtype", "float32"), subject.worker)
         call = supplied(options, "dtype", "seconds")
         measured = measure_in_model(one, subject.worker, subject.plain, texts, **call)
@@ -252,10 +251,11 @@ def report(options: argparse.Namespace) -> int:
     from ..lab.in_model import read_texts
     from ..lab.summary import dtype_to_time, summarize, summary_lines
 
-    results, texts = _Results(options), read_texts(**supplied(options, "model", "data", "examples"))
+    results = _Results(options)
     with _opened(options) as subject:
         one, cases = subject.only(), _cases(options, subject.op)
         dtype = dtype_to_time(one, **supplied(options, "dtype"))
+        texts = read_texts(**supplied(options, "model", "data", "examples"))
         checked = [each for each in subject.chosen if each.name == one.name or each.config_of == one.name]
         verdicts = check_all(checked, subject.worker, **supplied(options, "quick", "seed", "quiet"))
         measured: dict[str, Any] = {"verdicts": [verdict.as_json() for verdict in verdicts]}
