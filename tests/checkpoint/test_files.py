@@ -24,11 +24,13 @@ from support.hub_server import (
     load,
     load_all,
     load_in,
+    load_interrupted,
     load_pinned,
     load_with,
     load_without_waiting,
     run_pipeline,
     tokenize,
+    warnings_of_loading,
     zero_shot,
 )
 
@@ -478,6 +480,40 @@ def test_a_file_of_another_commit_is_refused_and_deleted(hub, client, without_sy
     assert f"it is of commit {'f' * 40}: expected {hub.repositories[NAME].branches['main']}" in message
     hub.moved.clear()
     assert client(load, NAME, HF_HUB_DISABLE_SYMLINKS=without_symlinks) == 1.0
+
+
+@pytest.mark.parametrize("without_symlinks", ["0", "1"])
+def test_a_check_that_was_interrupted_is_repeated(hub, client, without_symlinks):
+    hub.wrong.add("model.safetensors")
+    assert client(load_interrupted, NAME, HF_HUB_DISABLE_SYMLINKS=without_symlinks)
+    hub.wrong.clear()
+    assert "it differs from its ETag" in error_of(client, load, NAME, HF_HUB_DISABLE_SYMLINKS=without_symlinks)
+    assert client(load, NAME, HF_HUB_DISABLE_SYMLINKS=without_symlinks) == 1.0
+    assert not [*client.home.rglob("unchecked--*")]
+
+
+def test_hashes_in_capitals_are_verified(hub, client):
+    hub.etags = str.upper
+    hub.wrong.add("model.safetensors")
+    assert "it differs from its ETag" in error_of(client, load, NAME)
+    hub.wrong.clear()
+    assert client(warnings_of_loading, NAME) == []
+
+
+def test_downloads_whose_etags_are_no_hashes_are_warned_about_once(hub, client):
+    hub.etags = lambda etag: etag[:32]  # as MD5
+    [message] = client(warnings_of_loading, NAME)
+    assert f"downloads of {NAME} are not verified: the server sent the ETag" in message
+    assert client(warnings_of_loading, NAME) == []
+
+
+def test_a_broken_link_in_the_cache_is_an_error_without_a_network(hub, client):
+    assert client(tokenize, NAME, "the team won") == IDS
+    [link] = client.home.glob("hub/*/snapshots/*/tokenizer_config.json")
+    link.resolve().unlink()
+    message = error_of(client, tokenize, NAME, "the team won", HF_HUB_OFFLINE="1")
+    assert "tokenizer_config.json is a broken link" in message
+    assert client(tokenize, NAME, "the team won") == IDS
 
 
 def test_a_cached_file_is_not_verified_again(hub, client):

@@ -19,6 +19,7 @@ import re
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -71,6 +72,7 @@ class Hub:
         self.cuts: collections.Counter[str] = collections.Counter()  # file -> number of downloads to break off
         self.wrong: set[str] = set()  # files that are sent with a wrong byte
         self.moved: dict[str, str] = {}  # file -> another commit that responses name
+        self.etags: Callable[[str], str] = str  # changes the ETags that responses have
         self.expired: str | None = None  # an expired token
         self.after_get: Callable[[str], None] = lambda filename: None
         bound = type("Bound", (Handler,), {"hub": self})
@@ -138,7 +140,7 @@ class Handler(BaseHTTPRequestHandler):
         if filename.endswith(LARGE):
             content = repository.commits[commit][filename]
             where = f"{self.hub.storage}/stored/{name}/resolve/{commit}/{filename}"
-            linked = {"X-Linked-ETag": f'"{etag_of(content)}"', "X-Linked-Size": str(len(content))}
+            linked = {"X-Linked-ETag": f'"{self.hub.etags(etag_of(content))}"', "X-Linked-Size": str(len(content))}
             return self.reply(
                 302, {"Location": where, "X-Repo-Commit": self.hub.moved.get(filename, commit), **linked}
             )
@@ -153,7 +155,7 @@ class Handler(BaseHTTPRequestHandler):
         content = self.hub.repositories[name].commits[commit][filename]
         size = len(content)
         headers = {
-            "ETag": f'"{etag_of(content, filename.endswith(LARGE))}"',
+            "ETag": f'"{self.hub.etags(etag_of(content, filename.endswith(LARGE)))}"',
             "X-Repo-Commit": self.hub.moved.get(filename, commit),
             "Content-Disposition": f'inline; filename="{filename}";',
         }
@@ -256,6 +258,34 @@ def load(name: str, **options: Any) -> float:
     import minidistil
 
     return minidistil.from_pretrained(name, **options).state_dict()["classifier.bias"][0].item()
+
+
+def load_interrupted(name: str) -> bool:
+    """Load a model, and return whether a Ctrl-C at the end of the download of its weights reached the caller."""
+    import minidistil
+    from minidistil.checkpoint import files
+
+    verify = files.HubRepository._verify
+
+    def interrupt(repository: Any, path: Path, filename: str, commit: str) -> None:
+        if filename == "model.safetensors":
+            raise KeyboardInterrupt
+        verify(repository, path, filename, commit)
+
+    files.HubRepository._verify = interrupt  # type: ignore[method-assign]
+    try:
+        minidistil.from_pretrained(name)
+    except KeyboardInterrupt:
+        return True
+    return False
+
+
+def warnings_of_loading(name: str) -> list[str]:
+    """Load a model, and return its warnings."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load(name)
+    return [str(warning.message) for warning in caught]
 
 
 def load_with(name: str, options: dict[str, Any]) -> float:
