@@ -398,6 +398,7 @@ def _overlaps(token: str, others: Iterable[str]) -> bool:
 
 
 def _listed(texts: object, what: str) -> list[Any]:
+    texts = plain(texts)
     if isinstance(texts, str):
         return [texts]
     if isinstance(texts, bytes) or not isinstance(texts, Iterable):

@@ -103,7 +103,7 @@ def load(
     if bert and not new_head:
         refuse_unsupported_bert(files, cls.__name__.removeprefix("Distil"))
     if new_head:
-        config = with_new_labels(cls, config, num_labels, files)
+        config = with_new_labels(cls, config, plain(num_labels), files)
     elif num_labels is not None:
         raise InputError(f"num_labels is {num_labels!r}, but only a new head can have it: pass new_head=True")
     path, stored = find_weights(files, int8=quantize and not new_head)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..checks import is_int
+from ..checks import is_int, plain
 from ..errors import InputError
 
 SCHEDULES: dict[str, Callable[[float], float]] = {  # fraction of the steps left after warm-up -> factor
@@ -58,6 +58,8 @@ class Recipe:
     metric: str | None = None
 
     def __post_init__(self) -> None:
+        for name, value in list(vars(self).items()):
+            object.__setattr__(self, name, plain(value))  # scalars of NumPy, as in a sweep
         for name in ("batch_size", "batch_tokens", "gradient_accumulation_steps", "max_length"):
             value = getattr(self, name)
             if not (is_int(value) and value >= 1) and not (name == "batch_tokens" and value is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
@@ -43,3 +44,9 @@ def test_an_unknown_argument_is_an_error():
     ):
         with pytest.raises(TypeError, match="unexpected keyword argument 'mystery'"):
             load(OURS, mystery=1)
+
+
+def test_the_number_of_labels_may_be_an_integer_of_numpy():
+    model = minidistil.from_pretrained(OURS, new_head=True, num_labels=np.int64(5))
+    assert type(model.config.num_labels) is int
+    assert model.classifier.out_features == 5

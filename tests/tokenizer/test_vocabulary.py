@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
 import torch
 
@@ -184,3 +186,11 @@ def test_an_argument_of_from_pretrained_names_its_replacement(options):
 def test_the_repr_names_the_model_and_the_number_of_tokens():
     tokenizer = Tokenizer.from_pretrained(OURS)
     assert repr(tokenizer) == f"Tokenizer(WordPiece, {len(tokenizer)} tokens, max_length={tokenizer.max_length})"
+
+
+@pytest.mark.parametrize("convert", [np.array, pd.Series, pa.array, tuple], ids=lambda convert: convert.__name__)
+def test_texts_may_be_arrays(real, convert):
+    tokenizer = real[0]
+    expected = tokenizer.encode(TEXTS[1:3], TEXTS[2:4], max_length=9)
+    assert tokenizer.encode(convert(TEXTS[1:3]), convert(TEXTS[2:4]), max_length=np.int64(9)) == expected
+    assert tokenizer.encode(np.array(TEXTS[1])) == tokenizer.encode(TEXTS[1])

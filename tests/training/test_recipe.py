@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 import transformers
@@ -66,3 +67,9 @@ WRONG = {
 def test_a_recipe_names_the_wrong_argument(key):
     with pytest.raises(InputError, match=f"{key} is"):
         Recipe(**{key: WRONG[key]})
+
+
+def test_values_may_be_scalars_of_numpy():
+    recipe = Recipe(epochs=np.int64(2), batch_size=np.int32(8), seed=np.uint8(1), learning_rate=np.float32(0.5))
+    assert recipe == Recipe(epochs=2, batch_size=8, seed=1, learning_rate=0.5)
+    assert {type(value) for value in (recipe.epochs, recipe.batch_size, recipe.seed)} == {int}
