@@ -75,22 +75,19 @@ def test_a_value_that_is_not_a_function_is_refused_with_configurations_too():
         implementation("linear", "mine", configs=[{"parts": 1}])(3)
 
 
-def test_a_wrong_configuration_is_rejected_even_if_it_is_never_the_fastest(tmp_path, capsys):
+def test_each_configuration_is_checked_by_itself(tmp_path, capsys):
     (tmp_path / "mine.py").write_text(
         """
-import time
 import torch.nn.functional as F
 from minidistil.lab import implementation
 
 @implementation("add_norm", "mine", dtypes=("float32",), configs=[{"scale": 1.0}, {"scale": 2.0}])
 def add_norm(x, residual, weight, bias, eps, scale):
-    time.sleep(0.001 * (scale > 1))
     return F.layer_norm(x + residual, weight.shape, weight, bias, eps) * scale
 """,
         encoding="utf-8",
     )
     assert main(["lab", "check", str(tmp_path / "mine.py"), "--case", "rows=9 width=100", "--quiet"]) == 1
-    first, second, third = [line[:40] for line in capsys.readouterr().out.splitlines() if line[0] != " "]
-    assert first.startswith("passed    add_norm mine scale=1.0")
-    assert second.startswith("REJECTED  add_norm mine scale=2.0")
-    assert third.startswith("passed    add_norm mine: ")
+    first, second, _ = [line for line in capsys.readouterr().out.splitlines() if line[0] != " "]
+    assert first.startswith("passed    add_norm mine scale=1.0: ")
+    assert second.startswith("REJECTED  add_norm mine scale=2.0: ")
