@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 NO_LIMIT = 2**62  # the largest length that the library accepts
 TRUNCATIONS = ("longest_first", "only_first", "only_second", "error")
 BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~]")  # a word ends before each of these in BERT's tokenization
-CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u4e00-\u9fff]")
+CHINESE_BOUNDARY = re.compile(r"[\s!-/:-@\[-`{-~\u3001-\u3003\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff]")
+LONG_WORD = re.compile(r"(?<![0-9A-Za-z])[0-9A-Za-z]{1000,}")
+LONGEST_WORD = 1000  # characters that are kept of a word: WordPiece does not know words of more than about 100
 CHARACTERS = 4  # per token: longer texts are shortened before they are encoded
 CHUNK = 1 << 16  # characters
 MANY_PARTS = 16  # of both texts of a pair: the library combines them
@@ -196,8 +198,9 @@ class Tokenizer(Vocabulary):
             side = self.truncation_side
 
             def encode_batch(batch: list[Any]) -> list[tokenizers.Encoding]:
-                if stride is None and not words and side == "right":
-                    batch = _shortened(self.backend, batch, limit, compare=truncation == "longest_first")
+                if stride is None and not words:
+                    compare = truncation == "longest_first"
+                    batch = _shortened(self.backend, batch, limit, compare=compare, offsets=offsets, side=side)
                 if truncation == "error":
                     self.backend.no_truncation()
                 else:
@@ -288,25 +291,38 @@ def _encode_all(
 
 
 def _shortened(
-    backend: tokenizers.Tokenizer, inputs: list[Any], limit: int, *, compare: bool
+    backend: tokenizers.Tokenizer, inputs: list[Any], limit: int, *, compare: bool, offsets: bool, side: str
 ) -> list[str | tuple[str, str]]:
     """Return texts, or pairs, without the ends that truncation to `limit` tokens removes anyway.
 
     The library first computes all tokens of a text, and all combinations of the parts of a pair: gigabytes for
-    100 kB. Only for BERT's tokenization, where tokens depend only on their word.
+    100 kB. Texts are cut between words where tokens depend only on their word, as in BERT's tokenization, and
+    truncation is on the right. Otherwise only pairs are cut, after all tokens of both have been computed.
 
-    compare: preserve which text of a pair has more tokens; if the limit is odd, one more token of it is kept.
+    Args:
+        backend: the library's tokenizer.
+        inputs: texts, or pairs.
+        limit: tokens of a text or pair.
+        compare: preserve which text of a pair has more tokens; if the limit is odd, one more token of it is kept.
+        offsets: whether the offsets of tokens are needed.
+        side: of the text that is truncated, "right" or "left".
     """
     normalizer = backend.normalizer
     long = [_longest(item) > CHARACTERS * limit for item in inputs]
+    if not any(long):
+        return inputs
+    words: _Words
     if (
-        not any(long)
-        or not isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
-        or not (normalizer is None or isinstance(normalizer, normalizers.BertNormalizer))
+        side == "right"
+        and isinstance(backend.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+        and (normalizer is None or isinstance(normalizer, normalizers.BertNormalizer))
     ):
+        words = _Words(backend, offsets)
+    elif isinstance(inputs[0], tuple):
+        words = _WholeTexts(backend, offsets, side)
+    else:
         return inputs
     backend.no_truncation()
-    words = _Words(backend)
     return [
         words.shortened(item, limit, compare) if is_long else item
         for item, is_long in zip(inputs, long, strict=True)
@@ -321,8 +337,10 @@ def _longest(item: str | tuple[str, str]) -> int:
 class _Words:
     """Cuts long texts between words, as BERT's tokenization does. Disable truncation of the library first."""
 
-    def __init__(self, backend: tokenizers.Tokenizer):
+    def __init__(self, backend: tokenizers.Tokenizer, offsets: bool):
         self.backend = backend
+        self.offsets = offsets
+        self.added = [token.content.lower() for token in backend.get_added_tokens_decoder().values()]
         chinese = backend.normalizer is not None and backend.normalizer.handle_chinese_chars
         self.boundary = CHINESE_BOUNDARY if chinese else BOUNDARY
         # added tokens that have a boundary inside, so that a cut could split them
@@ -346,12 +364,32 @@ class _Words:
             elif n <= m:
                 text = self.beginning(item[0], m)[0]
         if min(n, m) > MANY_PARTS * limit:
-            raise InputError("the pair is too long: it consists of added tokens that overlap")
+            raise InputError("the pair is too long, and cannot be cut: shorten its texts")
         return text, pair
 
     def count(self, text: str) -> int:
         """Return the number of tokens, without special tokens."""
-        return len(self.backend.encode(text, add_special_tokens=False))
+        return len(self.backend.encode_batch_fast([text], add_special_tokens=False)[0])
+
+    def collapsed(self, text: str) -> str:
+        """Return a text of the same tokens, in which long words and runs of a character are shorter."""
+        longest = getattr(self.backend.model, "max_input_chars_per_word", LONGEST_WORD)
+        if len(text) <= 2 * CHUNK or longest >= LONGEST_WORD:
+            return text
+        parts, start = [], 0
+        for i in range(0, len(text), LONGEST_WORD):
+            character = text[i]
+            if i < start or not text.startswith(character * LONGEST_WORD, i):
+                continue
+            run = re.compile(f"{re.escape(character)}*+").match(text, i)
+            is_token = any(set(token) == {character.lower()} for token in self.added)
+            if run and not is_token and self.count(character * LONGEST_WORD) <= 1:  # an unknown word, or nothing
+                parts.append(text[start : i + LONGEST_WORD])
+                start = run.end()
+        text = "".join([*parts, text[start:]])
+        if any(token.isascii() and token.isalnum() for token in self.added):
+            return text
+        return LONG_WORD.sub(lambda match: match[0][:LONGEST_WORD], text)
 
     def cut(self, text: str, start: int) -> int:
         """Return the first position from `start` on at which the text can be cut, or its length."""
@@ -370,22 +408,53 @@ class _Words:
         """Return a beginning of the text with more than `tokens` tokens, or all of it, and its token count."""
         length = 2 * (tokens + self.margin)
         while True:
-            part = text[: self.cut(text, length)]
+            end = self.cut(text, length)
+            part = self.collapsed(text[:end])
             count = self.count(part)
-            if count > tokens + self.margin or len(part) == len(text):
-                return part, count
-            length = 2 * len(part)
+            if count > tokens + self.margin or end == len(text):
+                return text[:end] if self.offsets else part, count
+            length = 2 * end
 
     def has_more_tokens(self, text: str, other: str) -> bool:
         """Return whether a text has more tokens than another. Reads little more than the shorter of them."""
         texts, counts, starts = (text, other), [0, 0], [0, 0]
-        while True:
+        while text != other:
             i = int(counts[1] < counts[0])
             if starts[i] >= len(texts[i]):  # the text with fewer tokens so far, or as many, has ended
                 return i == 1
             end = self.cut(texts[i], starts[i] + CHUNK)
-            counts[i] += self.count(texts[i][starts[i] : end])
+            counts[i] += self.count(self.collapsed(texts[i][starts[i] : end]))
             starts[i] = end
+        return False
+
+
+class _WholeTexts(_Words):
+    """Cuts long texts of any tokenization, on either side. The kept tokens are compared with those of the text."""
+
+    def __init__(self, backend: tokenizers.Tokenizer, offsets: bool, side: str):
+        super().__init__(backend, offsets)
+        self.left = side == "left"
+
+    def ids(self, text: str) -> list[int]:
+        """Return the token ids, without special tokens, from the side that is kept."""
+        ids = self.backend.encode_batch_fast([text], add_special_tokens=False)[0].ids
+        return ids[::-1] if self.left else ids
+
+    def beginning(self, text: str, tokens: int) -> tuple[str, int]:
+        """Return a beginning of the text, or an end, with more than `tokens` tokens, and its token count."""
+        ids = self.ids(text)
+        length = 2 * tokens
+        while length < len(text) and not (self.left and self.offsets):  # which count from the beginning
+            part = text[-length:] if self.left else text[:length]
+            found = self.ids(part)
+            if len(found) > tokens and found[: tokens + 1] == ids[: tokens + 1]:
+                return part, len(found)
+            length *= 2
+        return text, len(ids)
+
+    def has_more_tokens(self, text: str, other: str) -> bool:
+        """Return whether a text has more tokens than another."""
+        return len(self.ids(text)) > len(self.ids(other))
 
 
 def _overlaps(token: str, others: Iterable[str]) -> bool:

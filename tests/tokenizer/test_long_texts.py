@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
+from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 
 from minidistil import InputError, Tokenizer
 from support.places import ROOT
@@ -82,8 +83,76 @@ def test_tokens_match_those_of_the_whole_text(tokenizer, text, pair, limit, stra
 
 def test_a_pair_that_cannot_be_cut_is_refused_before_the_library_combines_its_parts(with_added_tokens):
     text = "-a-a" * 2_000
-    with pytest.raises(InputError, match="it consists of added tokens that overlap"):
+    with pytest.raises(InputError, match="cannot be cut: shorten its texts"):
         with_added_tokens.encode([text], [text], max_length=8)
+
+
+LONG = {
+    "a letter": "a" * 300_000,
+    "letters": "abc" * 100_000,
+    "accents": "e" + "\u0301" * 300_000,
+    "spaces without width": "a" + "\u200b" * 300_000 + "b",
+    "spaces": "a" + " " * 300_000 + "b",
+    "rare Chinese": "\u3400" * 200_000,
+    "ideographic full stops": "\u3002" * 200_000,
+    "runs and words": ("x" * 3_000 + "\u0301" * 2_500 + "yz" * 900 + "-") * 40,
+    "a run beside others": "ab" * 999 + "c" * 200_000 + " word",
+    "Cyrillic": "\u0434\u0430" * 100_000,
+}
+
+
+@pytest.mark.parametrize("text", LONG.values(), ids=LONG.keys())
+def test_long_words_and_runs_of_a_character_have_the_tokens_of_the_whole_text(tokenizer, text):
+    for first, second in ((text, None), (text, "a word " * 3), ("a word " * 3, text)):
+        expected = encode_whole(tokenizer, first, second, 17, "longest_first").ids
+        pairs = None if second is None else [second]
+        assert tokenizer.encode([first], pairs, max_length=17).ids == [expected]
+    [encoding] = tokenizer.encodings([text], max_length=17)
+    assert encoding.offsets == encode_whole(tokenizer, text, None, 17, "longest_first").offsets
+
+
+@pytest.fixture(scope="module", params=["left", "bytes", "words"])
+def another(request):
+    """Return a tokenizer that truncates on the left, or with another tokenization than BERT's."""
+    tokenizer = Tokenizer.from_pretrained("minidistil-mnli")
+    if request.param == "left":
+        return Tokenizer(tokenizer.backend, 512, {"truncation_side": "left"})
+    if request.param == "bytes":
+        tokenizer.backend.pre_tokenizer = ByteLevel()
+    else:
+        tokenizer.backend.pre_tokenizer = Metaspace()
+    return tokenizer
+
+
+@settings(max_examples=20, deadline=None)
+@given(TEXTS, TEXTS, st.sampled_from([5, 8, 13]), st.sampled_from(["longest_first", "only_first"]))
+def test_tokens_of_pairs_match_with_every_tokenization_and_side(another, text, pair, limit, strategy):
+    side = another.settings.get("truncation_side", "right")
+    another.backend.enable_truncation(limit, strategy=strategy, direction=side)
+    try:
+        expected = another.backend.encode(text, pair)
+    except Exception:
+        with pytest.raises(ValueError, match="cannot be truncated"):
+            another.encode([text], [pair], max_length=limit, truncation=strategy)
+        return
+    encoded = another.encode([text], [pair], max_length=limit, truncation=strategy)
+    assert encoded.ids == [expected.ids]
+    assert encoded.truncated == bool(expected.overflowing)
+    if side == "right":
+        [encoding] = another.encodings([text], [pair], max_length=limit, truncation=strategy)
+        assert encoding.offsets == expected.offsets
+
+
+def test_a_long_pair_of_another_tokenization_takes_little_memory(another):
+    encoded = another.encode(["the team " * 30_000], ["a game " * 30_000], max_length=32)
+    assert len(encoded.ids[0]) == 32
+
+
+def test_a_long_pair_whose_offsets_would_change_is_refused():
+    tokenizer = Tokenizer.from_pretrained("minidistil-mnli")
+    tokenizer.settings["truncation_side"] = "left"
+    with pytest.raises(InputError, match="the pair is too long, and cannot be cut: shorten its texts"):
+        tokenizer.encodings(["the team " * 500], ["a game " * 500], max_length=32)
 
 
 def test_offsets_match_those_of_the_whole_text(tokenizer):
