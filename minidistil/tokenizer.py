@@ -341,7 +341,7 @@ class _Words:
         self.backend = backend
         self.offsets = offsets
         self.added = [token.content.lower() for token in backend.get_added_tokens_decoder().values()]
-        chinese = backend.normalizer is not None and backend.normalizer.handle_chinese_chars
+        chinese = getattr(backend.normalizer, "handle_chinese_chars", False)
         self.boundary = CHINESE_BOUNDARY if chinese else BOUNDARY
         # added tokens that have a boundary inside, so that a cut could split them
         added = [t for t in backend.get_added_tokens_decoder().values() if self.boundary.search(t.content, 1)]

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken
+from tokenizers.normalizers import Lowercase
 from tokenizers.pre_tokenizers import ByteLevel, Metaspace
 
 from minidistil import InputError, Tokenizer
@@ -120,7 +121,7 @@ def another(request):
     if request.param == "bytes":
         tokenizer.backend.pre_tokenizer = ByteLevel()
     else:
-        tokenizer.backend.pre_tokenizer = Metaspace()
+        tokenizer.backend.pre_tokenizer, tokenizer.backend.normalizer = Metaspace(), Lowercase()
     return tokenizer
 
 
