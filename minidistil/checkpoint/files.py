@@ -190,11 +190,9 @@ class HubRepository(Files):
 
     def find(self, filename: str) -> Path | None:
         """Return the path of a file, downloaded unless cached; None if the repository has no such file."""
-        from huggingface_hub import _CACHED_NO_EXIST, constants, errors, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST, constants
 
-        before: object = None
-        with contextlib.suppress(errors.HFValidationError):  # hf_hub_download explains it
-            before = try_to_load_from_cache(self.name, filename, revision=self.revision)
+        before = self._cached(filename)
         if self.pinned and before is _CACHED_NO_EXIST:
             return None  # a commit never changes
         offline = constants.HF_HUB_OFFLINE or self.options["local_files_only"]
@@ -210,6 +208,14 @@ class HubRepository(Files):
         self.revision, self.pinned, self.folder = folder.name, True, folder
         return path
 
+    def _cached(self, filename: str) -> object:
+        """Return the path of a file in the cache, a constant if the repository has no such file, else None."""
+        from huggingface_hub import errors, try_to_load_from_cache
+
+        with contextlib.suppress(errors.HFValidationError):  # hf_hub_download explains it
+            return try_to_load_from_cache(self.name, filename, revision=self.revision)
+        return None
+
     @contextlib.contextmanager
     def _unchecked(self, filename: str, *, download: bool) -> Iterator[bool]:
         """Mark a file of the cache as unchecked, unless there is no download; yield whether it was before.
@@ -217,33 +223,34 @@ class HubRepository(Files):
         The mark is removed at the end, but not if the process is interrupted or killed.
         """
         from huggingface_hub import constants
-        from huggingface_hub.file_download import repo_folder_name
 
-        locks = Path(constants.HF_HUB_CACHE, ".locks", repo_folder_name(repo_id=self.name, repo_type="model"))
+        locks = Path(constants.HF_HUB_CACHE, ".locks", f"models--{self.name.replace('/', '--')}")
         mark = locks / f"unchecked--{filename.replace('/', '--')}"
         before = mark.exists()
         if download:
-            with contextlib.suppress(OSError):  # then nothing can be downloaded either
+            with contextlib.suppress(OSError, ValueError):  # then nothing can be downloaded either
                 locks.mkdir(parents=True, exist_ok=True)
                 mark.touch()
+        checked = False
         try:
             yield before
+            checked = True
         except CheckpointError:
-            if not before:
-                mark.unlink(missing_ok=True)
+            checked = not before  # nothing was downloaded, or it was deleted
             raise
-        with contextlib.suppress(OSError):  # a cache that may only be read
-            mark.unlink(missing_ok=True)
+        finally:
+            if checked:
+                with contextlib.suppress(OSError, ValueError):  # a cache that may only be read
+                    mark.unlink(missing_ok=True)
 
     def _download(self, filename: str, offline: bool) -> Path | None:
         """Return the path of a file in the cache; None if the repository has no such file."""
-        from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download, try_to_load_from_cache
+        from huggingface_hub import _CACHED_NO_EXIST, errors, hf_hub_download
 
         try:
             return Path(hf_hub_download(self.name, filename, revision=self.revision, **self.options))
         except errors.LocalEntryNotFoundError as error:
-            known = try_to_load_from_cache(self.name, filename, revision=self.revision)
-            if offline or known is _CACHED_NO_EXIST:
+            if offline or self._cached(filename) is _CACHED_NO_EXIST:
                 return None if self.folder is None else _existing(self.folder / filename)
             raise self._unreachable(filename, error.__cause__ or error) from error
         except errors.EntryNotFoundError:

@@ -691,10 +691,8 @@ def test_a_config_of_many_layers_is_refused_before_they_are_built(tmp_path, laye
     make().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({**config, "n_layers": layers}))
-    names = (f"distilbert.transformer.layer.{i}.ffn.lin1.weight" for i in range(1000))
-    save_file({name: torch.zeros(0) for name in names}, tmp_path / "model.safetensors")
     monkeypatch.setattr(torch.nn.Module, "__init__", lambda self: pytest.fail("a module was built"))
-    with pytest.raises(CheckpointError, match=f"is {layers}, but the file has 1000 tensors: expected at least"):
+    with pytest.raises(CheckpointError, match=f"n_layers is {layers}: expected at most 48"):
         minidistil.from_pretrained(tmp_path)
 
 
