@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-import types
-
 import pytest
 
 from minidistil.benchmarks import measure
-from minidistil.lab import gate, implementations, registry, server, suites, timer, worker, workloads
-from support.forked import Forked
+from minidistil.lab import gate, implementations, registry, server, suites, timer, workloads
+from support.forked import fork_children
 
 SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
 SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
@@ -35,8 +31,8 @@ def small_lab(monkeypatch, one_thread):
 @pytest.fixture(autouse=True)
 def forked_children(request, monkeypatch):
     """Fork the children of the lab from this process, unless a test asks for `new_process`."""
-    if sys.platform == "linux" and "new_process" not in request.fixturenames:
-        monkeypatch.setattr(worker, "subprocess", types.SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))
+    if "new_process" not in request.fixturenames:
+        fork_children(monkeypatch)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from minidistil.cli.main import main
 from minidistil.lab import registry
+from support.forked import fork_children
 from support.places import ROOT
 
 PAGES = sorted(path for path in (ROOT / "docs").rglob("*.md") if "_build" not in path.parts)
@@ -51,6 +52,7 @@ def run_command(command: Command, folder: Path, capsys, monkeypatch) -> tuple[st
     if arguments[0] == "lab":  # what a page registers is for its own commands
         registry.implementations()
         monkeypatch.setattr(registry, "_registered", dict(registry._registered))
+        fork_children(monkeypatch)
     for name in arguments:
         if name.endswith(".py"):
             (folder / name).write_text(command.code, encoding="utf-8")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import faulthandler
 import os
 import signal
+import subprocess
 import sys
+import types
 from typing import Any
 
-from minidistil.lab import child
+import pytest
+
+from minidistil.lab import child, worker
 
 
 class Forked:
@@ -58,3 +62,9 @@ class Forked:
 def _pipe() -> tuple[Any, Any]:
     read, write = os.pipe()
     return os.fdopen(read, "r", encoding="utf-8"), os.fdopen(write, "w", encoding="utf-8")
+
+
+def fork_children(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fork the children of the lab from this process."""
+    if sys.platform == "linux":
+        monkeypatch.setattr(worker, "subprocess", types.SimpleNamespace(Popen=Forked, PIPE=subprocess.PIPE))
