@@ -43,7 +43,7 @@ TOPICS = {  # heading: modules or packages that raise, the longest name counts; 
         "it again; prefer a checkpoint with `model.safetensors`.",
     ),
     "Tokenizer": (
-        ["checkpoint.tokenizer", "tokenizer"],
+        ["checkpoint.tokenizer", "tokenizer", "vocabulary"],
         "The tokenizer's files are damaged or incomplete, or a text cannot be encoded or truncated to fit. "
         "Download the files again; change `max_length`, `truncation` or `stride`.",
     ),
