@@ -93,6 +93,11 @@ def check_tokenizer(content: str) -> int:
             texts = [piece["Sequence"]["id"] for piece in template.get(field) or () if "Sequence" in piece]
             if max(texts.count("A"), texts.count("B")) > 1:
                 raise CheckpointError(f"post_processor.{field} repeats a text")
+    for step in steps["decoder"]:
+        if step["type"] == "Strip" and step.get("stop"):
+            raise CheckpointError(
+                f"stop in a step Strip of the decoder is {step['stop']!r:.20}: expected 0, or the library panics"
+            )
     _check_number("the decoder makes of one character up to", _growth(steps["decoder"]), MAX_DECODED, "characters")
     growth = _growth(steps["normalizer"])
     _check_number("the normalizer makes of one character up to", growth, MAX_NORMALIZED, "characters")

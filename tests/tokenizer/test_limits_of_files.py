@@ -60,6 +60,10 @@ REFUSED = {
         {"decoder": {"type": "Sequence", "decoders": [replace("t", "t" * 30)] * 5}},
         "the decoder makes of one character up to",
     ),
+    "a decoder that panics": (
+        {"decoder": {"type": "Strip", "content": "t", "start": 0, "stop": 1}},
+        "stop in a step Strip of the decoder is 1: expected 0",
+    ),
     "an expanded composition": (
         sequence(*[replace(".", "\ufdfa", "Regex"), {"type": "NFKD"}] * 3),
         "of one character up to 14,479 characters",

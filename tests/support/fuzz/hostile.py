@@ -277,6 +277,20 @@ SAFETENSORS: dict[str, bytes] = {
     "a lone surrogate": header(b'{"\\ud800":' + json.dumps(info([1], 0, 4)).encode() + b"}", bytes(4)),
     "a name of 1 MB": header({"x" * 1_000_000: info([1], 0, 4)}, bytes(4)),
     "a list": header([]),
+    "null": header(b"null"),
+    "NaN as a size": header(b'{"a":{"dtype":"F32","shape":[NaN],"data_offsets":[0,0]}}'),
+    "a float as a size": header(b'{"a":{"dtype":"F32","shape":[1.0],"data_offsets":[0,4]}}', bytes(4)),
+    "a boolean as a size": header(b'{"a":{"dtype":"F32","shape":[true],"data_offsets":[0,4]}}', bytes(4)),
+    "a string as an offset": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":["0",4]}}', bytes(4)),
+    "offsets twice": header(
+        b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4],"data_offsets":[4,8]}}', bytes(8)
+    ),
+    "numbers as metadata": header({"__metadata__": {"a": 1}, "a": info([1], 0, 4)}, bytes(4)),
+    "a tensor as metadata": header({"__metadata__": info([1], 0, 4)}, bytes(4)),
+    "a name that is not UTF-8": header(b'{"\xff":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+    "nothing": b"",
+    "eight zeros": bytes(8),
+    "no tensors": header({}),
     "negative sizes": header({"a": info([-1], 0, 4)}, bytes(4)),
     "an offset of 2**64": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,18446744073709551616]}}'),
 }  # fmt: skip
