@@ -112,7 +112,7 @@ PIPELINES: Table = LOADING | {  # of pipeline() and of a call
     "tokenize_kwargs": (({},), "pass truncation= and max_length=, or tokenizer_kwargs= to fill-mask"),
     "tokenizer_kwargs": (({},), "pass truncation= and max_length=, or tokenize_kwargs= to feature-extraction"),
     "topk": ((), "pass top_k="),
-    "truncation": ((True, "only_first", "longest_first"), "omit it: a text longer than the model is truncated"),
+    "truncation": ((), "omit it where texts are truncated anyway, or pass tokenizer_kwargs= to fill-mask"),
     "video_processor": ((), TEXT_ONLY),
     "X": ((), "pass it as the first argument"),
 }

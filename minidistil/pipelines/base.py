@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, TypeVar
 
 from ..checkpoint.arguments import (
     PIPELINE_ATTRIBUTES,
-    TOKENIZING,
     missing_attribute,
     without_transformers_arguments,
 )
@@ -265,7 +264,7 @@ def truncation_options(name: str, options: Any, truncation: bool | str | None = 
     if options is None:
         options = {}
     if isinstance(options, dict):
-        options = without_transformers_arguments(options, TOKENIZING, own=TOKENIZER_OPTIONS)
+        options = without_transformers_arguments(options, own=TOKENIZER_OPTIONS)
     if not isinstance(options, dict) or not options.keys() <= set(TOKENIZER_OPTIONS):
         raise InputError(f"{name} is {options!r}: expected a dict of {', '.join(TOKENIZER_OPTIONS)}")
     if truncation is not None and "truncation" in options:

@@ -126,9 +126,9 @@ def test_an_object_of_transformers_is_refused_with_the_way_to_pass_it(checkpoint
 
 @pytest.mark.parametrize(
     ("task", "options"),
-    [(ZERO_SHOT, {"truncation": True}), (ZERO_SHOT, {"padding": True}), ("ner", {"padding": True})],
+    [(ZERO_SHOT, {"padding": True}), ("ner", {"padding": True})],
 )
-def test_truncation_and_padding_that_hold_anyway_are_accepted(checkpoint, task, options):
+def test_padding_is_accepted_and_max_length_names_its_replacement(checkpoint, task, options):
     classes = {"ner": transformers.DistilBertForTokenClassification}
     pipe = ours(task, checkpoint(**({"model_class": classes[task]} if task in classes else {})))
     arguments = (LABELS,) if task == ZERO_SHOT else ()
