@@ -35,7 +35,7 @@ def works() -> bool:
     weight = torch.tensor([[2, PAIR - 2] * 8, [-100, 100 - PAIR] * 8], dtype=torch.int8)
     integers = torch.tensor([[127.0] * 16, [-127.0] * 16])
     expected = integers @ weight.float().T
-    return torch.equal(multiply(integers, pack(weight, torch.ones(2))), expected)
+    return torch.equal(multiply(integers, prepack(weight, torch.ones(2))), expected)
 
 
 def fit(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -46,7 +46,7 @@ def fit(weight: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
     return (weight / factor[:, None]).round_().to(torch.int8), scale * factor
 
 
-def pack(weight: Tensor, scale: Tensor) -> Any:
+def prepack(weight: Tensor, scale: Tensor) -> Any:
     """Return fitted weights in FBGEMM's layout."""
     engine = torch.backends.quantized.engine
     with warnings.catch_warnings():

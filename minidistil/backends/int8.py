@@ -133,18 +133,18 @@ def prepare(*layers: Layer) -> State:
     if kernel == "onednn":
         weight = torch.ops.onednn.qlinear_prepack(weight, None)
     elif kernel == "fbgemm":
-        weight = fbgemm.pack(*fbgemm.fit(weight, scale))
+        weight = fbgemm.prepack(*fbgemm.fit(weight, scale))
     elif kernel == "float32":
         weight = _dequantized(weight, scale, bias)
     return State(kernel, weight, scale, torch.zeros_like(scale, dtype=torch.int32), bias)
 
 
-def _dequantized(weight: Tensor, scale: Tensor, bias: Tensor) -> onednn.Packed | nn.Linear:
+def _dequantized(weight: Tensor, scale: Tensor, bias: Tensor) -> onednn.Prepacked | nn.Linear:
     """Return a layer in float32, prepacked if possible, for devices where 8-bit matmuls are slower."""
     lin = nn.Linear(weight.shape[1], weight.shape[0], device="meta")
     lin.weight = nn.Parameter(weight * scale[:, None], requires_grad=False)
     lin.bias = nn.Parameter(bias, requires_grad=False)
-    return onednn.pack(lin) if onednn.works(weight.device, torch.float32) else lin
+    return onednn.prepack(lin) if onednn.works(weight.device, torch.float32) else lin
 
 
 def prepare_each(*layers: Layer) -> tuple[State, ...]:
@@ -203,8 +203,8 @@ def _matmul(x: Tensor, state: State, gelu: bool, out: Tensor | None = None) -> T
     return torch.ops.aten.gelu.out(y, out=out) if gelu else out
 
 
-def _in_float32(x: Tensor, layer: onednn.Packed | nn.Linear, gelu: bool) -> Tensor:
-    if isinstance(layer, onednn.Packed):
+def _in_float32(x: Tensor, layer: onednn.Prepacked | nn.Linear, gelu: bool) -> Tensor:
+    if isinstance(layer, onednn.Prepacked):
         return onednn.linear_gelu(x, layer) if gelu else onednn.linear(x, layer)
     return F.gelu(layer(x)) if gelu else layer(x)
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import ctypes
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -27,10 +27,11 @@ from ..ops import Ops
 from .prepared import PreparationError, Prepared, refuse_adapters
 
 FEW, MANY = 256, 1280  # between these numbers of rows, oneDNN runs a narrowing matmul on AMX at half speed
+Norm: TypeAlias = tuple[Tensor, Tensor, float]  # weight, bias and eps of a LayerNorm
 MALLOPT = {-3: 1 << 25, -1: 1 << 30}  # M_MMAP_THRESHOLD, at its maximum, and M_TRIM_THRESHOLD, from malloc.h
 
 
-class Packed(NamedTuple):
+class Prepacked(NamedTuple):
     """The prepacked weights of one linear layer, or of several side by side."""
 
     weight: Tensor  # opaque: only oneDNN reads it
@@ -57,7 +58,7 @@ def lacks(device: torch.device, dtype: torch.dtype) -> str | None:
     return None
 
 
-def pack(*lins: nn.Linear) -> Packed:
+def prepack(*lins: nn.Linear) -> Prepacked:
     """Prepack one linear layer, or several that read the same input as one. Raises InputError for other layers."""
     refuse_adapters("prepacked", *lins)
     weight = torch.cat([lin.weight.detach() for lin in lins])
@@ -65,27 +66,27 @@ def pack(*lins: nn.Linear) -> Packed:
     if (reason := lacks(weight.device, weight.dtype)) is not None:
         raise InputError(f"the weights cannot be prepacked: {reason}")
     amx = weight.dtype == torch.bfloat16 and torch.cpu._is_amx_tile_supported()
-    return Packed(torch.ops.mkldnn._reorder_linear_weight(weight), bias, amx and len(weight) < weight.shape[1])
+    return Prepacked(torch.ops.mkldnn._reorder_linear_weight(weight), bias, amx and len(weight) < weight.shape[1])
 
 
-def linear(x: Tensor, state: Packed) -> Tensor:
+def linear(x: Tensor, state: Prepacked) -> Tensor:
     """x Wᵀ + b: (T, K) -> (T, N)."""
     if state.split and FEW < len(x) <= MANY:
         return torch.cat([_matmul(rows, state, "none") for rows in x.split(FEW)])
     return _matmul(x, state, "none")
 
 
-def linear_gelu(x: Tensor, state: Packed) -> Tensor:
+def linear_gelu(x: Tensor, state: Prepacked) -> Tensor:
     """GELU(x Wᵀ + b), exact (erf): (T, K) -> (T, N)."""
     return _matmul(x, state, "gelu")
 
 
-def qkv(x: Tensor, state: Packed) -> tuple[Tensor, ...]:
+def qkv(x: Tensor, state: Prepacked) -> tuple[Tensor, ...]:
     """Project each token to query, key and value: (T, D) -> three of (T, D), columns of one result."""
     return _matmul(x, state, "none").tensor_split(3, dim=1)
 
 
-def linear_add(x: Tensor, state: Packed, residual: Tensor) -> Tensor:
+def linear_add(x: Tensor, state: Prepacked, residual: Tensor) -> Tensor:
     """x Wᵀ + b + residual: (T, K), (T, N) -> (T, N)."""
     if state.split and FEW < len(x) <= MANY:
         parts = zip(x.split(FEW), residual.split(FEW), strict=True)
@@ -93,36 +94,36 @@ def linear_add(x: Tensor, state: Packed, residual: Tensor) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.binary(x, residual, state.weight, state.bias, "add")
 
 
-def _matmul(x: Tensor, state: Packed, activation: str) -> Tensor:
+def _matmul(x: Tensor, state: Prepacked, activation: str) -> Tensor:
     return torch.ops.mkldnn._linear_pointwise.default(x, state.weight, state.bias, activation, [], "none")
 
 
-class PackedBlock(NamedTuple):
+class PrepackedBlock(NamedTuple):
     """The weights of one transformer block."""
 
-    qkv: Packed
-    out: Packed
-    lin1: Packed
-    lin2: Packed
+    qkv: Prepacked
+    out: Prepacked
+    lin1: Prepacked
+    lin2: Prepacked
     activation: str  # "gelu" or "relu"
     heads: int
-    norms: list[tuple[Tensor, Tensor, float]]  # weight, bias and eps of each LayerNorm
+    norms: list[Norm]
 
 
-def pack_block(block: Block) -> PackedBlock:
+def prepack_block(block: Block) -> PrepackedBlock:
     """Prepack the linear layers of a block. Raises InputError for adapters and other changes of its modules."""
     attention, ffn, norms = block.attention, block.ffn, (block.sa_layer_norm, block.output_layer_norm)
     kinds = (Block, Attention, FeedForward, nn.LayerNorm, nn.LayerNorm)
     for module, kind in zip((block, attention, ffn, *norms), kinds, strict=True):
         if type(module) is not kind:
             raise PreparationError(f"a {type(module).__name__} cannot be prepacked: expected {kind.__name__}")
-    qkv = pack(attention.q_lin, attention.k_lin, attention.v_lin)
-    linears = pack(attention.out_lin), pack(ffn.lin1), pack(ffn.lin2)
+    qkv = prepack(attention.q_lin, attention.k_lin, attention.v_lin)
+    linears = prepack(attention.out_lin), prepack(ffn.lin1), prepack(ffn.lin2)
     affine = [(norm.weight.detach(), norm.bias.detach(), norm.eps) for norm in norms]
-    return PackedBlock(qkv, *linears, ffn.activation, attention.n_heads, affine)
+    return PrepackedBlock(qkv, *linears, ffn.activation, attention.n_heads, affine)
 
 
-def block(x: Tensor, state: PackedBlock, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
+def block(x: Tensor, state: PrepackedBlock, *, layout: Layout, queries: Layout, ops: Ops) -> Tensor:
     """Run one transformer block, with `ops.attention` and `ops.add_norm`: (T, D) -> (Tq, D)."""
     heads = len(x), 3, state.heads, x.shape[1] // state.heads
     q, k, v = _matmul(x, state.qkv, "none").view(heads).unbind(1)  # three of (T, H, d)
@@ -131,7 +132,7 @@ def block(x: Tensor, state: PackedBlock, *, layout: Layout, queries: Layout, ops
     return _add_norm(_matmul(x, state.lin1, state.activation), state.lin2, x, state.norms[1], ops)
 
 
-def _add_norm(x: Tensor, state: Packed, residual: Tensor, norm: tuple[Tensor, Tensor, float], ops: Ops) -> Tensor:
+def _add_norm(x: Tensor, state: Prepacked, residual: Tensor, norm: Norm, ops: Ops) -> Tensor:
     """LayerNorm(x Wᵀ + b + residual): (T, K), (T, N) -> (T, N)."""
     weight, bias, eps = norm
     if ops.add_norm is not Ops.add_norm:
@@ -142,14 +143,14 @@ def _add_norm(x: Tensor, state: Packed, residual: Tensor, norm: tuple[Tensor, Te
 def prepacked() -> dict[str, Prepared]:
     """Return the operations, for `with_ops`. They keep a prepacked copy of the weights of each model."""
     return {
-        "block": Prepared(pack_block, block),
-        "qkv": Prepared(pack, qkv),  # these three are called where another `block` is used
-        "linear": Prepared(pack, linear),
-        "linear_gelu": Prepared(pack, linear_gelu),
+        "block": Prepared(prepack_block, block),
+        "qkv": Prepared(prepack, qkv),  # these three are called where another `block` is used
+        "linear": Prepared(prepack, linear),
+        "linear_gelu": Prepared(prepack, linear_gelu),
     }
 
 
-def packable(ops: Ops) -> bool:
+def prepackable(ops: Ops) -> bool:
     """Return whether all linear layers run in plain PyTorch, so that prepacked ones can replace them."""
     names = ("qkv", "linear", "linear_gelu", "feed_forward", "block")
     return all(getattr(ops, name) is getattr(Ops, name) for name in names)

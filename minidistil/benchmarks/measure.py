@@ -191,6 +191,6 @@ def matmul_kernels(
     lin = torch.nn.Linear(inputs, outputs, device=device, dtype=x.dtype)
     kernels = [lambda: lin(x)]
     if onednn.works(x.device, x.dtype):
-        prepacked = onednn.pack(lin)
+        prepacked = onednn.prepack(lin)
         kernels.append(lambda: onednn.linear(x, prepacked))
     return kernels

@@ -32,7 +32,7 @@ def block(kernel: str) -> Callable[[int], Callable[[], None]]:
     """Return a function from a number of rows to a call of the four matmuls."""
     layers = [torch.nn.Linear(*shape).eval() for shape in SHAPES]
     if kernel == "float32":
-        states, linear = [onednn.pack(lin) for lin in layers], onednn.linear
+        states, linear = [onednn.prepack(lin) for lin in layers], onednn.linear
     else:
         with mock.patch.object(processor, "int8_kernel", return_value=kernel):
             states, linear = [int8.prepare(lin) for lin in layers], int8.linear  # type: ignore[assignment, misc]

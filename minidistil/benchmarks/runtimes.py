@@ -76,7 +76,7 @@ def minidistil_loader(dtype: str) -> Callable[[Path, int], Logits]:
         torch.set_num_threads(threads)
         onednn.keep_memory()
         model = from_pretrained(folder, task="text-classification", dtype=dtype)
-        if onednn.packable(model.ops) and onednn.works(model.device, model.dtype):
+        if onednn.prepackable(model.ops) and onednn.works(model.device, model.dtype):
             model = model.with_ops(**onednn.prepacked())
 
         def logits_of(batch: Sequences) -> torch.Tensor:

@@ -30,15 +30,15 @@ implementation("feed_forward", "torch", gradients=True, about="the default: two 
 )
 
 
-def _pack(lin1: nn.Linear, lin2: nn.Linear) -> tuple[onednn.Packed, onednn.Packed]:
-    return onednn.pack(lin1), onednn.pack(lin2)
+def _prepack(lin1: nn.Linear, lin2: nn.Linear) -> tuple[onednn.Prepacked, onednn.Prepacked]:
+    return onednn.prepack(lin1), onednn.prepack(lin2)
 
 
-def _prepacked(x: Tensor, state: tuple[onednn.Packed, onednn.Packed], *, ops: Ops) -> Tensor:
+def _prepacked(x: Tensor, state: tuple[onednn.Prepacked, onednn.Prepacked], *, ops: Ops) -> Tensor:
     return onednn.linear(onednn.linear_gelu(x, state[0]), state[1])
 
 
-def _prepacked_by_rows(x: Tensor, state: tuple[onednn.Packed, onednn.Packed], *, ops: Ops) -> Tensor:
+def _prepacked_by_rows(x: Tensor, state: tuple[onednn.Prepacked, onednn.Prepacked], *, ops: Ops) -> Tensor:
     return torch.cat([_prepacked(rows, state, ops=ops) for rows in x.split(int8.ROWS)])
 
 
@@ -51,7 +51,7 @@ for _name, _run, _about in (
     ),
 ):
     implementation("feed_forward", _name, needs=PREPACKED, dtypes=("float32", "bfloat16"), about=_about)(
-        Prepared(_pack, _run)
+        Prepared(_prepack, _run)
     )
 implementation(
     "feed_forward", "int8", needs=("cpu",), precision="int8", about="8 bits, 512 tokens at a time with AMX"

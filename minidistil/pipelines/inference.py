@@ -151,7 +151,7 @@ class Engine:
             self.prepack
             and self._batches > self.plain_batches
             and not model.training
-            and onednn.packable(model.ops)
+            and onednn.prepackable(model.ops)
             and onednn.works(model.device, model.dtype)
         ):
             try:

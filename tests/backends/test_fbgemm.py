@@ -50,7 +50,8 @@ def test_sums_of_the_largest_activations_and_weights_are_exact(outputs, inputs):
     signs = torch.randint(0, 2, (20, inputs), generator=torch.Generator().manual_seed(2)) * 2 - 1
     x = torch.cat([127 * signs, torch.full((1, inputs), 127), torch.full((1, inputs), -127)]).float()
     expected = (x.double() @ weight.double().T) * scale
-    assert torch.allclose(fbgemm.multiply(x, fbgemm.pack(weight, scale)).double(), expected, rtol=1e-6, atol=1e-3)
+    result = fbgemm.multiply(x, fbgemm.prepack(weight, scale)).double()
+    assert torch.allclose(result, expected, rtol=1e-6, atol=1e-3)
 
 
 @HERE
@@ -58,9 +59,9 @@ def test_packing_warns_of_nothing_and_restores_the_engine():
     engine = torch.backends.quantized.engine
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        fbgemm.pack(draw_weight(8, 8, 3), torch.ones(8))
+        fbgemm.prepack(draw_weight(8, 8, 3), torch.ones(8))
         with pytest.raises(RuntimeError):
-            fbgemm.pack(draw_weight(8, 8, 3), torch.ones(7))
+            fbgemm.prepack(draw_weight(8, 8, 3), torch.ones(7))
     assert torch.backends.quantized.engine == engine
 
 

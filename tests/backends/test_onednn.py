@@ -97,7 +97,7 @@ def test_a_model_in_a_dtype_without_oneDNN_matmuls_is_refused():
 @pytest.mark.usefixtures("no_bfloat16")
 def test_weights_that_cannot_be_prepacked_are_refused(dtype, device, message):
     with pytest.raises(InputError, match=f"the weights cannot be prepacked: {message}"):
-        onednn.pack(torch.nn.Linear(4, 4, device=device, dtype=dtype))
+        onednn.prepack(torch.nn.Linear(4, 4, device=device, dtype=dtype))
     assert not onednn.works(torch.device(device), dtype)
 
 
@@ -112,7 +112,7 @@ def test_without_oneDNN_nothing_is_prepacked(monkeypatch):
 def test_a_bfloat16_pipeline_runs_without_prepacking_on_other_cpus():
     pipe = pipeline("text-classification", model=OURS, device="cpu", dtype="bfloat16")
     answers = [pipe("One text.") for _ in range(3)]
-    assert onednn.packable(pipe.model.ops)
+    assert onednn.prepackable(pipe.model.ops)
     assert answers[0] == answers[1] == answers[2]
 
 
@@ -160,19 +160,19 @@ def test_adapters_are_not_prepacked():
     with pytest.raises(
         InputError, match=r"only nn\.Linear can be prepacked, found torch\.nn\.modules\.container\.Sequential"
     ):
-        onednn.pack(torch.nn.Sequential())
+        onednn.prepack(torch.nn.Sequential())
 
 
 def test_linear_layers_that_the_user_replaced_are_not_prepacked():
-    assert onednn.packable(Ops())
-    assert not onednn.packable(Ops(linear=onednn.prepacked()["linear"]))
+    assert onednn.prepackable(Ops())
+    assert not onednn.prepackable(Ops(linear=onednn.prepacked()["linear"]))
 
 
 @pytest.fixture
 def packs(monkeypatch):
     """The layers that were prepacked."""
-    packed, pack = [], onednn.pack
-    monkeypatch.setattr(onednn, "pack", lambda *lins: packed.extend(lins) or pack(*lins))
+    packed, prepack = [], onednn.prepack
+    monkeypatch.setattr(onednn, "prepack", lambda *lins: packed.extend(lins) or prepack(*lins))
     return packed
 
 
