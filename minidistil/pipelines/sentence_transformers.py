@@ -181,10 +181,9 @@ def _pooling(path: Path) -> dict[str, Any]:
     modes = values.pop("pooling_mode", flags or "mean")
     modes = modes if isinstance(modes, list) else [modes]
     known = [*POOLINGS.values()]
-    if not modes or not all(mode in known for mode in modes) or len(set(modes)) < len(modes):
-        raise CheckpointError(
-            f"{path}: pooling_mode is {modes}: minidistil supports {', '.join(known)}, each once"
-        )
+    if not 1 <= len(modes) <= len(known) or not all(mode in known for mode in modes):
+        supported = f"{', '.join(known)}, at most {len(known)} together"
+        raise CheckpointError(f"{path}: pooling_mode is {modes}: minidistil supports {supported}")
     include_prompt = _flag(path, values, "include_prompt", True)
     _check_supported(path, {k: v for k, v in values.items() if "dimension" not in k}, {})
     return {"pooling": modes, "include_prompt": include_prompt}

@@ -217,14 +217,14 @@ def change_module(i, **values):
             )
         ],
         (MODULES, change_module(1, path=""), "Pooling is in '': expected a folder of the checkpoint"),
-        (MODULES, lambda m: m + m[2:] * 50_000, "modules.json: expected a list of modules, at most 16"),
+        (MODULES, lambda m: m + m[2:] * 50, "modules.json: expected a list of modules, at most 16"),
         (
             MODULES,
             lambda m: m + m[2:],
             "two modules are in the same folder: , 1_Pooling, 2_Normalize, 2_Normalize",
         ),
         (MODULES, lambda m: [[]] * 200_000, "modules.json is not readable JSON: it has more than"),
-        (POOLING, lambda p: {**p, "pooling_mode": ["mean"] * 30_000}, "pooling_mode is .*, each once"),
+        (POOLING, lambda p: {**p, "pooling_mode": ["mean"] * 30_000}, "pooling_mode is .*, at most 6 together"),
         (MODULES, lambda m: {"modules": m}, "modules.json: expected a list of modules"),
         (MODULES, lambda m: "Transformer", "modules.json: expected a list of modules"),
         (MODULES, lambda m: None, "modules.json: expected a list of modules"),
