@@ -180,7 +180,9 @@ def test_labels_of_another_library_are_returned_as_strings(zero_shot, labels):
 
 
 @pytest.mark.parametrize(
-    "convert", [np.array, pa.array, lambda rows: [np.array(row) for row in rows], pd.Series], ids=str
+    "convert",
+    [np.array, pa.array, lambda rows: [np.array(row) for row in rows], pd.Series],
+    ids=["NumPy", "Arrow", "list of arrays", "pandas"],
 )
 def test_labels_for_each_text_may_be_rows_of_an_array(zero_shot, convert):
     rows = [LABELS[:2], LABELS[1:]]
