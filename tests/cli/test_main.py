@@ -124,7 +124,7 @@ BROKEN = {
     "no header": (cut(4), "model.safetensors is not a readable"),
     "half a header": (cut(100), "model.safetensors is not a readable"),
     "garbage": (write("model.safetensors", b"\x10\0\0\0\0\0\0\0not json at all!"), "model.safetensors is not a"),
-    "endless header": (write("model.safetensors", b"\xff" * 64), "model.safetensors has too many bytes of headers"),
+    "endless header": (write("model.safetensors", b"\xff" * 64), "model.safetensors has too many bytes of"),
     "less than promised": (promise_more, "model.safetensors is not a readable"),
     "weights are a folder": (
         lambda folder: ((folder / "model.safetensors").unlink(), (folder / "model.safetensors").mkdir()),
