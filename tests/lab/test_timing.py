@@ -340,7 +340,7 @@ def test_compiled_implementations_are_recompiled_after_the_gate(monkeypatch):
     monkeypatch.setattr(torch.compiler, "reset", lambda: resets.append(1))
     implementation("add_norm", "compiled", needs=("compiler",))(ops.add_norm)
     bench(names=["torch", "compiled"])
-    assert len(resets) == 3 * len(suites.quick_cases("add_norm")) + 1
+    assert resets == [1]
 
 
 @pytest.mark.full
