@@ -349,9 +349,8 @@ class _Words:
         self.normalized = {t.content.lower() for t in added if t.normalized}
         self.margin = max((len(t.content) for t in added), default=0)
         contents = self.exact | self.normalized
-        self.separate = tuple(
-            t for t in self.exact if sum(map(len, contents)) <= MANY_ADDED and not _overlaps(t, contents)
-        )
+        compared = self.exact if sum(map(len, contents)) <= MANY_ADDED else ()
+        self.separate = tuple(token for token in compared if not _overlaps(token, contents))
 
     def shortened(self, item: str | tuple[str, str], limit: int, compare: bool) -> str | tuple[str, str]:
         """Return a text or a pair without its end; see `_shortened`."""

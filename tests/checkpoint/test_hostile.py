@@ -23,6 +23,7 @@ LOADED = {  # the only hostile files that are good
     "tokenizer_config.json: a maximum length of 10**400",
     "tokenizer.json: 9,000 added tokens",
     "tokenizer.json: 9,000 added tokens with spaces",
+    "tokenizer.json: 9,000 added tokens with spaces that are not normalized",
     "tokenizer.json: long added tokens with spaces",
     "tokenizer.json: padding to 10**9",
 }
