@@ -208,7 +208,9 @@ def _factor(step: dict[str, Any]) -> int:
             return max(1, math.ceil(length / len(literal))) if literal else 1 + length
         case "Precompiled":
             table = base64.b64decode(step["precompiled_charsmap"] or "")
-            pieces = table[4 + int.from_bytes(table[:4], "little") :].split(b"\0")  # after a trie
+            trie = int.from_bytes(table[:4], "little")  # bytes, which the library reserves before it reads them
+            _check_number("precompiled_charsmap has a trie of", trie, max(0, len(table) - 4), "bytes")
+            pieces = table[4 + trie :].split(b"\0")
             return max(1, *(_length(piece.decode(errors="replace")) for piece in pieces))
         case kind:
             return FACTORS.get(kind, 1)

@@ -43,6 +43,10 @@ REFUSED = {
         {"normalizer": {"type": "Precompiled", "precompiled_charsmap": table(9_000)}},
         "up to 9,000 characters",
     ),
+    "a table whose trie is longer than the table": (
+        {"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}},
+        "a trie of 4,294,967,295 bytes: expected at most 0",
+    ),
     "many steps": (sequence(*[{"type": "NFC"}] * 65), "normalizer has more than 32 steps"),
     "many sequences": (sequence(*[sequence()["normalizer"]] * 40), "normalizer has more than 32 steps"),
     "many items": (

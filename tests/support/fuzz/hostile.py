@@ -444,13 +444,15 @@ def replace(pattern: str, content: str, kind: str = "String") -> dict[str, Any]:
     return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
 
 
-def added(tokens: list[str]) -> Change:
+def added(tokens: list[str], normalized: bool = True) -> Change:
     """Add tokens to the end of the vocabulary."""
 
     def change(content: bytes) -> bytes:
         values = json.loads(content)
-        flags = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": True, "special": False}
-        values["added_tokens"] += [{"id": 100 + i, "content": t, **flags} for i, t in enumerate(tokens)]
+        flags = {"single_word": False, "lstrip": False, "rstrip": False, "special": False}
+        values["added_tokens"] += [
+            {"id": 100 + i, "content": t, "normalized": normalized, **flags} for i, t in enumerate(tokens)
+        ]
         return json.dumps(values).encode()
 
     return change
@@ -484,6 +486,12 @@ TOKENIZER: dict[str, Change] = {
     ),
     "long added tokens with spaces": added([f"{i:02} " + "x" * 985 for i in range(95)]),
     "9,000 added tokens with spaces": added([f"q{i} z" for i in range(9_000)]),
+    "9,000 added tokens with spaces that are not normalized": added(
+        [f"q{i} z" for i in range(9_000)], normalized=False
+    ),
+    "a table whose trie has 4 billion bytes": with_settings(
+        normalizer={"type": "Precompiled", "precompiled_charsmap": "/////w=="}
+    ),
     "decoders that lengthen": steps(*[replace("t", "t" * 30)] * 5, part="decoder", key="decoders"),
     "a random Unigram vocabulary": with_settings(
         model={
