@@ -280,7 +280,7 @@ class _Column:
             )
 
     def _refuse_mixed(self, texts: Mapping[str, Row], markers: frozenset[str], keep: str) -> None:
-        """Raise InputError for numbers beside names or booleans, unless all are strings, such as 2 and 3+."""
+        """Raise InputError for numbers beside names or booleans, unless all are strings and have digits, as 3+."""
         numbers = sorted(filter(_is_number, texts))
         if not any(map(_has_decimals, numbers)):
             numbers = [text for text in numbers if not CODE.fullmatch(text)]
@@ -291,7 +291,9 @@ class _Column:
         ids = _are_ids(text for text in numbers if INTEGER.fullmatch(text))
         decimals = not all(map(INTEGER.fullmatch, numbers))
         doubtful = numbers if booleans or ids else [text for text in numbers if text in self.numbers - {"-1"}]
-        if len(others) < len(numbers) and (decimals or doubtful) and not booleans:
+        if not decimals and not doubtful:
+            others = [text for text in others if FAILURE.fullmatch(text) or not any(map(str.isnumeric, text))]
+        if 0 < len(others) < len(numbers) and not booleans:
             marks = sorted(markers | {as_number(texts[text].label) for text in others})
             remedy = (
                 "write a number such as 1234.5" if decimals else "pass --labels if the numbers are ids of names"

@@ -345,6 +345,11 @@ REFUSED = {
     "numbers with commas and spaces between": (["0, 1", "1, 2"], ["--label-separator ','"]),
     "a joined mark among decimals": (["0.5", "1.5", "2.5", "N|A"], ["the label is 'N|A'", "--unlabeled='N|A' to"]),
     "a mark among ids": (["0", "1", "?"], ["line 4: the label is '?'", "--unlabeled='?'", "--labels"]),
+    **{
+        f"{mark} beside stars in a table": ([*"12345", mark], [f"the label is {mark!r}", "--unlabeled=", SINGLE])
+        for mark in ("?", "#DIV/0!", "unknown", "x")
+    },
+    "a mark beside stars and a name with a digit": ([*"1234", "5+", "?"], ["the label is '?'", "--unlabeled='?'"]),
     "names and ids in a table": (["pos", "neg", "0", "1"], ["the label is '0', but others are names"]),
     "lists of one number": ([[0.0], [1.0]], ["only the class LABEL_0;", REGRESSION]),
     "booleans and integers": ([True, False, 1, 0], ["the label is 0, but others are true or false"]),
