@@ -35,6 +35,7 @@ MAX_DECODED = 16  # the same for a decoder; of Llama: 5
 MAX_UNIGRAM = 5_000_000  # bytes of the tokens of a Unigram vocabulary; of XLM-R: 3,000,000
 MAX_PREFIXES = 1_500_000  # different beginnings of them, each of which takes 330 bytes of memory
 ONCE = ("ByteLevel", "Metaspace", "TemplateProcessing")  # steps that a part has once, since they lengthen a text
+TEMPLATES = {"single": ["A"], "pair": ["A", "B"]}  # the texts of a template
 FACTORS = {"BertNormalizer": 3, "ByteLevel": 4, "BPEDecoder": 2, "CTC": 2}  # Chinese, bytes, an empty setting
 PARTS = {  # part of tokenizer.json -> the key of the steps of a sequence, and the types of steps
     "normalizer": (
@@ -88,11 +89,18 @@ def check_tokenizer(content: str) -> int:
     if is_int(word) and word > MAX_WORD:
         raise CheckpointError(f"model.max_input_chars_per_word is {word}: expected at most {MAX_WORD}")
     steps = {part: _checked_steps(part, values.get(part)) for part in PARTS}
+    if model.get("dropout"):
+        raise CheckpointError(
+            f"model.dropout is {model['dropout']!r:.20}: expected null, or a text has other tokens each time"
+        )
     for template in steps["post_processor"]:
-        for field in ("single", "pair"):
-            texts = [piece["Sequence"]["id"] for piece in template.get(field) or () if "Sequence" in piece]
-            if max(texts.count("A"), texts.count("B")) > 1:
-                raise CheckpointError(f"post_processor.{field} repeats a text")
+        for field, expected in TEMPLATES.items() if template["type"] == "TemplateProcessing" else ():
+            texts = [piece["Sequence"]["id"] for piece in template[field] if "Sequence" in piece]
+            if sorted(texts) != expected:
+                raise CheckpointError(
+                    f"post_processor.{field} has the texts {', '.join(texts) or 'none'}: "
+                    f"expected {' and '.join(expected)}, once each"
+                )
     for step in steps["decoder"]:
         if step["type"] == "Strip" and step.get("stop"):
             raise CheckpointError(

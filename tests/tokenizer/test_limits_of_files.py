@@ -22,6 +22,10 @@ def replace(pattern, content, kind="String"):
     return {"type": "Replace", "pattern": {kind: pattern}, "content": content}
 
 
+def template(single, pair):
+    return {"post_processor": {"type": "TemplateProcessing", "single": single, "pair": pair, "special_tokens": {}}}
+
+
 def table(longest):
     """Return SentencePiece's table with a trie of 256 empty nodes and one result."""
     return base64.b64encode((1024).to_bytes(4, "little") + bytes(1024) + b"x" * longest + b"\0").decode()
@@ -29,6 +33,7 @@ def table(longest):
 
 SPECIAL = {"SpecialToken": {"id": "[SEP]", "type_id": 0}}
 TEXT = {"Sequence": {"id": "A", "type_id": 0}}
+PAIR = [TEXT, {"Sequence": {"id": "B", "type_id": 1}}]
 METASPACE = {"type": "Metaspace", "replacement": "_", "prepend_scheme": "always", "split": True}
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": True, "trim_offsets": True, "use_regex": True}
 REFUSED = {
@@ -95,16 +100,13 @@ REFUSED = {
         {"normalizer": replace("a?" * 900, "b", "Regex")},
         r"pattern\.Regex, 'a\?a.* 1,800 characters",
     ),
-    "a text twice": (
-        {
-            "post_processor": {
-                "type": "TemplateProcessing",
-                "single": [TEXT, TEXT],
-                "pair": [],
-                "special_tokens": {},
-            }
-        },
-        r"post_processor\.single repeats a text",
+    "a text twice": (template([TEXT, TEXT], PAIR), r"post_processor\.single has the texts A, A: expected A, once"),
+    "a template without the text": (template([SPECIAL], PAIR), "single has the texts none: expected A, once"),
+    "a template of the second text only": (template(PAIR[1:], PAIR), "single has the texts B: expected A, once"),
+    "a pair without the second text": (template([TEXT], [TEXT]), "pair has the texts A: expected A and B, once"),
+    "random tokens": (
+        {"model": {"type": "BPE", "vocab": {"[UNK]": 0}, "merges": [], "dropout": 0.5}},
+        r"model\.dropout is 0\.5: expected null",
     ),
     "many added tokens": ({"added_tokens": [{"content": f"<{i}>"} for i in range(10_001)]}, "10,001 added tokens"),
     "a long added token": ({"added_tokens": [{"content": "x" * 1_001}]}, "an added token, .* 1,001 characters"),
