@@ -18,6 +18,7 @@ MAX_LABELS = 100_000
 MAX_BYTES = 2**22  # of a JSON file
 MAX_LABEL_BYTES = MAX_BYTES - 2**16  # of all labels in config.json
 MAX_CONTAINERS = 20_000  # lists and objects in a JSON file
+MAX_VALUES = 200_000  # in all lists and objects of a JSON file
 MAX_DEPTH = 64  # of lists and objects in each other
 ALIASES = {
     "hidden_size": "dim",
@@ -248,16 +249,20 @@ def read_values(path: str | Path) -> Any:
         text = content.decode()
         values = json.loads(text)
         if isinstance(values, dict | list):
-            _check_nesting(values, with_strings="\\ud" in text.lower())
+            _check_values(values, with_strings="\\ud" in text.lower())
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is not readable JSON: {error}") from error
     return values
 
 
-def _check_nesting(values: object, with_strings: bool) -> None:
-    """Raise ValueError for containers nested too deep and, with strings, for lone surrogates."""
+def _check_values(values: object, with_strings: bool) -> None:
+    """Raise ValueError for too many values, deep nesting and, with strings, lone surrogates."""
     containers: list[tuple[Any, int, Place]] = [(values, 0, ())]
+    count = 0
     for container, depth, place in containers:  # which grows
+        count += len(container)
+        if count > MAX_VALUES:
+            raise ValueError(f"it has more than {MAX_VALUES:,} values")
         if depth > MAX_DEPTH:
             raise ValueError(f"{_path(place)[:100]} is nested deeper than {MAX_DEPTH}")
         for key, value in container.items() if isinstance(container, dict) else enumerate(container):

@@ -401,6 +401,7 @@ def test_json_beyond_the_limits_is_refused(tmp_path):
     for content, message in (
         ('{"x": ' + "[" * 100 + "]" * 100 + "}", "nested deeper than 64"),
         ('{"x": "' + "x" * 2**22 + '"}', "4,194,304 bytes"),
+        ('{"x": [' + "1," * 200_000 + "1]}", "more than 200,000 values"),
         ('{"x": [' + "[]," * 100_000 + "1]}", "20,000 lists and objects"),
     ):
         (tmp_path / "config.json").write_text(content)

@@ -15,7 +15,11 @@ pytestmark = [
     pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="needs Linux to measure memory"),
 ]
 LOADED = {  # the only hostile files that are good
-    *(f"{file}: {kind}" for file in ("config.json", "tokenizer_config.json") for kind in ("NaN", "keys twice")),
+    *(
+        f"{file}: {kind}"
+        for file in ("config.json", "tokenizer_config.json")
+        for kind in ("NaN", "keys twice", "190,000 keys")
+    ),
     "config.json: a string of 3 MB",
     "config.json: objects under long names",
     "config.json: 48 layers",
