@@ -8,7 +8,7 @@ import re
 import shlex
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NoReturn
 
 from ..errors import InputError
@@ -38,8 +38,9 @@ DECORATION = re.compile(r"[\s#/\\._()\[\]{}<>-]+")
 FAILURE = re.compile(r"#[A-Z0-9/]+[!?]")  # of a spreadsheet: #REF!
 DASHES = re.compile("[-\u2010-\u2015\u2212]+")  # hyphens, dashes and the minus sign
 OTHER_SEPARATORS = ",;\uff0c\uff1b\u3001\uff5c\u060c\u061b"  # then the wide, ideographic and Arabic ones
-BETWEEN = re.compile(r"[\W_]+(?:(?:and|or|und|oder|et|ou|y|vs)[\W_]+)?")  # what may stand between two classes
-MAX_MARKS = 10  # different ones in a name
+TOKEN = re.compile(r"\\[nrt]|<br\s*/?>|[^\W_]+|[\W_]")  # of a name: a word or a mark; \n may be written out
+JOINS = {"and", "or", "und", "oder", "et", "ou", "y", "e", "och", "og", "en", "plus", "vs"}  # besides marks
+MAX_TOKENS = 30  # of a class that is joined with others, and between two
 SEVERAL_NUMBERS = re.compile(r"[+-]?[0-9.]+(([ ,;]) ?[+-]?[0-9.]+)+")  # or one, such as "1 234" and "1,5"
 ENTITY = re.compile(r"&#?\w+;")  # of HTML, such as &amp;
 SERIALIZED = re.compile(  # a list, a tuple, a dict, or a string in quotes; [NSFW] and (unknown) are names
@@ -354,14 +355,41 @@ def _marks_between(texts: Iterable[str], classes: Iterable[str]) -> dict[str, st
     for text in map(str.casefold, texts):
         if _is_number(text) or text.replace(".", "").isdigit():  # 1.2.1 is a section
             continue
-        plain = html.unescape(text)
-        marks = sorted(set(BETWEEN.findall(plain)))
-        splits = [(mark, plain.split(mark)) for mark in marks[:MAX_MARKS]]
-        for mark, parts in [*splits, ("", [part for part in BETWEEN.split(plain) if part])]:
-            if len(set(parts)) > 1 and names.issuperset(part.strip() for part in parts):
-                found[text] = mark if any(map(str.isalnum, mark)) else mark.strip() or mark
-                break
+        mark = _mark_between(html.unescape(text), names)
+        if mark is not None:
+            found[text] = mark if any(map(str.isalnum, mark)) else mark.strip() or mark
     return found
+
+
+def _mark_between(text: str, names: Set[str]) -> str | None:
+    """Return what stands between the names that make up a text, "" if it varies; None if it has only one name.
+
+    Names may have marks of their own: C++ C, #a #b, and (a)(b) without a mark between.
+    """
+    if text.isascii() and not any(map(str.isalnum, text)):  # <= and !?
+        return None
+    tokens = TOKEN.findall(text)
+    seen = set()
+    todo: list[tuple[int, int, str | None, str | None]] = [(0, 0, "", None)]
+    while todo:
+        start, end, name, found = todo.pop()  # end: of the last name; name: None after two that differ
+        between = "".join(tokens[end:start])
+        marks = between if found in (None, between) else ""
+        if start == len(tokens) and name is None:
+            return marks if between else found
+        if start == len(tokens) or (start, end == start, name) in seen:
+            continue
+        seen.add((start, end == start, name))
+        if start - end < MAX_TOKENS and (tokens[start] in JOINS or not tokens[start].isalnum()):
+            todo.append((start + 1, end, name, found))
+        if end == start > 0 and tokens[start][0] == tokens[start - 1][-1]:  # three stars
+            continue
+        part = ""
+        for stop in range(start + 1, min(start + MAX_TOKENS, len(tokens)) + 1):
+            part += tokens[stop - 1]
+            if part in names:
+                todo.append((stop, stop, part if name in ("", part) else None, marks if start > 0 else None))
+    return None
 
 
 def _width(rows: Sequence[Row]) -> int:

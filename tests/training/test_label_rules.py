@@ -160,6 +160,9 @@ ORDINARY = {  # classes of usual data sets
     "an emoji and a mark": ["\U0001f600", "?"],
     "signs": ["+", "-", "\u00b1"],
     "unknown": ["neg", "pos", "unknown"],
+    "stars": ["\u2605", "\u2605\u2605", "\u2605\u2605\u2605"],
+    "prices": ["$", "$$", "$$$"],
+    "operators": ["<", "=", "<=", "!=", "!"],
     "a word twice": ["bye", "bye bye"],
 }
 
@@ -303,6 +306,7 @@ def test_an_option_decides(labels, options, names, expected):
 BETWEEN = [  # two classes
     *"/+&;:_-.~ \n\t\\\uff0c\u3001\uff1b\uff5c\u060c\u00b7\u2011",
     *(", ", " & ", "->", " \u2022 ", " and ", " or ", " und ", " vs ", "&amp;"),
+    *(" and/or ", " plus ", " e ", " och ", " en ", "<br>", "<br/>", "\\n"),
 ]
 REFUSED = {
     "-1 beside ids": ([-1, 0, 1], ["the label is -1, as in 1 of 3 rows", "--unlabeled=-1", "--unlabeled=null"]),
@@ -398,6 +402,23 @@ REFUSED = {
         f"classes joined by {mark!r}": (["a", "b", f"a{mark}b"], ["several classes, or one?", SINGLE])
         for mark in BETWEEN
     },
+    **{
+        f"classes with marks of their own: {text}": (
+            [*text.split(), f"{text.split()[0]}{mark}{text.split()[1]}"],
+            parts,
+        )
+        for text, mark, parts in [
+            ("__label__a __label__b", " ", ["--label-separator ' '"]),
+            ("#a #b", " ", ["--label-separator ' '"]),
+            ("a? b?", ", ", ["--label-separator ','"]),
+            ("A- B+", "/", ["--label-separator '/'"]),
+            ("C C++", " ", ["--label-separator ' '"]),
+            ("C++ C", " ", ["--label-separator ' '"]),
+            ("(a) (b)", "", ["Write | between"]),
+            ("\U0001f600 \U0001f621", "", ["Write | between"]),
+            ("\U0001f600 \U0001f621", " ", ["--label-separator ' '"]),
+        ]
+    },
     "words that are classes": (["joy", "anger", "joy anger", "very happy"], ["--label-separator ' '"]),
     "classes joined in another order and case": (["a", "b", "B/A"], ["'B/A'", "--label-separator '/'"]),
     "classes in brackets": (["a", "b", "a (b)"], ["'a (b)'", "Write | between several"]),
@@ -433,6 +454,11 @@ REFUSED = {
 @pytest.mark.parametrize(("labels", "parts"), REFUSED.values(), ids=REFUSED.keys())
 def test_ambiguous_labels_are_refused_with_the_option_that_settles_them(labels, parts):
     refused(labels, *parts)
+
+
+def test_long_labels_are_searched_for_classes_in_linear_time():
+    marks = "-" * 300_000
+    refused(["a", "b", f"a{marks}c", "a " * 20_000 + "c", "a b " * 10_000], "several classes, or one?")
 
 
 @pytest.mark.parametrize("labels", [["a", "A"], ["a", "a", None], [f"text {i}" for i in range(8)], [["a"], []]])
