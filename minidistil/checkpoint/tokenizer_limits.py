@@ -33,6 +33,7 @@ MAX_NORMALIZED_LENGTH = 400_000  # characters that the normalizer makes of all a
 MAX_NORMALIZED = 100  # characters that all steps of a normalizer together make of one character; of ALBERT: 60
 MAX_DECODED = 16  # the same for a decoder; of Llama: 5
 MAX_UNIGRAM = 5_000_000  # bytes of the tokens of a Unigram vocabulary; of XLM-R: 3,000,000
+MAX_PIECE = 100  # characters of a token of Unigram, whose time grows with the longest; SentencePiece makes 16
 MAX_PREFIXES = 1_500_000  # different beginnings of them, each of which takes 330 bytes of memory
 ONCE = ("ByteLevel", "Metaspace", "TemplateProcessing")  # steps that a part has once, since they lengthen a text
 TEMPLATES = {"single": ["A"], "pair": ["A", "B"]}  # the texts of a template
@@ -120,7 +121,8 @@ def check_vocabulary(place: str, tokens: Collection[str]) -> None:
 
 
 def _check_unigram(tokens: Collection[str]) -> None:
-    """Raise CheckpointError for tokens that take too much memory in the library's trie."""
+    """Raise CheckpointError for long tokens, and for too much memory of the library's trie."""
+    _check_length("model.vocab", max(tokens, key=len, default=""), MAX_PIECE)
     encoded = [token.encode() for token in tokens]
     _check_number("model.vocab has", sum(map(len, encoded)), MAX_UNIGRAM, "bytes of tokens")
     if sum(map(len, encoded)) > MAX_PREFIXES:

@@ -85,12 +85,16 @@ REFUSED = {
         "its added tokens have, normalized, 963,",
     ),
     "a large Unigram vocabulary": (
-        {"model": {"type": "Unigram", "vocab": [["x" * 990, 0.0]] * 5_100}},
+        {"model": {"type": "Unigram", "vocab": [["x" * 99, 0.0]] * 51_000}},
         r"model\.vocab has 5,049,000 bytes of tokens",
     ),
     "a Unigram vocabulary of random tokens": (
-        {"model": {"type": "Unigram", "vocab": [[f"{i:04}" * 200, 0.0] for i in range(2_000)]}},
+        {"model": {"type": "Unigram", "vocab": [[f"{i:05}" * 20, 0.0] for i in range(16_000)]}},
         r"model\.vocab has 1,5\d\d,\d\d\d different beginnings of tokens",
+    ),
+    "a long token of Unigram": (
+        {"model": {"type": "Unigram", "vocab": [["x" * 101, 0.0]]}},
+        r"model\.vocab, 'xxx.* 101 characters: expected at most 100",
     ),
     "byte levels": (
         {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [BYTE_LEVEL] * 2}},
