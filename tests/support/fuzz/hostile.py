@@ -375,7 +375,7 @@ JSON: dict[str, Change] = {
     "7 MB of lists": with_value("[" + "[]," * 2_300_000 + "1]"),
     "7 MB of keys": with_value("{" + ", ".join(f'"{i}": 1' for i in range(500_000)) + "}"),
     "2 million integers": with_value("[" + "1," * 2_000_000 + "1]"),
-    "190,000 keys": with_value("{" + ", ".join(f'"{i}": 1' for i in range(190_000)) + "}"),
+    "120,000 keys": with_value("{" + ", ".join(f'"{i}": 1' for i in range(120_000)) + "}"),
     "20 MB of spaces": with_value(" " * 20_000_000 + "1"),
     "a string of 3 MB": with_value('"' + "x" * 3_000_000 + '"'),
     "an integer of 5,000 digits": with_value("9" * 5000),
