@@ -26,6 +26,7 @@ MAX_ROW_LINES = 1_000_000  # of a row of a table
 MAX_BLANK = 100_000  # blank lines in a row: gzipped, gigabytes of them are a small file
 LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r(?!\Z)|\n)")  # not \r at the end of a part, which \n may follow
 UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # byte order marks
+BOM_AND_SPACES = "\ufeff \t"  # around the name of a column; a file that was appended may begin with them
 DELIMITERS = ",;\t|"  # of .csv files: the most frequent in the header
 TEXT_COLUMNS = (  # usual columns of a text and its pair, in any case; the first match is used
     ("premise", "hypothesis"),
@@ -221,6 +222,8 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 header, blank = [column.strip() for column in cells], 0
                 if twice := [column for column, count in Counter(header).items() if count > 1]:
                     raise InputError(f"{name} has two columns {' and '.join(twice)}: names must differ")
+            elif len(header) > 1 and [cell.strip(BOM_AND_SPACES) for cell in cells] == header:
+                raise InputError(f"{name}, line {start} repeats the header: remove it")
             elif len(cells) != len(header):
                 raise InputError(
                     f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}"

@@ -32,8 +32,9 @@ from .labels import (
 )
 from .records import Row
 
-# words for a missing label, or a repeated header; in any case, decorated or not, such as N.A. and (none)
+# words for a missing label, or a repeated header; in any case, decorated or not, such as N.A., (none) and no label
 WORDS = {"label", "missing", "na", "nan", "nat", "nil", "none", "null", "undefined", "unlabeled", "unlabelled"}
+WORDS |= {"nolabel", "notlabeled", "notlabelled", "npnan", "pdna", "pdnat"}
 DECORATION = re.compile(r"[\s#/\\._()\[\]{}<>-]+")
 FAILURE = re.compile(r"#[A-Z0-9/]+[!?]")  # of a spreadsheet: #REF!
 DASHES = re.compile("[-\u2010-\u2015\u2212]+")  # hyphens, dashes and the minus sign

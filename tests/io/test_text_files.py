@@ -134,6 +134,20 @@ def test_the_delimiter_of_csv_is_the_most_frequent_outside_quotes(tmp_path, head
     assert record.fields == dict(zip(columns, "12", strict=False))
 
 
+@pytest.mark.parametrize("columns", ["text,gold_label", "sentence,sentiment", "id,text,class"])
+def test_a_repeated_header_is_refused(tmp_path, columns):
+    row = ",".join("x" * len(columns.split(",")))
+    for end in ("", f"\n{row}"):
+        (tmp_path / "a.csv").write_text(f"{columns}\n{row}\n\ufeff{columns}{end}\n", encoding="utf-8")
+        with pytest.raises(InputError, match="line 3 repeats the header: remove it"):
+            list(read_records(tmp_path / "a.csv", "csv"))
+
+
+def test_a_text_may_be_the_name_of_its_only_column(tmp_path):
+    (tmp_path / "a.csv").write_text("text\ntext\n")
+    assert [record.fields for record in read_records(tmp_path / "a.csv", "csv")] == [{"text": "text"}]
+
+
 def test_a_header_of_millions_of_columns_is_read_in_seconds(tmp_path):
     (tmp_path / "a.csv").write_text("," * 2**23 + "\n1\n")
     with pytest.raises(InputError, match="has two columns : names must differ"):

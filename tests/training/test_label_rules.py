@@ -431,6 +431,7 @@ REFUSED = {
         f"the word {word}": (["a", "b", word], [f"the label is {word!r}, as in 1 of 3 rows", "--unlabeled=null"])
         for word in [
             *("NAN", "NONE", "na", "N.A.", "n/a", "N / A", "nil", "(none)", "<NA>", "[NULL]", "#N/A", "undefined"),
+            *("no label", "no_label", "Not labeled", "pd.NA", "np.nan"),
             *("label", "missing", "?", "???", "...", "\u2026", "*", ",", "#REF!"),
         ]
     },

@@ -291,7 +291,7 @@ def test_named_columns_are_used(tmp_path, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_without_the_columns_is_an_error_that_lists_those_it_has(tmp_path, kind, header, missing):
     names = header.split()
-    path = write(tmp_path / f"a.{kind}", content(kind, [names], names))
+    path = write(tmp_path / f"a.{kind}", content(kind, [["x"] * len(names)], names))
     refused(path, ", ".join(names), f"no column for {missing}: ")
 
 
