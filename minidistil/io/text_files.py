@@ -213,6 +213,7 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
     first = next(lines, "")
     rows = csv_rows(itertools.chain([first], lines), **_dialect(first, format))
     header: list[str] = []
+    unnamed: list[int] = []
     blank = 0  # lines before the current row
     try:
         for cells in rows:
@@ -220,7 +221,8 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 blank += 1
             elif not header:
                 header, blank = [column.strip() for column in cells], 0
-                if twice := [column for column, count in Counter(header).items() if count > 1]:
+                unnamed = [i for i, column in enumerate(header) if not column]
+                if twice := [column for column, count in Counter(header).items() if column and count > 1]:
                     raise InputError(f"{name} has two columns {' and '.join(twice)}: names must differ")
             elif len(header) > 1 and [cell.strip(BOM_AND_SPACES) for cell in cells] == header:
                 raise InputError(f"{name}, line {start} repeats the header: remove it")
@@ -228,6 +230,10 @@ def _read_table(path: Path | None, name: str, format: str) -> Iterator[Record]:
                 raise InputError(
                     f"{name}, line {start} has {len(cells)} cells: the header has {len(header)}"
                     f"{delimiter_hint(cells)}"
+                )
+            elif len(unnamed) > 1 and any(cells[i].strip() for i in unnamed):  # spreadsheets add empty columns
+                raise InputError(
+                    f"{name}, line {start} has a value in one of {len(unnamed)} columns without a name: name them"
                 )
             else:
                 if len(header) == 1:  # as in a file of texts
