@@ -8,6 +8,7 @@ expressions.
 from __future__ import annotations
 
 import base64
+import codecs
 import itertools
 import json
 import math
@@ -66,6 +67,8 @@ def read_text(path: Path) -> str:
         content = file.read(MAX_BYTES + 1)
     if len(content) > MAX_BYTES:
         raise CheckpointError(f"it has more than {MAX_BYTES:,} bytes")
+    if content.startswith(codecs.BOM_UTF8):  # it would become part of the first token
+        raise CheckpointError("it begins with a byte order mark: save it as UTF-8 without one")
     return content.decode()
 
 

@@ -159,6 +159,14 @@ def test_a_file_beyond_the_limit_is_not_read(tmp_path):
         Tokenizer.from_pretrained(tmp_path)
 
 
+@pytest.mark.parametrize(("write", "name"), [(write_vocab, "vocab.txt"), (write_tokenizer_json, "tokenizer.json")])
+def test_a_byte_order_mark_is_not_read_as_a_part_of_the_first_token(tmp_path, write, name):
+    path = write(tmp_path) / name
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    with pytest.raises(CheckpointError, match=rf"{name}: it begins with a byte order mark: save it as UTF-8"):
+        Tokenizer.from_pretrained(tmp_path)
+
+
 ALBERT = (
     replace("``", '"'),
     replace("''", '"'),
