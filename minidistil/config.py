@@ -150,7 +150,7 @@ class DistilBertConfig:
         if largest_id >= self.vocab_size:
             raise InputError(
                 f"a token id is {largest_id}, but vocab_size is {self.vocab_size}: "
-                "use the tokenizer of the same checkpoint"
+                "use the tokenizer of the same checkpoint; if it is, its files have tokens that the model lacks"
             )
         if largest_position >= self.max_position_embeddings:
             raise InputError(
