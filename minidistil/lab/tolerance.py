@@ -1,7 +1,7 @@
 """How far a result may be from the float64 reference.
 
-The yardstick is the error of a straightforward kernel, simulated by `rounding.py`: float32 arithmetic, sums in
-order, intermediate results stored in the dtype. An implementation may have `k` times that error,
+The limit is a multiple of the error of a straightforward kernel, simulated by `rounding.py`: float32 arithmetic,
+sums in order, intermediate results stored in the dtype. An implementation may have `k` times that error,
 
 - in the L2 norm of the whole result, and
 - in the L2 norm of each row, where chance varies more: `ROW` times as much.
