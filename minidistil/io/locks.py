@@ -46,6 +46,8 @@ def locked_folder(folder: Path) -> Iterator[None]:
     path = folder / LOCK
     try:
         created = not folder.exists()
+        if not created and not folder.is_dir():
+            raise InputError(f"cannot write to {folder}: it is a file; expected a folder")
         if folder.is_symlink() and created:
             raise InputError(f"cannot write to {folder}: it is a link to a folder that does not exist")
         folder.mkdir(parents=True, exist_ok=True)

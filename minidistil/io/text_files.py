@@ -105,7 +105,7 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
                 blank = blank + 1 if line.isspace() else 0
                 if blank > MAX_BLANK:
                     raise InputError(f"{name}, line {number}: expected at most {MAX_BLANK:,} blank lines in a row")
-                if number == 1 and (line.startswith(UTF_16) or b"\0" in line[:2]):
+                if number == 1 and _is_utf_16(line):
                     raise InputError(
                         f"{name} is UTF-16: convert it to UTF-8, such as with iconv -f UTF-16 -t UTF-8"
                     )
@@ -115,6 +115,14 @@ def read_lines(path: Path | None) -> Iterator[tuple[int, str]]:
     except (OSError, EOFError, zlib.error) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot read {name} after line {number}: {reason}") from error
+
+
+def _is_utf_16(line: bytes) -> bool:
+    """Return whether the first line has a byte order mark, or every other of its first bytes is zero."""
+    if line.startswith(UTF_16):
+        return True
+    whole = len(line) % 2 == 0 or line.endswith(b"\n")  # \n ends a line before its second byte
+    return b"\0" in line[:2] and whole and not (any(line[:4:2]) and any(line[1:4:2]))
 
 
 def _lines(file: IO[bytes]) -> Iterator[bytes]:

@@ -80,6 +80,8 @@ def test_a_folder_that_cannot_be_made_or_written_is_named(tmp_path):
     for folder in (tmp_path / "file", tmp_path / "file" / "run"):
         with pytest.raises(InputError, match=f"cannot write to {folder}: "), locked_folder(folder):
             pytest.fail("locked")
+    with pytest.raises(InputError, match="it is a file; expected a folder"), locked_folder(tmp_path / "file"):
+        pytest.fail("locked")
     assert (tmp_path / "file").read_text() == ""
 
 

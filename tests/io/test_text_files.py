@@ -153,6 +153,21 @@ def test_columns_without_a_name_may_be_empty(tmp_path):
         list(read_records(path, "csv"))
 
 
+@pytest.mark.parametrize("text", ["a", "ab", "abc\nd", "a\n", "ab\r\n"], ids=ascii)
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_16_is_refused(tmp_path, text, encoding):
+    (tmp_path / "a.txt").write_bytes(text.encode(encoding))
+    with pytest.raises(InputError, match="is UTF-16: convert it to UTF-8"):
+        list(read_records(tmp_path / "a.txt", "txt"))
+
+
+@pytest.mark.parametrize("text", ["a\0b", "a\0bc", "ab\0", "\0ab"], ids=ascii)
+def test_a_text_with_a_zero_byte_is_not_utf_16(tmp_path, text):
+    for end in ("", "\n", "\nc\n"):
+        (tmp_path / "a.txt").write_bytes((text + end).encode())
+        assert next(read_records(tmp_path / "a.txt", "txt")).fields == {"text": text}
+
+
 def test_a_text_may_be_the_name_of_its_only_column(tmp_path):
     (tmp_path / "a.csv").write_text("text\ntext\n")
     assert [record.fields for record in read_records(tmp_path / "a.csv", "csv")] == [{"text": "text"}]
