@@ -19,15 +19,12 @@ from minidistil.lab import bench as lab_bench
 from minidistil.lab import (
     classifier,
     cost,
-    gate,
     implementation,
     implementations,
     in_model,
     operations,
     registry,
-    server,
     state,
-    suites,
     timer,
     workloads,
 )
@@ -37,26 +34,9 @@ from support.places import OURS, ROOT
 from support.twins import twins
 
 DATA = str(ROOT / "tests" / "data" / "mnli_dev_matched_128.jsonl")
-SMALL = {"WIDTH": 24, "HIDDEN": 48, "HEADS": 2, "WORDS": 50, "POSITIONS": 16}
-SMALL |= {"LENGTHS": ([3], [2, 5]), "EQUAL": [4] * 2}
-SMALL |= {"LINEAR_SHAPES": {"qkv": [(24, 24)], "linear": [(24, 24), (48, 24)], "linear_gelu": [(24, 48)]}}
 INTERPRETED = "it runs in Triton's interpreter, whose speed does not predict a GPU's"
+pytestmark = pytest.mark.usefixtures("small_shapes")
 TITLES = ["1 text of 3 tokens", "2 texts of 2 to 5 tokens, 7 in all"]
-
-
-@pytest.fixture(autouse=True)
-def small(monkeypatch, one_thread):
-    """Undo registrations after each test; use few cases in the gate, and small shapes."""
-    implementations()
-    monkeypatch.setattr(registry, "_registered", dict(registry._registered))
-    quick_cases = suites.quick_cases
-    monkeypatch.setattr(suites, "quick_cases", lambda op: quick_cases(op)[:2])
-    monkeypatch.setitem(gate.DRAWS, "quick", 0)
-    for name, value in SMALL.items():
-        monkeypatch.setattr(workloads, name, value)
-    monkeypatch.setattr(server, "FLUSHED_BYTES", {"cpu": 2**12, "cuda": 2**12})
-    monkeypatch.setattr(measure, "MATMUL_ROWS", 8)
-    monkeypatch.setattr(measure, "COPY_BYTES", {"cpu": 2**12, "cuda": 2**12})
 
 
 def bench(op="add_norm", names=("torch",), **options):
